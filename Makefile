@@ -1,0 +1,65 @@
+# Everything here needs Linux, make and a Python of 3.11 or later; the rest goes into $(VENV),
+# by pip, from pyproject.toml. Another Python beside the first: make test PYTHON=python3.13 VENV=.venv313
+PYTHON ?= python3
+VENV ?= .venv
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+# Stamps: what $(VENV) holds. Installed again when pyproject.toml changes; DEV includes DEMO.
+DEMO := $(VENV)/.holds-demo
+DEV := $(VENV)/.holds-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt storm bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-7s %s\n", $$1, $$2}'
+
+demo: $(DEMO) ## a queue at work: one job for each file of Python's standard library, one worker killed
+	@$(PY) examples/demo.py $(ARGS)
+
+test: $(DEV) ## the tests, doctests and examples; ARGS="-k lease" for some of them
+	@$(PY) -m pytest $(ARGS)
+
+check: $(DEV) ## the whole gate: format, lint, types, then all that `make test` runs
+	@$(PY) -m ruff format --check
+	@$(PY) -m ruff check
+	@$(PY) -m mypy
+	@$(PY) -m pytest
+
+fmt: $(DEV) ## format, and mend what ruff can mend
+	@$(PY) -m ruff format
+	@$(PY) -m ruff check --fix
+
+storm: $(DEV) ## the long crash and stress runs
+	@$(PY) -m pytest -m storm $(ARGS)
+
+bench: $(DEV) ## the benchmarks; ARGS are theirs
+	@$(PY) -m benchmarks $(ARGS)
+
+clean: ## away with the virtual environment and the caches
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(DEMO): pyproject.toml
+	@$(call venv)
+	@echo "installing jobq into $(VENV) …"
+	@$(PIP) --editable '.[progress]'
+	@touch $@
+
+$(DEV): pyproject.toml
+	@$(call venv)
+	@echo "installing jobq and its development tools into $(VENV) …"
+	@$(PIP) --editable '.[dev]'
+	@touch $(DEMO) $@
+
+# A virtual environment that works, of a Python that is new enough.
+define venv
+$(PY) -c '' 2>/dev/null || { \
+  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+    echo "jobq needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) -V 2>&1 || true)." >&2; \
+    echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; \
+    exit 1; }; \
+  $(PYTHON) -m venv --clear $(VENV); }
+endef
