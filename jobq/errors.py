@@ -1,0 +1,81 @@
+"""Every error that jobq raises, as one tree under `JobqError`.
+
+A caller who wants to be safe catches `JobqError`; nothing of an engine (LMDB, the operating
+system) comes through. Each class is something that a caller may want to handle differently;
+its message is a sentence with the values in it.
+"""
+
+
+class JobqError(Exception):
+    """The root: anything that jobq refuses or cannot do."""
+
+
+class InvalidValue(JobqError, ValueError):
+    """An argument of the wrong type, out of range, or not storable. Nothing was written."""
+
+
+class PayloadTooLarge(InvalidValue):
+    """A payload or result is larger than the limit. Nothing was written."""
+
+
+class InvalidTransition(JobqError):
+    """The job is in a state from which this move does not exist. Nothing changed."""
+
+
+class ReservationLost(JobqError):
+    """The caller no longer holds the job: lease over, canceled, or already settled otherwise.
+
+    Nothing changed. Somebody else may be working on the job by now.
+    """
+
+
+class JobNotFound(JobqError):
+    """No job has this id: it never existed, was deleted, or its retention is over."""
+
+
+class StoreFull(JobqError):
+    """No room for new jobs: the map, the quota or the disk is full. Nothing was written.
+
+    Reserve, done and cancel go on working, so a full queue can be drained.
+    """
+
+
+class StoreCorrupt(JobqError):
+    """A file or a record is damaged, or is not of a format that this jobq reads."""
+
+
+class StoreLocked(JobqError):
+    """Another process holds the store in a way that excludes this one."""
+
+
+class StoreBusy(JobqError):
+    """The write lock was not to be had in time; the message names the process that holds it.
+
+    Nothing was written.
+    """
+
+
+class StoreUnavailable(JobqError):
+    """The store cannot be reached or written: closed, moved away, read-only, no permission, I/O.
+
+    Nothing was written by the call that raised it.
+    """
+
+
+class OutcomeUnknown(JobqError):
+    """A commit failed and it could not be found out whether it took effect.
+
+    Attributes:
+        ids: The jobs that the call was about, as far as they are known.
+    """
+
+    def __init__(self, message: str, ids: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.ids = ids
+
+
+class ReentrantCall(JobqError):
+    """A call into the store from a signal handler or finaliser that interrupted one.
+
+    The interrupted call on the same thread has to end first; nothing was written.
+    """

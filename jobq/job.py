@@ -1,0 +1,221 @@
+"""What is known of a job: the values that enqueue takes and that reads return.
+
+Everything here is a plain value. Times are microseconds in fields whose name ends in `_us`
+(UTC since 1970 unless said otherwise); properties give them as aware `datetime`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from jobq import codec, ids
+from jobq.clock import utc
+from jobq.options import DEFAULTS, JobOptions
+from jobq.states import FINISHED, Event, Reason, Status
+
+
+class JobSpec(NamedTuple):
+    """One job to enqueue, checked and encoded: what the service hands to a store.
+
+    Attributes:
+        topic: Its topic's name.
+        weight: Lower is served first; int16.
+        delay_us: Microseconds from now until it becomes ready; 0 means at once.
+        payload: As `codec.pack` made it.
+        options: Those that were set; see `JobOptions`.
+    """
+
+    topic: str
+    weight: int
+    delay_us: int
+    payload: bytes
+    options: JobOptions
+
+
+class Reservation(NamedTuple):
+    """One job as its holder gets it.
+
+    Attributes:
+        id: 16 bytes.
+        token: Grows with every reservation of the job; every call of the holder names it.
+        attempt: How often the job has been tried, this time included; 1 at first.
+        lease_us: Microseconds for which it is held, from the reservation on.
+    """
+
+    id: bytes
+    token: int
+    topic: str
+    weight: int
+    attempt: int
+    retries: int
+    crashes: int
+    lease_us: int
+    options: JobOptions
+    payload: bytes
+
+
+class Settlement(NamedTuple):
+    """What a holder says of one job: done, retry, release or cancel.
+
+    Attributes:
+        id: 16 bytes.
+        token: The one of the reservation.
+        event: `Event.DONE`, `RETRY`, `RELEASE` or `CANCEL`.
+        delay_us: For retry and release: microseconds until the job is ready again, 0 for at
+            once. None (retry only) gives up: canceled as exhausted.
+        keep_us: How long the finished job is kept, in microseconds; None leaves it to the store.
+        result: For done: as `codec.pack` made it; None keeps none, and reads as None.
+        error: Free text about a failure.
+        reason: For cancel.
+        follow: For done: jobs to enqueue in the same commit.
+    """
+
+    id: bytes
+    token: int
+    event: Event
+    delay_us: int | None = 0
+    keep_us: int | None = None
+    result: bytes | None = None
+    error: str | None = None
+    reason: Reason | None = None
+    follow: tuple[JobSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """Everything that the store knows of one job, as it was when it was read.
+
+    Attributes:
+        id: Its name, a UUIDv7 in text.
+        topic: Its topic's name.
+        status: One of the five states.
+        weight: Place in the topic: lower is served first.
+        attempt: How often it has been handed out, releases not counted.
+        retries: How often its holders asked for a retry since the last reset.
+        crashes: How often a holder died or overran its lease since the last reset.
+        resets: How often it was reset.
+        reason: Why it is canceled; None unless it is.
+        error: The last error that a holder gave; None if there is none.
+        options: The options it was enqueued with; see `effective` for all of them.
+        holder: Name of the process that holds it; None unless reserved.
+    """
+
+    id: str
+    topic: str
+    status: Status
+    weight: int
+    attempt: int
+    retries: int
+    crashes: int
+    resets: int
+    reason: Reason | None
+    error: str | None
+    options: JobOptions
+    holder: str | None
+    created_us: int
+    due_us: int | None
+    lease_until_us: int | None
+    reserved_us: int | None
+    ended_us: int | None
+    payload_bytes: bytes
+    result_bytes: bytes | None
+
+    @property
+    def payload(self) -> Any:
+        """The value that was enqueued.
+
+        Raises:
+            StoreCorrupt: The stored bytes do not decode.
+        """
+        return codec.unpack(self.payload_bytes)
+
+    @property
+    def result(self) -> Any:
+        """What its holder gave to `done`; None if nothing, or not done.
+
+        Raises:
+            StoreCorrupt: The stored bytes do not decode.
+        """
+        return None if self.result_bytes is None else codec.unpack(self.result_bytes)
+
+    @property
+    def effective(self) -> JobOptions:
+        """Its options, and the defaults where it has none."""
+        return self.options.over(DEFAULTS)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is done or canceled."""
+        return self.status in FINISHED
+
+    @property
+    def created(self) -> datetime:
+        """When it was enqueued."""
+        return utc(self.created_us)
+
+    @property
+    def due(self) -> datetime | None:
+        """When it becomes ready; None unless delayed."""
+        return _utc(self.due_us)
+
+    @property
+    def lease_until(self) -> datetime | None:
+        """When its reservation ends unless extended; None unless reserved.
+
+        Leases are measured on a clock that nobody can step; this is that moment on the wall
+        clock as it stood when the record was read.
+        """
+        return _utc(self.lease_until_us)
+
+    @property
+    def reserved_at(self) -> datetime | None:
+        """When it was last handed out; None if never."""
+        return _utc(self.reserved_us)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it was done or canceled; None unless it is."""
+        return _utc(self.ended_us)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as plain values: texts, numbers, ISO 8601 times, payload and result."""
+        times = {
+            name: None if at is None else at.isoformat()
+            for name, at in (
+                ("created", self.created),
+                ("due", self.due),
+                ("lease_until", self.lease_until),
+                ("reserved_at", self.reserved_at),
+                ("ended_at", self.ended_at),
+            )
+        }
+        return {
+            "id": self.id,
+            "topic": self.topic,
+            "status": str(self.status),
+            "weight": self.weight,
+            "attempt": self.attempt,
+            "retries": self.retries,
+            "crashes": self.crashes,
+            "resets": self.resets,
+            "reason": None if self.reason is None else str(self.reason),
+            "error": self.error,
+            "options": self.options.as_dict(),
+            "holder": self.holder,
+            **times,
+            "payload": self.payload,
+            "result": self.result,
+        }
+
+
+def _utc(at_us: int | None) -> datetime | None:
+    return None if at_us is None else utc(at_us)
+
+
+def name_of(job_id: bytes) -> str:
+    """The id in text, for messages.
+
+    >>> name_of(bytes(16))
+    '00000000-0000-0000-0000-000000000000'
+    """
+    return ids.to_text(job_id)

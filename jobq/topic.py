@@ -1,0 +1,58 @@
+"""Topics: their names and their counts."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from jobq.errors import InvalidValue
+from jobq.states import Status
+
+LONGEST_NAME: Final = 255
+
+
+def check_name(name: object) -> str:
+    """*name*, if it can name a topic: 1 to 255 bytes of UTF-8, any character.
+
+    >>> check_name("mail")
+    'mail'
+
+    Raises:
+        InvalidValue: It is not text, empty, too long, or not encodable (lone surrogates).
+    """
+    if type(name) is str and name.isascii() and 0 < len(name) <= LONGEST_NAME:
+        return name
+    if not isinstance(name, str):
+        raise InvalidValue(f"topic is {name!r}: expected its name, a str")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidValue(f"topic is {name!r}: expected text that UTF-8 can encode") from error
+    if not 1 <= size <= LONGEST_NAME:
+        shown = f"{name[:60]!r}{'…' if len(name) > 60 else ''}"
+        raise InvalidValue(f"topic is {shown}, {size} bytes of UTF-8: expected 1 to {LONGEST_NAME}")
+    return str(name)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicStats:
+    """How many jobs of one topic are in each state; kept with every change, never scanned."""
+
+    name: str
+    ready: int = 0
+    delayed: int = 0
+    reserved: int = 0
+    done: int = 0
+    canceled: int = 0
+
+    @property
+    def total(self) -> int:
+        """All jobs of the topic that the store still has."""
+        return self.ready + self.delayed + self.reserved + self.done + self.canceled
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that are neither done nor canceled."""
+        return self.ready + self.delayed + self.reserved
+
+    def of(self, status: Status) -> int:
+        """The number of jobs in *status*."""
+        return int(getattr(self, status.value))
