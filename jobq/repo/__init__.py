@@ -1,0 +1,1 @@
+"""Stores: the port, the store over two repositories, and the adapters."""

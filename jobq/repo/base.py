@@ -1,0 +1,286 @@
+"""The port: what a store promises, in words and types.
+
+A `Store` is operation level. Each method is one atomic operation on a batch: it takes effect
+whole or not at all, and when it returns, what it did is as durable as the store was opened to
+be. No transaction, cursor or iterator leaves an adapter. Durations go in; the store's own clock
+decides what they mean. Policy (backoff, retries, defaults) is decided above and comes in as
+plain values.
+
+Rules that hold for every method:
+
+- Answers come by position: the n-th answer is about the n-th job asked for, and a job may be
+  named twice in one call.
+- A refused call has written nothing.
+- Every call of a holder names the token of its reservation; it is checked in the operation.
+- A settlement repeated with the same token, while nothing else has touched the job, is `OK` and
+  changes nothing. So a caller that got `OutcomeUnknown` may simply call again.
+- Ids are 16 bytes here. The text form belongs to the API above.
+- Time moves at the head of every writing method, in bounded steps (`advance`).
+
+Errors: `JobqError` and its children only; see `jobq.errors`. `StoreFull` only comes from what
+adds jobs. `StoreUnavailable`, `StoreBusy`, `StoreCorrupt` may come from any method.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from jobq.clock import utc
+from jobq.job import JobRecord, JobSpec, Reservation, Settlement
+from jobq.states import Outcome, Status
+from jobq.topic import TopicStats
+
+DAY_US: Final = 86_400 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long finished jobs are kept where a job does not say so itself.
+
+    Attributes:
+        done_us: Microseconds for done jobs; 0 forgets at once.
+        canceled_us: Microseconds for canceled jobs; 0 forgets at once.
+        max_done: The most done jobs that a store keeps; those whose time is over soonest go
+            first.
+    """
+
+    done_us: int = DAY_US
+    canceled_us: int = 7 * DAY_US
+    max_done: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a store can do; callers and tests ask this instead of its class.
+
+    Attributes:
+        durable: Jobs outlive the process.
+        shared: Several processes may use it at the same time.
+        exact_order: Ready jobs come exactly by (weight, order of enqueueing).
+        injectable_clock: It was given its clock, rather than using a server's.
+    """
+
+    durable: bool
+    shared: bool
+    exact_order: bool = True
+    injectable_clock: bool = True
+
+
+class ReserveRequest(NamedTuple):
+    """Up to *n* jobs of *topic*."""
+
+    topic: str
+    n: int
+
+
+class Settled(NamedTuple):
+    """What `settle` did.
+
+    Attributes:
+        outcomes: By position: `OK`, `STALE` or `MISSING`.
+        follow_ids: By position: the ids of the follow-up jobs that were enqueued.
+        reserved: The jobs reserved in the same commit.
+    """
+
+    outcomes: list[Outcome]
+    follow_ids: list[list[bytes]]
+    reserved: list[Reservation]
+
+
+class Advanced(NamedTuple):
+    """What `advance` moved; `more` says that something due was left for the next step."""
+
+    promoted: int = 0
+    expired: int = 0
+    poisoned: int = 0
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts of a store, each topic's from one moment.
+
+    Attributes:
+        topics: By name.
+        next_due_us: When the next delayed job becomes ready (UTC); None if there is none.
+        store: Facts about the store itself: `kind`, and for a file its path, size and such.
+    """
+
+    topics: tuple[TopicStats, ...]
+    next_due_us: int | None = None
+    store: dict[str, int | str] = field(default_factory=dict)
+
+    @property
+    def totals(self) -> TopicStats:
+        """All topics together, under the name `*`."""
+        sums = {status.value: sum(topic.of(status) for topic in self.topics) for status in Status}
+        return TopicStats("*", **sums)
+
+    @property
+    def next_due(self) -> datetime | None:
+        """When the next delayed job becomes ready; None if there is none."""
+        return None if self.next_due_us is None else utc(self.next_due_us)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What `check` found.
+
+    Attributes:
+        jobs: How many jobs were looked at.
+        problems: One sentence each; at most `MOST_PROBLEMS`, empty if all is well.
+    """
+
+    MOST_PROBLEMS = 1000
+
+    jobs: int
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.problems
+
+
+class Store(ABC):
+    """Jobs and topics behind atomic operations. See the module for the rules of all of them."""
+
+    capabilities: Capabilities
+
+    @abstractmethod
+    def enqueue(self, specs: Sequence[JobSpec]) -> list[bytes]:
+        """Add the jobs, all or none, and give their ids in the same order.
+
+        Each id is larger than every one that this store has given before. Jobs without a delay
+        are ready, behind all jobs of their topic and weight; the others are delayed.
+
+        Raises:
+            StoreFull: No room; nothing was added.
+        """
+
+    @abstractmethod
+    def reserve(self, request: ReserveRequest) -> list[Reservation]:
+        """Hand out up to n ready jobs of one topic, lowest weight first, then oldest place first.
+
+        Never blocks for jobs: the list is empty when none is ready. Each job is the caller's
+        until it is settled, its lease is over, or this process is dead.
+        """
+
+    @abstractmethod
+    def settle(
+        self, settlements: Sequence[Settlement], reserve: ReserveRequest | None = None
+    ) -> Settled:
+        """Settle jobs that the caller holds, and reserve anew, in one commit.
+
+        A settlement that is not `OK` changes nothing and leaves the others standing. Follow-up
+        jobs are enqueued only with a settlement that took effect now, not with a repeated one.
+
+        Raises:
+            StoreFull: There are follow-up jobs and no room for them; nothing was settled.
+        """
+
+    @abstractmethod
+    def extend(self, holds: Sequence[tuple[bytes, int, int]]) -> list[Outcome]:
+        """Let each lease end the given time from now: (id, token, microseconds).
+
+        Outcomes: `OK`, `STALE`, `MISSING`.
+        """
+
+    @abstractmethod
+    def holds(self, job_id: bytes, token: int) -> bool:
+        """Whether the job is still held under *token* and its lease is not over."""
+
+    @abstractmethod
+    def cancel(self, ids: Sequence[bytes], error: str | None = None) -> list[Outcome]:
+        """Cancel ready, delayed and reserved jobs, whoever holds them.
+
+        Outcomes: `OK`, `MISSING`, `INVALID` (finished already).
+        """
+
+    @abstractmethod
+    def reset(self, ids: Sequence[bytes]) -> list[Outcome]:
+        """Make finished jobs ready again, at the back of their weight, with fresh counts.
+
+        Retries and crashes start at 0, the result and the error are cleared; attempt and token
+        go on counting. Outcomes: `OK`, `MISSING`, `INVALID` (not finished).
+        """
+
+    @abstractmethod
+    def delete(self, ids: Sequence[bytes]) -> list[Outcome]:
+        """Forget jobs that nobody holds. Outcomes: `OK`, `MISSING`, `INVALID` (reserved)."""
+
+    @abstractmethod
+    def advance(self, limit: int = 1000) -> Advanced:
+        """Promote delayed jobs that are due, and expire leases, at most about *limit* of each.
+
+        A lease is over when its time has passed or its holder's process is dead. An expired job
+        is ready at once in its old place, or canceled as poison when its crashes exceed its
+        `max_crashes`. Runs at the head of every writing method too.
+        """
+
+    @abstractmethod
+    def prune(self, limit: int = 1000) -> int:
+        """Forget at most *limit* finished jobs whose retention is over; give how many."""
+
+    @abstractmethod
+    def wait(self, topic: str, timeout: float) -> None:
+        """Return when a job of *topic* may be ready, or something falls due, or *timeout* is over.
+
+        A hint: it may return early for no reason and never sleeps longer than *timeout* seconds.
+        It does return without delay when a commit of any process makes a job of the topic ready.
+        """
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Make every `wait` of this process return now."""
+
+    @abstractmethod
+    def status(self, ids: Sequence[bytes]) -> list[Status | None]:
+        """Each job's status; None where there is no such job."""
+
+    @abstractmethod
+    def get(self, ids: Sequence[bytes]) -> list[JobRecord | None]:
+        """Each job's whole record; None where there is no such job."""
+
+    @abstractmethod
+    def find(
+        self, status: Status | None, topic: str | None, after: bytes | None, limit: int
+    ) -> list[JobRecord]:
+        """The first *limit* matching jobs by id, those beyond *after*; filters come before limit.
+
+        Ids grow in the order of enqueueing. A page is consistent in itself; a job that changes
+        between two pages is on none or one of them.
+        """
+
+    @abstractmethod
+    def topics(self) -> list[str]:
+        """The names of all topics that ever had a job, sorted."""
+
+    @abstractmethod
+    def stats(self, topic: str | None = None) -> Stats:
+        """Counts of one topic or all, without scanning. An unknown topic counts nothing."""
+
+    @abstractmethod
+    def check(self) -> CheckReport:
+        """Compare every job with every index and counter. Reads everything; changes nothing."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of its resources; jobs stay as they are. Twice is harmless.
+
+        Every later call raises `StoreUnavailable`.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

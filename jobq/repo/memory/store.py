@@ -1,0 +1,148 @@
+"""The memory store: one lock, one undo list, and a condition to wait at."""
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+from jobq.clock import Clock, SystemClock
+from jobq.errors import StoreUnavailable
+from jobq.repo import forking
+from jobq.repo.base import Capabilities, Retention
+from jobq.repo.entry import Entry
+from jobq.repo.memory.jobs import MemoryJobs
+from jobq.repo.memory.topics import MemoryTopics
+from jobq.repo.memory.undo import Undo
+from jobq.repo.repositories import Agenda, Transaction
+from jobq.repo.transactional import Kind, TransactionalStore
+
+T = TypeVar("T")
+
+HOLDER: Final = b"\xffmemory\xff"
+"""Everybody who reserves here lives and dies with the store."""
+
+LONGEST_SLEEP: Final = 1.0
+"""Seconds: a waiter looks at the clock this often, so a stepped wall clock is noticed."""
+
+
+class MemoryStore(TransactionalStore):
+    """Jobs in this process's memory, with the same promises as any store, save durability.
+
+    Args:
+        clock: What tells the time; the system's by default.
+        retention: How long finished jobs are kept.
+
+    A fork's child has a copy of its own, which the parent does not see.
+    """
+
+    capabilities = Capabilities(durable=False, shared=False)
+
+    def __init__(self, *, clock: Clock | None = None, retention: Retention | None = None) -> None:
+        super().__init__(retention or Retention())
+        self._clock = clock or SystemClock()
+        self._undo = Undo()
+        self._jobs = MemoryJobs(self._clock, self._undo)
+        self._topics = MemoryTopics(self._undo)
+        self._entry = Entry()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._closed = False
+        forking.watch(self)
+
+    def _write(
+        self,
+        operation: Callable[[Transaction], T],
+        kind: Kind,
+        undo: Callable[[T], None] | None = None,
+    ) -> T:
+        self._entry.enter()
+        try:
+            with self._changed:
+                try:
+                    tx = self._transaction()
+                    if kind.moves_time:
+                        self._move_time(tx)
+                    outcome = operation(tx)
+                    self._undo.forget()  # the commit: an interrupt before it takes all back
+                except BaseException:
+                    self._undo.roll_back()
+                    raise
+                if tx.woken or tx.soon:
+                    self._changed.notify_all()
+        finally:
+            self._entry.leave()
+        return outcome
+
+    def _read(self, operation: Callable[[Transaction], T]) -> T:
+        self._entry.enter()
+        try:
+            with self._changed:
+                return operation(self._transaction())
+        finally:
+            self._entry.leave()
+
+    def _transaction(self) -> Transaction:
+        if self._closed:
+            raise StoreUnavailable("this store is closed: open another")
+        wall_us, boot_us = self._clock.wall_us(), self._clock.boot_us()
+        return Transaction(self._jobs, self._topics, wall_us, boot_us, lambda: HOLDER)
+
+    def _dead(self, holders: Iterable[bytes]) -> set[bytes]:
+        return set()
+
+    def _holder_name(self, holder: bytes) -> str:
+        return "this process"
+
+    def _facts(self) -> dict[str, int | str]:
+        return {"kind": "memory"}
+
+    def wait(self, topic: str, timeout: float) -> None:
+        self._entry.enter()
+        try:
+            with self._changed:
+                tx = self._transaction()
+                number = tx.topics.known(topic)
+                if number is not None and tx.topics.waits(number):
+                    return
+                self._changed.wait(min(timeout, LONGEST_SLEEP, self._seconds_to_next(tx)))
+        finally:
+            self._entry.leave()
+
+    def _seconds_to_next(self, tx: Transaction) -> float:
+        due_us = tx.topics.first_due(Agenda.DELAYED)
+        over_us = tx.topics.first_due(Agenda.LEASE)
+        waits_us = [
+            due - now
+            for due, now in ((due_us, tx.wall_us), (over_us, tx.boot_us))
+            if due is not None
+        ]
+        return max(0.0, min(waits_us, default=LONGEST_SLEEP * 1e6) / 1e6)
+
+    def wake(self) -> None:
+        # Called from signal handlers too, which may have interrupted this very thread with the
+        # lock: then its waiters look again within LONGEST_SLEEP anyway.
+        if not self._entry.inside:
+            with self._changed:
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        self._entry.enter()
+        try:
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()
+        finally:
+            self._entry.leave()
+
+    # Forks: hold still, so that the child's copy is whole; it has no waiters.
+
+    def before_fork(self) -> None:
+        if not self._entry.inside:
+            self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        if not self._entry.inside:
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)

@@ -1,0 +1,170 @@
+"""Queues, agendas and counts, in memory."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from sortedcontainers import SortedDict, SortedList
+
+from jobq.repo.memory.undo import Undo
+from jobq.repo.repositories import Agenda, Held, TopicRepository, Waiting
+from jobq.states import Status
+
+Members = dict[bytes, None]  # an ordered set
+
+
+class MemoryTopics(TopicRepository):
+    """A sorted list a queue; a sorted dict an agenda, whose entries are all jobs of one commit."""
+
+    def __init__(self, undo: Undo) -> None:
+        self._undo = undo
+        self._numbers: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._seq = 0
+        self._slot = 0
+        self._queues: dict[int, SortedList[Waiting]] = {}
+        self._agendas: dict[Agenda, SortedDict[tuple[int, int], tuple[bytes, Members]]] = {
+            agenda: SortedDict() for agenda in Agenda
+        }
+        self._counts: defaultdict[tuple[int, Status], int] = defaultdict(int)
+        self._totals: defaultdict[Status, int] = defaultdict(int)
+
+    # Names.
+
+    def number(self, name: str) -> int:
+        number = self._numbers.get(name)
+        if number is None:
+            number = len(self._numbers) + 1
+            self._undo.note(self._unname, name, number)
+            self._queues[number] = SortedList()
+            self._names[number] = name
+            self._numbers[name] = number
+        return number
+
+    def known(self, name: str) -> int | None:
+        return self._numbers.get(name)
+
+    def name(self, number: int) -> str:
+        return self._names[number]
+
+    def names(self) -> list[str]:
+        return sorted(self._numbers)
+
+    def _unname(self, name: str, number: int) -> None:
+        self._numbers.pop(name, None)
+        self._names.pop(number, None)
+        self._queues.pop(number, None)
+
+    # Queues.
+
+    def next_seq(self, count: int) -> int:
+        first = self._seq + 1
+        self._seq += count  # not undone: places may be skipped, but none is given twice
+        return first
+
+    def push(self, topic: int, jobs: Sequence[Waiting]) -> None:
+        queue = self._queues[topic]
+        self._undo.note(self._take_out, queue, jobs)
+        queue.update(jobs)
+
+    def pop(self, topic: int, limit: int) -> list[Waiting]:
+        queue = self._queues[topic]
+        taken = list(queue.islice(0, limit))
+        self._undo.note(self._put_in, queue, taken)
+        del queue[: len(taken)]
+        return taken
+
+    def remove(self, topic: int, jobs: Sequence[Waiting]) -> None:
+        queue = self._queues[topic]
+        self._undo.note(self._put_in, queue, jobs)
+        self._take_out(queue, jobs)
+
+    def waits(self, topic: int) -> bool:
+        return bool(self._queues[topic])
+
+    @staticmethod
+    def _take_out(queue: SortedList[Waiting], jobs: Sequence[Waiting]) -> None:
+        for job in jobs:
+            queue.discard(job)
+
+    @staticmethod
+    def _put_in(queue: SortedList[Waiting], jobs: Sequence[Waiting]) -> None:
+        for job in jobs:
+            queue.discard(job)  # an interrupted change may have left some in
+            queue.add(job)
+
+    # Agendas.
+
+    def hold(self, agenda: Agenda, at_us: int, ids: Sequence[bytes], holder: bytes) -> list[int]:
+        self._slot += 1
+        entries, key = self._agendas[agenda], (at_us, self._slot)
+        self._undo.note(entries.pop, key, None)
+        entries[key] = (holder, dict.fromkeys(ids))
+        return [self._slot] * len(ids)
+
+    def unhold(self, agenda: Agenda, jobs: Iterable[Held]) -> None:
+        entries = self._agendas[agenda]
+        for job in jobs:
+            key = (job.at_us, job.slot)
+            holder, members = entries[key]
+            self._undo.note(self._hold_again, entries, key, holder, job.id)
+            del members[job.id]
+            if not members:
+                del entries[key]
+
+    @staticmethod
+    def _hold_again(
+        entries: SortedDict[tuple[int, int], tuple[bytes, Members]],
+        key: tuple[int, int],
+        holder: bytes,
+        job_id: bytes,
+    ) -> None:
+        entries.setdefault(key, (holder, {}))[1][job_id] = None
+
+    def due(self, agenda: Agenda, until_us: int | None, limit: int) -> list[Held]:
+        return list(islice(self._until(agenda, until_us), max(0, limit)))
+
+    def _until(self, agenda: Agenda, until_us: int | None) -> Iterator[Held]:
+        for (at_us, slot), (_, members) in self._agendas[agenda].items():
+            if until_us is not None and at_us > until_us:
+                return
+            for job_id in members:
+                yield Held(at_us, slot, job_id)
+
+    def first_due(self, agenda: Agenda) -> int | None:
+        entries = self._agendas[agenda]
+        return entries.keys()[0][0] if entries else None
+
+    def holders(self) -> dict[bytes, list[Held]]:
+        found: defaultdict[bytes, list[Held]] = defaultdict(list)
+        for held, holder in self.held(Agenda.LEASE):
+            found[holder].append(held)
+        return dict(found)
+
+    # Counts.
+
+    def count(self, topic: int, status: Status, change: int) -> None:
+        self._undo.note(self._add, topic, status, -change)
+        self._add(topic, status, change)
+
+    def _add(self, topic: int, status: Status, change: int) -> None:
+        self._counts[topic, status] += change
+        self._totals[status] += change
+
+    def counts(self, topic: int) -> dict[Status, int]:
+        return {status: self._counts[topic, status] for status in Status}
+
+    def total(self, status: Status) -> int:
+        return self._totals[status]
+
+    # For check.
+
+    def queued(self) -> Iterator[tuple[int, Waiting]]:
+        for number, queue in self._queues.items():
+            for waiting in queue:
+                yield number, waiting
+
+    def held(self, agenda: Agenda) -> Iterator[tuple[Held, bytes]]:
+        for (at_us, slot), (holder, members) in self._agendas[agenda].items():
+            for job_id in members:
+                yield Held(at_us, slot, job_id), holder

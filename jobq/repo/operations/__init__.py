@@ -1,0 +1,14 @@
+"""What each operation does within a transaction, written once for all transactional engines.
+
+| module | operations |
+|---|---|
+| `enqueue` | add jobs |
+| `reserve` | hand jobs out |
+| `settle` | what holders say: done, retry, release, cancel; extend |
+| `change` | what anybody may ask: cancel, reset, delete |
+| `due` | what time does: promote, expire |
+| `places` | where jobs go: queues, agendas, retention |
+| `checking` | jobs against indexes against counts |
+
+Each reads and decides first, and only there may it refuse; then it writes.
+"""

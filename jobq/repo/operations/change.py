@@ -1,0 +1,85 @@
+"""What anybody may ask of a job: cancel, reset, delete."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from jobq.repo.base import Retention
+from jobq.repo.operations.places import (
+    clipped,
+    ended_state,
+    finish,
+    keep_us_of,
+    make_ready,
+    withdraw,
+)
+from jobq.repo.repositories import NOBODY, JobBody, JobState, Note, Transaction, Waiting
+from jobq.states import Event, Outcome, Reason, Status, can_move
+
+
+def _select(
+    tx: Transaction, ids: Sequence[bytes], event: Event
+) -> tuple[list[Outcome], dict[bytes, tuple[JobBody, JobState]]]:
+    """The jobs among *ids* to which *event* can happen, each once, and every outcome."""
+    outcomes: list[Outcome] = []
+    chosen: dict[bytes, tuple[JobBody, JobState]] = {}
+    for job_id, both in zip(ids, tx.jobs.both(ids), strict=True):
+        if both is None:
+            outcomes.append(Outcome.MISSING)
+        elif job_id in chosen:
+            # The second mention meets what the first has left.
+            gone = event is Event.DELETE
+            outcomes.append(Outcome.MISSING if gone else Outcome.INVALID)
+        elif can_move(both[1].status, event):
+            outcomes.append(Outcome.OK)
+            chosen[job_id] = both
+        else:
+            outcomes.append(Outcome.INVALID)
+    return outcomes, chosen
+
+
+def cancel(
+    tx: Transaction, ids: Sequence[bytes], error: str | None, retention: Retention
+) -> list[Outcome]:
+    """Cancel jobs that are not finished, whoever holds them."""
+    outcomes, chosen = _select(tx, ids, Event.CANCEL)
+    withdraw(tx, chosen)
+    ended: list[tuple[bytes, JobState, int | None]] = []
+    for job_id, (body, state) in chosen.items():
+        if error is not None:
+            tx.jobs.put_note(job_id, Note.ERROR, clipped(error))
+            state = state._replace(notes=state.notes | Note.ERROR)
+        new = ended_state(tx, state, Status.CANCELED, Reason.CANCELED, None)
+        ended.append((job_id, new, keep_us_of(body.options)))
+    finish(tx, ended, retention)
+    return outcomes
+
+
+def reset(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:
+    """Make finished jobs ready again, at the back of their weight, with fresh counts."""
+    outcomes, chosen = _select(tx, ids, Event.RESET)
+    withdraw(tx, chosen)
+    seq = tx.topics.next_seq(len(chosen))
+    queues: defaultdict[int, list[Waiting]] = defaultdict(list)
+    moved = []
+    for place, (job_id, (_, state)) in enumerate(chosen.items(), start=seq):
+        for note in Note:
+            if state.notes & note:
+                tx.jobs.drop_note(job_id, note)
+        new = state._replace(
+            status=Status.READY, reason=None, settled=None, seq=place, retries=0, crashes=0,
+            resets=state.resets + 1, at_us=0, slot=0, holder=NOBODY, ended_us=0, notes=0,
+        )  # fmt: skip
+        moved.append((job_id, new))
+        queues[state.topic].append(Waiting(state.weight, place, job_id))
+    tx.jobs.update(moved)
+    for number, waiting in queues.items():
+        make_ready(tx, number, waiting)
+    return outcomes
+
+
+def delete(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:
+    """Forget jobs that nobody holds."""
+    outcomes, chosen = _select(tx, ids, Event.DELETE)
+    withdraw(tx, chosen)
+    tx.jobs.delete([(job_id, state) for job_id, (_, state) in chosen.items()])
+    return outcomes

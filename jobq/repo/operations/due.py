@@ -1,0 +1,51 @@
+"""What time does: delayed jobs become ready, reservations end."""
+
+from collections.abc import Sequence
+
+from jobq.job import name_of
+from jobq.options import DEFAULTS
+from jobq.repo.base import Retention
+from jobq.repo.operations.places import damaged, ended_state, finish, keep_us_of, put_back
+from jobq.repo.repositories import Agenda, Held, JobState, Transaction
+from jobq.states import Event, Reason, Status, can_move
+
+
+def promote(tx: Transaction, limit: int) -> tuple[int, bool]:
+    """Delayed jobs whose time has come become ready, in the place that they had all along."""
+    due = tx.topics.due(Agenda.DELAYED, tx.wall_us, limit)
+    if not due:
+        return 0, False
+    back = []
+    for held, state in zip(due, tx.jobs.states([held.id for held in due]), strict=True):
+        if state is None or not can_move(state.status, Event.PROMOTE):
+            raise damaged(f"DELAYED holds job {name_of(held.id)}, which is not delayed")
+        tx.topics.count(state.topic, Status.DELAYED, -1)
+        back.append((held.id, state, 0))
+    tx.topics.unhold(Agenda.DELAYED, due)
+    put_back(tx, back)
+    return len(due), len(due) == limit
+
+
+def expire(tx: Transaction, held: Sequence[Held], retention: Retention) -> tuple[int, int]:
+    """Reservations that are over: the jobs are ready at once, or poison. Gives how many of each."""
+    if not held:
+        return 0, 0
+    back: list[tuple[bytes, JobState, int]] = []
+    ended: list[tuple[bytes, JobState, int | None]] = []
+    for place, both in zip(held, tx.jobs.both([place.id for place in held]), strict=True):
+        if both is None or not can_move(both[1].status, Event.EXPIRE):
+            raise damaged(f"LEASE holds job {name_of(place.id)}, which is not reserved")
+        body, state = both
+        tx.topics.count(state.topic, Status.RESERVED, -1)
+        state = state._replace(crashes=state.crashes + 1, settled=None)
+        most = body.options.max_crashes
+        most = DEFAULTS.max_crashes if most is None else most
+        if most and state.crashes > most:
+            new = ended_state(tx, state, Status.CANCELED, Reason.POISON, None)
+            ended.append((place.id, new, keep_us_of(body.options)))
+        else:
+            back.append((place.id, state, 0))
+    tx.topics.unhold(Agenda.LEASE, held)
+    put_back(tx, back)
+    finish(tx, ended, retention)
+    return len(back), len(ended)

@@ -1,0 +1,57 @@
+"""Adding jobs."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from jobq.job import JobSpec
+from jobq.repo.operations.places import make_ready, note_due
+from jobq.repo.repositories import NOBODY, Agenda, JobBody, Transaction, Waiting
+from jobq.states import Status
+
+
+def add(tx: Transaction, specs: Sequence[JobSpec]) -> list[bytes]:
+    """New jobs: ready ones behind the others of their weight, the rest delayed."""
+    ids = tx.jobs.mint(len(specs))
+    seq = tx.topics.next_seq(len(specs))
+    numbers = {name: tx.topics.number(name) for name in {spec.topic for spec in specs}}
+    ready: defaultdict[int, list[Waiting]] = defaultdict(list)
+    delayed: defaultdict[int, list[int]] = defaultdict(list)
+    slots: dict[int, int] = {}
+    for position, spec in enumerate(specs):
+        if spec.delay_us > 0:
+            delayed[tx.wall_us + spec.delay_us].append(position)
+    for due_us, positions in delayed.items():
+        held = [ids[position] for position in positions]
+        slots.update(
+            zip(positions, tx.topics.hold(Agenda.DELAYED, due_us, held, NOBODY), strict=True)
+        )
+
+    jobs = []
+    for position, spec in enumerate(specs):
+        number = numbers[spec.topic]
+        if spec.delay_us > 0:
+            due_us, slot = tx.wall_us + spec.delay_us, slots[position]
+            tx.topics.count(number, Status.DELAYED, 1)
+            note_due(tx, number, due_us - tx.wall_us)
+        else:
+            due_us = slot = 0
+            ready[number].append(Waiting(spec.weight, seq + position, ids[position]))
+        jobs.append(
+            (
+                ids[position],
+                JobBody(
+                    number,
+                    spec.weight,
+                    seq + position,
+                    tx.wall_us,
+                    due_us,
+                    slot,
+                    spec.options,
+                    spec.payload,
+                ),
+            )
+        )
+    tx.jobs.create(jobs)
+    for number, waiting in ready.items():
+        make_ready(tx, number, waiting)
+    return ids

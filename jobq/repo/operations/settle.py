@@ -1,0 +1,143 @@
+"""What the holder of a job says: done, retry, release, cancel; and extend."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from jobq.errors import InvalidValue
+from jobq.job import Settlement
+from jobq.repo.base import Retention
+from jobq.repo.operations.enqueue import add
+from jobq.repo.operations.places import clipped, ended_state, finish, note_due, put_back
+from jobq.repo.repositories import Agenda, Held, JobState, Note, Transaction
+from jobq.states import Event, Outcome, Reason, Status
+
+Settling = tuple[int, Settlement, JobState]
+"""A settlement that is to be done: its position in the call, and the job's state before."""
+
+
+def is_held(tx: Transaction, state: JobState, token: int) -> bool:
+    """Whether the reservation with this token stands.
+
+    A lease whose time has passed is over even if nobody has expired it yet: whether a sweep was
+    due a moment earlier must not decide.
+    """
+    return state.token == token and state.status is Status.RESERVED and state.at_us > tx.boot_us
+
+
+def settle(
+    tx: Transaction, settlements: Sequence[Settlement], retention: Retention
+) -> tuple[list[Outcome], list[list[bytes]]]:
+    """Settle jobs; gives outcomes, and the ids of follow-up jobs, by position."""
+    states = tx.jobs.states([settlement.id for settlement in settlements])
+    outcomes, chosen = _judge_all(tx, settlements, states)
+    follow_ids: list[list[bytes]] = [[] for _ in settlements]
+    if chosen:
+        places = [Held(state.at_us, state.slot, job.id) for _, job, state in chosen]
+        tx.topics.unhold(Agenda.LEASE, places)
+        _move(tx, chosen, retention)
+        follow = [(position, spec) for position, job, _ in chosen for spec in job.follow]
+        if follow:
+            added = add(tx, [spec for _, spec in follow])
+            for (position, _), new_id in zip(follow, added, strict=True):
+                follow_ids[position].append(new_id)
+    return outcomes, follow_ids
+
+
+def _judge_all(
+    tx: Transaction, settlements: Sequence[Settlement], states: Sequence[JobState | None]
+) -> tuple[list[Outcome], list[Settling]]:
+    """Every settlement's outcome, and those that are to be done, each job once."""
+    outcomes: list[Outcome] = []
+    chosen: list[Settling] = []
+    first: dict[bytes, Event] = {}
+    for position, (job, state) in enumerate(zip(settlements, states, strict=True)):
+        if state is None:
+            outcome = Outcome.MISSING
+        elif not is_held(tx, state, job.token):
+            # Repeated by a caller that did not get the answer, with nothing in between: fine.
+            repeated = state.token == job.token and state.settled is job.event
+            outcome = Outcome.OK if repeated else Outcome.STALE
+        elif job.id in first:  # named twice in one call: the same again, or too late
+            outcome = Outcome.OK if first[job.id] is job.event else Outcome.STALE
+        else:
+            first[job.id] = job.event
+            chosen.append((position, job, state))
+            outcome = Outcome.OK
+        outcomes.append(outcome)
+    return outcomes, chosen
+
+
+def _move(tx: Transaction, chosen: Sequence[Settling], retention: Retention) -> None:
+    """Each job to where its holder sends it."""
+    ending: list[tuple[bytes, JobState, int | None]] = []
+    back: list[tuple[bytes, JobState, int]] = []
+    leaving: defaultdict[int, int] = defaultdict(int)
+    for _, job, before in chosen:
+        leaving[before.topic] += 1
+        state = _with_notes(tx, job, before)
+        if job.event is Event.DONE:
+            new = ended_state(tx, state, Status.DONE, None, job.event)
+            ending.append((job.id, new, job.keep_us))
+        elif job.event is Event.CANCEL:
+            reason = job.reason or Reason.CANCELED
+            new = ended_state(tx, state, Status.CANCELED, reason, job.event)
+            ending.append((job.id, new, job.keep_us))
+        elif job.event is Event.RETRY and job.delay_us is None:
+            new = ended_state(tx, state, Status.CANCELED, Reason.EXHAUSTED, job.event)
+            ending.append((job.id, new, job.keep_us))
+        elif job.event is Event.RETRY:
+            new = state._replace(retries=state.retries + 1, settled=job.event)
+            back.append((job.id, new, job.delay_us or 0))
+        elif job.event is Event.RELEASE:
+            new = state._replace(attempt=state.attempt - 1, settled=job.event)
+            back.append((job.id, new, job.delay_us or 0))
+        else:
+            raise InvalidValue(f"event is {job.event!r}: expected done, retry, release or cancel")
+    for topic, jobs in leaving.items():
+        tx.topics.count(topic, Status.RESERVED, -jobs)
+    put_back(tx, back)
+    finish(tx, ending, retention)
+
+
+def _with_notes(tx: Transaction, job: Settlement, state: JobState) -> JobState:
+    if job.result is None and job.error is None:
+        return state
+    notes = state.notes
+    if job.result is not None:
+        tx.jobs.put_note(job.id, Note.RESULT, job.result)
+        notes |= Note.RESULT
+    if job.error is not None:
+        tx.jobs.put_note(job.id, Note.ERROR, clipped(job.error))
+        notes |= Note.ERROR
+    return state._replace(notes=notes)
+
+
+def extend(tx: Transaction, holds: Sequence[tuple[bytes, int, int]]) -> list[Outcome]:
+    """Let each lease end the given time from now."""
+    states = tx.jobs.states([job_id for job_id, _, _ in holds])
+    outcomes: list[Outcome] = []
+    chosen: dict[bytes, tuple[JobState, int]] = {}
+    for (job_id, token, lease_us), state in zip(holds, states, strict=True):
+        if state is None:
+            outcomes.append(Outcome.MISSING)
+        elif not is_held(tx, state, token):
+            outcomes.append(Outcome.STALE)
+        else:
+            outcomes.append(Outcome.OK)
+            chosen[job_id] = (state, tx.boot_us + lease_us)  # named twice: the last one holds
+    tx.topics.unhold(
+        Agenda.LEASE,
+        [Held(state.at_us, state.slot, job_id) for job_id, (state, _) in chosen.items()],
+    )
+    ends: defaultdict[tuple[int, bytes], list[bytes]] = defaultdict(list)
+    for job_id, (state, end_us) in chosen.items():
+        ends[end_us, state.holder].append(job_id)
+    moved = []
+    for (end_us, holder), ids in ends.items():
+        slots = tx.topics.hold(Agenda.LEASE, end_us, ids, holder)
+        for job_id, slot in zip(ids, slots, strict=True):
+            state = chosen[job_id][0]
+            moved.append((job_id, state._replace(at_us=end_us, slot=slot)))
+            note_due(tx, state.topic, end_us - tx.boot_us)
+    tx.jobs.update(moved)
+    return outcomes

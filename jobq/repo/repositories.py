@@ -1,0 +1,298 @@
+"""The two facets inside a transactional engine: jobs, and topics.
+
+An engine that has transactions (memory, LMDB) supplies these two over its transaction;
+`repo.transactional` writes the whole `Store` once on top of them. Everything is batch level,
+because a batch is what engines are fast at.
+
+`JobRepository` is the truth: what each job is. `TopicRepository` is an index over it: who comes
+next, what falls due when, and how many there are. It can be rebuilt from the jobs.
+
+A job is stored as two records. Its *body* is written once, at enqueue, and holds the payload.
+Its *state* is small and rewritten at each move; a job that has not moved yet has none, and
+`initial_state` gives what it would be.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from jobq.options import JobOptions
+from jobq.states import Event, Reason, Status
+
+NOBODY: Final = bytes(8)
+"""The holder of what nobody holds."""
+
+
+class Agenda(IntEnum):
+    """What jobs wait for until a certain time; one ordered index each.
+
+    A job stands in exactly one of them unless it is ready. LEASE counts in microseconds of the
+    boot clock, the others in microseconds UTC.
+    """
+
+    DELAYED = 1  # becomes ready
+    LEASE = 2  # its reservation is over
+    DONE = 3  # its retention is over
+    CANCELED = 4  # its retention is over
+
+
+AGENDA_OF: Final = {
+    Status.DELAYED: Agenda.DELAYED,
+    Status.RESERVED: Agenda.LEASE,
+    Status.DONE: Agenda.DONE,
+    Status.CANCELED: Agenda.CANCELED,
+}
+"""The agenda in which a job of each status stands; a ready one stands in its topic's queue."""
+
+
+class JobBody(NamedTuple):
+    """What does not change of a job.
+
+    Attributes:
+        topic: Number of its topic.
+        seq: Its first place in the order of its weight.
+        due_us: When it becomes ready (UTC); 0 if it was ready at once.
+        slot: Where in the DELAYED agenda it first stood; 0 if it was ready at once.
+    """
+
+    topic: int
+    weight: int
+    seq: int
+    created_us: int
+    due_us: int
+    slot: int
+    options: JobOptions
+    payload: bytes
+
+
+class JobState(NamedTuple):
+    """What changes of a job.
+
+    Attributes:
+        topic: Number of its topic.
+        status: One of the five.
+        reason: Why it is canceled; None unless it is.
+        settled: What its last holder said of it, as long as nothing else has touched it since;
+            with `token` it makes a repeated settlement a no-op.
+        token: How many reservations it has had.
+        at_us: What it stands under in its agenda: when it is due, when its lease is over (boot
+            clock), or when its retention is over; 0 when ready.
+        slot: The second half of its place in the agenda; 0 when ready.
+        holder: Who holds it, 8 bytes; `NOBODY` unless reserved.
+        reserved_us: When it was last reserved (UTC); 0 if never.
+        ended_us: When it was done or canceled (UTC); 0 unless it is.
+        notes: Which `Note`s it has, as a sum of their bits.
+    """
+
+    topic: int
+    weight: int
+    seq: int
+    status: Status
+    reason: Reason | None
+    settled: Event | None
+    attempt: int
+    token: int
+    retries: int
+    crashes: int
+    resets: int
+    at_us: int
+    slot: int
+    holder: bytes
+    reserved_us: int
+    ended_us: int
+    notes: int
+
+
+class Note(IntEnum):
+    """What may be kept of a job beside body and state, each under a key of its own."""
+
+    RESULT = 1
+    ERROR = 2
+
+
+def initial_state(body: JobBody) -> JobState:
+    """The state of a job that nothing has happened to since it was enqueued."""
+    status = Status.DELAYED if body.due_us else Status.READY
+    return JobState(
+        body.topic, body.weight, body.seq, status, None, None,
+        0, 0, 0, 0, 0, body.due_us, body.slot, NOBODY, 0, 0, 0,
+    )  # fmt: skip
+
+
+class Waiting(NamedTuple):
+    """A job's place in the queue of its topic; `tuple` order within a topic is serving order."""
+
+    weight: int
+    seq: int
+    id: bytes
+
+
+class Held(NamedTuple):
+    """A job's place in an agenda."""
+
+    at_us: int
+    slot: int
+    id: bytes
+
+
+class JobRepository(ABC):
+    """Jobs by id. Sequences in, lists out, by position."""
+
+    @abstractmethod
+    def mint(self, count: int) -> list[bytes]:
+        """New ids, ascending, larger than all minted before."""
+
+    @abstractmethod
+    def create(self, jobs: Sequence[tuple[bytes, JobBody]]) -> None:
+        """Store new jobs; ids ascending."""
+
+    @abstractmethod
+    def bodies(self, ids: Sequence[bytes]) -> list[JobBody | None]:
+        """Each job's body; None where there is none."""
+
+    @abstractmethod
+    def states(self, ids: Sequence[bytes]) -> list[JobState | None]:
+        """Each job's state, the initial one where it has not moved; None without a job."""
+
+    @abstractmethod
+    def both(self, ids: Sequence[bytes]) -> list[tuple[JobBody, JobState] | None]:
+        """Body and state of each job in one go."""
+
+    @abstractmethod
+    def update(self, jobs: Sequence[tuple[bytes, JobState]]) -> None:
+        """Replace states; an id stands once."""
+
+    @abstractmethod
+    def delete(self, jobs: Sequence[tuple[bytes, JobState]]) -> None:
+        """Remove jobs with all that is kept of them; the state says what there is."""
+
+    @abstractmethod
+    def put_note(self, job_id: bytes, note: Note, data: bytes) -> None:
+        """Keep *data* as the job's note, in place of an earlier one."""
+
+    @abstractmethod
+    def note(self, job_id: bytes, note: Note) -> bytes | None:
+        """The job's note; None without one."""
+
+    @abstractmethod
+    def drop_note(self, job_id: bytes, note: Note) -> None:
+        """Remove the job's note, if it has one."""
+
+    @abstractmethod
+    def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, JobBody, JobState]]:
+        """The first *limit* jobs with ids beyond *after*, ascending."""
+
+    @abstractmethod
+    def strays(self) -> Iterator[str]:
+        """Sentences about records that belong to no job, for `check`."""
+
+
+class TopicRepository(ABC):
+    """Topics: their numbers, queues, agendas and counts."""
+
+    @abstractmethod
+    def number(self, name: str) -> int:
+        """The topic's number; a new one for a new name."""
+
+    @abstractmethod
+    def known(self, name: str) -> int | None:
+        """The topic's number; None if the name is new."""
+
+    @abstractmethod
+    def name(self, number: int) -> str:
+        """The topic's name."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """All names, sorted."""
+
+    @abstractmethod
+    def next_seq(self, count: int) -> int:
+        """The first of *count* new places at the back of every queue."""
+
+    @abstractmethod
+    def push(self, topic: int, jobs: Sequence[Waiting]) -> None:
+        """Put jobs into the topic's queue."""
+
+    @abstractmethod
+    def pop(self, topic: int, limit: int) -> list[Waiting]:
+        """Take the first *limit* jobs out of the topic's queue."""
+
+    @abstractmethod
+    def remove(self, topic: int, jobs: Sequence[Waiting]) -> None:
+        """Take these jobs out of the topic's queue."""
+
+    @abstractmethod
+    def waits(self, topic: int) -> bool:
+        """Whether the topic's queue has a job."""
+
+    @abstractmethod
+    def hold(self, agenda: Agenda, at_us: int, ids: Sequence[bytes], holder: bytes) -> list[int]:
+        """Put jobs into the agenda, and give their slots."""
+
+    @abstractmethod
+    def unhold(self, agenda: Agenda, jobs: Iterable[Held]) -> None:
+        """Take these jobs out of the agenda."""
+
+    @abstractmethod
+    def due(self, agenda: Agenda, until_us: int | None, limit: int) -> list[Held]:
+        """The first *limit* jobs of the agenda at or before *until_us* (None: at any time)."""
+
+    @abstractmethod
+    def first_due(self, agenda: Agenda) -> int | None:
+        """The earliest time in the agenda; None if it is empty."""
+
+    @abstractmethod
+    def holders(self) -> dict[bytes, list[Held]]:
+        """Everything in the LEASE agenda, by holder."""
+
+    @abstractmethod
+    def count(self, topic: int, status: Status, change: int) -> None:
+        """Add *change* to the number of the topic's jobs in *status*."""
+
+    @abstractmethod
+    def counts(self, topic: int) -> dict[Status, int]:
+        """How many jobs of the topic are in each status."""
+
+    @abstractmethod
+    def total(self, status: Status) -> int:
+        """How many jobs of the store are in *status*."""
+
+    @abstractmethod
+    def queued(self) -> Iterator[tuple[int, Waiting]]:
+        """All queues' entries, for `check`: (topic, entry), each topic's in order."""
+
+    @abstractmethod
+    def held(self, agenda: Agenda) -> Iterator[tuple[Held, bytes]]:
+        """All of the agenda's entries and their holders, for `check`."""
+
+
+class Transaction:
+    """What one operation works on: the two repositories, the time, and who is calling.
+
+    Attributes:
+        wall_us: UTC microseconds, read once when the transaction began.
+        boot_us: Microseconds of the boot clock, read once likewise.
+        holder: Gives who reserves: this process, 8 bytes. Called only where it is needed.
+        woken: Numbers of topics that got ready jobs, with how many; filled by the store.
+        soon: Numbers of topics whose jobs fall due shortly; filled by the store.
+    """
+
+    __slots__ = ("boot_us", "holder", "jobs", "soon", "topics", "wall_us", "woken")
+
+    def __init__(
+        self,
+        jobs: JobRepository,
+        topics: TopicRepository,
+        wall_us: int,
+        boot_us: int,
+        holder: Callable[[], bytes],
+    ) -> None:
+        self.jobs = jobs
+        self.topics = topics
+        self.wall_us = wall_us
+        self.boot_us = boot_us
+        self.holder = holder
+        self.woken: dict[int, int] = {}
+        self.soon: set[int] = set()

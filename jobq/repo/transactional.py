@@ -1,0 +1,285 @@
+"""The whole `Store`, written once over a job repository and a topic repository.
+
+An engine supplies transactions over the two (`_write`, `_read`) and what depends on processes
+(`wait`, `wake`, `_dead`); the state machine, fencing, retention and the rules of time are here.
+
+Each operation is a function of a `Transaction` in two halves: it reads and decides, and only
+there may it refuse; then it writes. So a refused operation has written nothing, and an engine
+may run several operations in one transaction (group commit): one that refuses does not disturb
+the others.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+from jobq import ids as job_ids
+from jobq.job import JobRecord, JobSpec, Reservation, Settlement
+from jobq.repo.base import (
+    Advanced,
+    CheckReport,
+    ReserveRequest,
+    Retention,
+    Settled,
+    Stats,
+    Store,
+)
+from jobq.repo.operations.change import cancel, delete, reset
+from jobq.repo.operations.checking import check
+from jobq.repo.operations.due import expire, promote
+from jobq.repo.operations.enqueue import add
+from jobq.repo.operations.places import prune, size_of
+from jobq.repo.operations.reserve import take
+from jobq.repo.operations.settle import extend, is_held, settle
+from jobq.repo.repositories import Agenda, Held, JobBody, JobState, Note, Transaction
+from jobq.states import Event, Outcome, Status
+from jobq.topic import TopicStats
+
+T = TypeVar("T")
+
+STEP: Final = 256
+"""How many due jobs a writing operation moves on its way. With a commit of some 100 µs, moving
+256 jobs costs a few milliseconds: a caller does not feel it, and a backlog of 100 000 is gone
+after 400 calls or one waiting process."""
+
+PAGE: Final = 512
+"""How many jobs `find` looks at in one read transaction."""
+
+
+class Kind(NamedTuple):
+    """What an engine needs to know of an operation before it runs it.
+
+    Attributes:
+        adds: About how many bytes of new jobs it brings; 0 for one that adds none. Adding is
+            refused when there is no room, while all else goes on.
+        moves_time: What is due is moved first.
+    """
+
+    adds: int = 0
+    moves_time: bool = True
+
+
+DRAINS: Final = Kind()
+TIMELESS: Final = Kind(moves_time=False)
+
+
+class TransactionalStore(Store):
+    """A store whose engine has transactions over a `JobRepository` and a `TopicRepository`."""
+
+    def __init__(self, retention: Retention) -> None:
+        self._retention = retention
+
+    # What the engine supplies.
+
+    @abstractmethod
+    def _write(
+        self,
+        operation: Callable[[Transaction], T],
+        kind: Kind,
+        undo: Callable[[T], None] | None = None,
+    ) -> T:
+        """Run *operation* in a write transaction, alone or in a group, and commit it.
+
+        *undo* is called with the outcome if the caller was interrupted and cannot get it.
+        """
+
+    @abstractmethod
+    def _read(self, operation: Callable[[Transaction], T]) -> T:
+        """Run *operation* in a read transaction."""
+
+    @abstractmethod
+    def _dead(self, holders: Iterable[bytes]) -> set[bytes]:
+        """Those of *holders* whose processes are dead."""
+
+    @abstractmethod
+    def _facts(self) -> dict[str, int | str]:
+        """What `stats` says of the store itself."""
+
+    @abstractmethod
+    def _holder_name(self, holder: bytes) -> str:
+        """What a record calls a holder."""
+
+    # The verbs.
+
+    def enqueue(self, specs: Sequence[JobSpec]) -> list[bytes]:
+        if not specs:
+            return []
+        return self._write(lambda tx: add(tx, specs), Kind(adds=size_of(specs)))
+
+    def reserve(self, request: ReserveRequest) -> list[Reservation]:
+        return self._write(lambda tx: take(tx, request), DRAINS, self._give_back)
+
+    def settle(
+        self, settlements: Sequence[Settlement], reserve: ReserveRequest | None = None
+    ) -> Settled:
+        def operation(tx: Transaction) -> Settled:
+            outcomes, follow_ids = settle(tx, settlements, self._retention)
+            return Settled(outcomes, follow_ids, take(tx, reserve) if reserve else [])
+
+        adds = sum(size_of(settlement.follow) for settlement in settlements if settlement.follow)
+        return self._write(
+            operation,
+            Kind(adds=adds) if adds else DRAINS,
+            lambda done: self._give_back(done.reserved),
+        )
+
+    def extend(self, holds: Sequence[tuple[bytes, int, int]]) -> list[Outcome]:
+        return self._write(lambda tx: extend(tx, holds), DRAINS)
+
+    def holds(self, job_id: bytes, token: int) -> bool:
+        def operation(tx: Transaction) -> bool:
+            (state,) = tx.jobs.states([job_id])
+            return state is not None and is_held(tx, state, token)
+
+        return self._read(operation)
+
+    def cancel(self, ids: Sequence[bytes], error: str | None = None) -> list[Outcome]:
+        return self._write(lambda tx: cancel(tx, ids, error, self._retention), DRAINS)
+
+    def reset(self, ids: Sequence[bytes]) -> list[Outcome]:
+        return self._write(lambda tx: reset(tx, ids), DRAINS)
+
+    def delete(self, ids: Sequence[bytes]) -> list[Outcome]:
+        return self._write(lambda tx: delete(tx, ids), DRAINS)
+
+    def advance(self, limit: int = 1000) -> Advanced:
+        return self._write(lambda tx: self._advance(tx, limit), TIMELESS)
+
+    def prune(self, limit: int = 1000) -> int:
+        return self._write(lambda tx: prune(tx, limit, self._retention), TIMELESS)
+
+    # Reads.
+
+    def status(self, ids: Sequence[bytes]) -> list[Status | None]:
+        def operation(tx: Transaction) -> list[Status | None]:
+            return [None if state is None else state.status for state in tx.jobs.states(ids)]
+
+        return self._read(operation)
+
+    def get(self, ids: Sequence[bytes]) -> list[JobRecord | None]:
+        def operation(tx: Transaction) -> list[JobRecord | None]:
+            return [
+                None if both is None else self._record(tx, job_id, *both)
+                for job_id, both in zip(ids, tx.jobs.both(ids), strict=True)
+            ]
+
+        return self._read(operation)
+
+    def find(
+        self, status: Status | None, topic: str | None, after: bytes | None, limit: int
+    ) -> list[JobRecord]:
+        found: list[JobRecord] = []
+
+        def page(tx: Transaction) -> bytes | None:
+            number = None if topic is None else tx.topics.known(topic)
+            if topic is not None and number is None:
+                return None
+            if status is not None and not tx.topics.total(status):
+                return None
+            jobs = tx.jobs.scan(after, PAGE)
+            for job_id, body, state in jobs:
+                if number is not None and state.topic != number:
+                    continue
+                if status is not None and state.status is not status:
+                    continue
+                found.append(self._record(tx, job_id, body, state))
+                if len(found) == limit:
+                    return None
+            return jobs[-1][0] if len(jobs) == PAGE else None
+
+        while (after := self._read(page)) is not None:
+            pass
+        return found
+
+    def topics(self) -> list[str]:
+        return self._read(lambda tx: tx.topics.names())
+
+    def stats(self, topic: str | None = None) -> Stats:
+        def operation(tx: Transaction) -> Stats:
+            names = tx.topics.names() if topic is None else [topic]
+            return Stats(
+                tuple(_topic_stats(tx, name) for name in names),
+                tx.topics.first_due(Agenda.DELAYED),
+            )
+
+        stats = self._read(operation)
+        return Stats(stats.topics, stats.next_due_us, self._facts())
+
+    def check(self) -> CheckReport:
+        return self._read(check)
+
+    # Time.
+
+    def _advance(self, tx: Transaction, limit: int) -> Advanced:
+        """Move what is due, and what dead processes hold."""
+        promoted, more = promote(tx, limit)
+        expired, poisoned, more_expired = self._expire_due(tx, limit)
+        by_holder = tx.topics.holders()
+        left: list[Held] = []
+        if by_holder:
+            dead = self._dead(by_holder)
+            left = [held for holder in dead for held in by_holder[holder]]
+        taken = left[: max(0, limit - expired)]
+        again, poisoned_too = expire(tx, taken, self._retention)
+        return Advanced(
+            promoted,
+            expired + again,
+            poisoned + poisoned_too,
+            more or more_expired or len(taken) < len(left),
+        )
+
+    def _move_time(self, tx: Transaction) -> None:
+        """What every writing operation does first: a bounded step of what is due by the clocks.
+
+        Two looks at the head of an index when nothing is due.
+        """
+        due_us = tx.topics.first_due(Agenda.DELAYED)
+        if due_us is not None and due_us <= tx.wall_us:
+            promote(tx, STEP)
+        due_us = tx.topics.first_due(Agenda.LEASE)
+        if due_us is not None and due_us <= tx.boot_us:
+            self._expire_due(tx, STEP)
+
+    def _expire_due(self, tx: Transaction, limit: int) -> tuple[int, int, bool]:
+        due = tx.topics.due(Agenda.LEASE, tx.boot_us, limit)
+        ready, poisoned = expire(tx, due, self._retention)
+        return ready + poisoned, poisoned, len(due) == limit
+
+    def _give_back(self, reservations: list[Reservation]) -> None:
+        """Release what a caller was interrupted in reserving: it can never settle it."""
+        if reservations:
+            self.settle([Settlement(job.id, job.token, Event.RELEASE) for job in reservations])
+
+    def _record(self, tx: Transaction, job_id: bytes, body: JobBody, state: JobState) -> JobRecord:
+        reserved = state.status is Status.RESERVED
+        error = tx.jobs.note(job_id, Note.ERROR) if state.notes & Note.ERROR else None
+        result = tx.jobs.note(job_id, Note.RESULT) if state.notes & Note.RESULT else None
+        return JobRecord(
+            id=job_ids.to_text(job_id),
+            topic=tx.topics.name(state.topic),
+            status=state.status,
+            weight=state.weight,
+            attempt=state.attempt,
+            retries=state.retries,
+            crashes=state.crashes,
+            resets=state.resets,
+            reason=state.reason,
+            error=None if error is None else error.decode(errors="replace"),
+            options=body.options,
+            holder=self._holder_name(state.holder) if reserved else None,
+            created_us=body.created_us,
+            due_us=state.at_us if state.status is Status.DELAYED else None,
+            lease_until_us=tx.wall_us + state.at_us - tx.boot_us if reserved else None,
+            reserved_us=state.reserved_us or None,
+            ended_us=state.ended_us or None,
+            payload_bytes=body.payload,
+            result_bytes=result,
+        )
+
+
+def _topic_stats(tx: Transaction, name: str) -> TopicStats:
+    number = tx.topics.known(name)
+    if number is None:
+        return TopicStats(name)
+    counts = tx.topics.counts(number)
+    return TopicStats(name, **{status.value: counts[status] for status in Status})
