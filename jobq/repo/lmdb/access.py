@@ -1,0 +1,75 @@
+"""One LMDB transaction as the repositories see it: databases, the meta record, what is dirty."""
+
+from typing import Final, NamedTuple
+
+import lmdb
+
+from jobq.repo.lmdb.records import STATUS_CODE, Meta, decode_meta, encode_meta
+from jobq.states import Status
+
+META_KEY: Final = b"meta"
+SETTINGS_KEY: Final = b"settings"
+
+
+class Databases(NamedTuple):
+    """The handles of the named databases; see `keys` for what stands in them."""
+
+    meta: lmdb._Database
+    topics: lmdb._Database
+    jobs: lmdb._Database
+    states: lmdb._Database
+    queue: lmdb._Database
+    agenda: lmdb._Database
+    notes: lmdb._Database
+
+
+class Access:
+    """A transaction, and what is kept back until it ends.
+
+    The meta record and the topics' counts change many times in one transaction and are written
+    once, by `flush`.
+
+    Attributes:
+        dirty: Whether anything was written; a clean transaction needs no commit to disk.
+    """
+
+    __slots__ = ("_meta", "_totals", "db", "dirty", "txn")
+
+    def __init__(self, txn: lmdb.Transaction, db: Databases) -> None:
+        self.txn = txn
+        self.db = db
+        self.dirty = False
+        self._meta: Meta | None = None
+        self._totals: list[int] | None = None
+
+    @property
+    def meta(self) -> Meta:
+        """The meta record as this transaction has it."""
+        if self._meta is None:
+            data = self.txn.get(META_KEY, db=self.db.meta)
+            self._meta = Meta() if data is None else decode_meta(META_KEY, bytes(data))
+        return self._meta
+
+    @meta.setter
+    def meta(self, meta: Meta) -> None:
+        self._meta = meta
+        self.dirty = True
+
+    def add_total(self, status: Status, change: int) -> None:
+        """Add to the store's number of jobs in *status*."""
+        if self._totals is None:
+            self._totals = list(self.meta.totals)
+        self._totals[STATUS_CODE[status]] += change
+
+    def total(self, status: Status) -> int:
+        """The store's number of jobs in *status*."""
+        totals = self.meta.totals if self._totals is None else self._totals
+        return totals[STATUS_CODE[status]]
+
+    def flush(self) -> int:
+        """Write the meta record under the number of a new commit, and give that number."""
+        meta = self.meta
+        totals = meta.totals if self._totals is None else tuple(self._totals)
+        meta = meta._replace(group=meta.group + 1, totals=totals)
+        self.txn.put(META_KEY, encode_meta(META_KEY, meta), db=self.db.meta)
+        return meta.group

@@ -1,0 +1,470 @@
+"""One LMDB environment: the only place where transactions begin and end.
+
+Locks are taken in this order: leadership in the process (`group`), the write lock between
+processes (`filelock`), the gate round every LMDB call (`gate`). The file lock is waited for
+without the gate, so reads and forks go on meanwhile. A write transaction begins, works and ends
+in one function on one thread; no transaction, cursor or view of memory leaves this module's
+calls, and no user code runs inside.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import lmdb
+
+from jobq import ids
+from jobq.errors import JobqError, OutcomeUnknown, StoreFull, StoreUnavailable
+from jobq.repo import forking
+from jobq.repo.entry import Entry
+from jobq.repo.lmdb import files, steps
+from jobq.repo.lmdb.access import META_KEY, Access, Databases
+from jobq.repo.lmdb.bell import Bell
+from jobq.repo.lmdb.faults import of_system, translated, translating
+from jobq.repo.lmdb.filelock import FileLock
+from jobq.repo.lmdb.gate import Gate
+from jobq.repo.lmdb.group import GroupCommit, Pending
+from jobq.repo.lmdb.holders import Holders
+from jobq.repo.lmdb.jobs import LmdbJobs
+from jobq.repo.lmdb.opening import Settings, build, open_databases, open_file
+from jobq.repo.lmdb.records import FORMAT, decode_meta
+from jobq.repo.lmdb.room import Room
+from jobq.repo.lmdb.topics import LmdbTopics
+from jobq.repo.repositories import Transaction
+
+T = TypeVar("T")
+
+MAP_GROWTH: Final = 16 * 1024**2
+
+READER_CHECK_S: Final = 5.0
+"""A reader that was killed pins all pages from its moment on (a queue of 0.45 MB grew to 597 MB),
+until somebody looks."""
+
+TRIES: Final = 4
+
+
+class Environment:
+    """The environment of one queue directory, shared by all its stores in this process."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path = path
+        self.settings = settings
+        self.users = 0
+        self._entry = Entry()
+        self._gate = Gate()
+        self._group = GroupCommit(self._run)
+        self._room = Room(path, settings.max_size)
+        self._closed = False
+        self._broken: str | None = None
+        self._checked_readers = 0.0
+        self._env: lmdb.Environment | None = None
+        self._db: Databases | None = None
+        self._lock: FileLock | None = None
+        self._bell: Bell | None = None
+        self._holders: Holders | None = None
+        self._identity: files.Identity | None = None
+        with translating(path):
+            files.prepare(path, create=settings.create, build=self._build, fuse=settings.fuse)
+        self._open()
+        forking.watch(self)
+
+    # What stores call.
+
+    def write(self, pending: Pending) -> None:
+        """Run an operation in a group and commit it; it is finished afterwards.
+
+        Raises:
+            JobqError: The environment cannot be written.
+            BaseException: An interrupt; see `GroupCommit.submit`.
+        """
+        self._entry.enter()
+        try:
+            self._group.submit(pending)
+        finally:
+            self._entry.leave()
+
+    def read(self, operation: Callable[[Transaction], T]) -> T:
+        """Run an operation in a read transaction."""
+        self._entry.enter()
+        try:
+            try:
+                self._gate.acquire()
+                self._open()
+                return self._read(operation)
+            finally:
+                self._gate.release_if_mine()
+        finally:
+            self._entry.leave()
+
+    @property
+    def holders(self) -> Holders:
+        """The holders of the directory."""
+        if self._holders is None:
+            self._holders = Holders(self.path / "holders", self.settings.clock.boot_id())
+        return self._holders
+
+    @property
+    def bell(self) -> Bell:
+        """The bell of the directory."""
+        if self._bell is None:
+            with translating(self.path):
+                self._bell = Bell(self.path / "bell")
+        return self._bell
+
+    def facts(self) -> dict[str, int | str]:
+        """What there is to say about the file."""
+        self._entry.enter()
+        try:
+            try:
+                self._gate.acquire()
+                env = self._open()
+                info, stat = env.info(), env.stat()
+            finally:
+                self._gate.release_if_mine()
+        finally:
+            self._entry.leave()
+        page = int(stat["psize"])
+        return {
+            "kind": "lmdb",
+            "path": str(self.path),
+            "format": FORMAT,
+            "durability": self.settings.durability,
+            "file_bytes": (int(info["last_pgno"]) + 1) * page,
+            "limit_bytes": min(self.settings.max_size, int(info["map_size"])),
+            "readers": int(info["num_readers"]),
+        }
+
+    def close(self) -> None:
+        """Close the file, and be dead as a holder. Waits for the calls of other threads."""
+        self._entry.enter()
+        try:
+            try:
+                self._gate.acquire()
+                self._closed = True
+                self._shut()
+            finally:
+                self._gate.release_if_mine()
+        finally:
+            self._entry.leave()
+
+    # Forks: hold still with the gate, so that no other thread is inside LMDB.
+
+    def before_fork(self) -> None:
+        if not self._entry.inside:  # a fork from a signal handler inside a call: nothing helps
+            self._gate.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self._gate.release_if_mine()
+
+    def after_fork_in_child(self) -> None:
+        self._gate = Gate()
+        self._group.drop_all()
+        if self._lock is not None:
+            self._lock.drop()
+            self._lock = None
+        self._shut()
+
+    # Opening and closing.
+
+    def _open(self) -> lmdb.Environment:
+        """The environment, opened if it is not: at first, and in a fork's child. With the gate."""
+        if self._env is not None:
+            return self._env
+        if self._closed:
+            raise StoreUnavailable(f"the store of {self.path} is closed: open another")
+        if self._broken is not None:
+            raise StoreUnavailable(self._broken)
+        with translating(self.path):
+            env = open_file(self.path, self.settings)
+            try:
+                lock = FileLock(self.path)
+                try:
+                    lock.acquire(self.settings.lock_timeout)
+                    self._db = open_databases(env, self.path)
+                    self._identity = files.identity(self.path)
+                    lock.release()
+                except BaseException:
+                    lock.close()
+                    raise
+            except BaseException:
+                env.close()
+                raise
+        self._env, self._lock = env, lock
+        return env
+
+    def _build(self, directory: Path) -> None:
+        build(directory, self.settings.clock)
+
+    def _shut(self) -> None:
+        if self._env is not None:
+            self._env.close()
+        if self._lock is not None:
+            self._lock.close()
+        if self._holders is not None:
+            self._holders.close()
+        self._env = self._db = self._lock = self._holders = None
+
+    def _reopen(self) -> lmdb.Environment:
+        """After a panic or a failed commit. With gate and file lock."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+        with translating(self.path):
+            self._env = open_file(self.path, self.settings)
+            self._db = open_databases(self._env, self.path)
+        return self._env
+
+    def _check_identity(self) -> None:
+        try:
+            there = files.identity(self.path)
+        except OSError:
+            there = None
+        if there != self._identity:
+            # Writing on would go into files that nobody will ever read again.
+            self._broken = (
+                f"the files of {self.path} were removed or replaced while it was open: "
+                "close it and open it again"
+            )
+            self._shut()
+            raise StoreUnavailable(self._broken)
+
+    # Reading.
+
+    def _read(self, operation: Callable[[Transaction], T]) -> T:
+        for left in reversed(range(TRIES)):
+            try:
+                txn = self._open().begin()
+                try:
+                    return operation(self._transaction(txn)[0])
+                finally:
+                    txn.abort()
+            except lmdb.Error as error:
+                if not left or not self._mend(error):
+                    raise translated(error, self.path) from error
+        raise AssertionError("unreachable")
+
+    def _transaction(self, txn: lmdb.Transaction) -> tuple[Transaction, Access, LmdbTopics]:
+        assert self._db is not None
+        clock = self.settings.clock
+        wall_us = clock.wall_us()
+        access = Access(txn, self._db)
+        woken: dict[int, int] = {}
+        topics = LmdbTopics(access, woken)
+        tx = Transaction(
+            LmdbJobs(access, wall_us), topics, wall_us, clock.boot_us(), self.holders.get
+        )
+        tx.woken = woken
+        return tx, access, topics
+
+    # Writing.
+
+    def _run(self, take: Callable[[], list[Pending]]) -> None:
+        """Lead: get the locks, then commit whatever waits by then."""
+        if self._env is None:
+            try:
+                self._gate.acquire()
+                self._open()
+            finally:
+                self._gate.release_if_mine()
+        lock = self._lock
+        if lock is None:
+            raise StoreUnavailable(f"the store of {self.path} is closed: open another")
+        rings: list[Transaction] = []
+        try:
+            with translating(self.path):
+                lock.acquire(self.settings.lock_timeout)
+            steps.reached("file lock taken")
+            try:
+                self._gate.acquire()
+                self._open()
+                self._check_identity()
+                self._check_readers()
+                self._run_group(take(), rings)
+                for tx in rings:
+                    for topic in tx.woken.keys() | tx.soon:
+                        self.bell.raise_counter(topic)
+                steps.reached("counters raised")
+            finally:
+                self._gate.release_if_mine()
+        finally:
+            lock.release()
+        steps.reached("file lock given back")
+        for tx in rings:
+            for topic in tx.soon:
+                self.bell.wake(topic)
+            for topic, jobs in tx.woken.items():
+                self.bell.wake(topic, jobs)
+        steps.reached("waiters woken")
+
+    def _run_group(self, group: list[Pending], rings: list[Transaction]) -> None:
+        try:
+            self._commit(group, rings)
+        except Exception as error:  # noqa: BLE001 - it becomes the operation's outcome
+            if len(group) == 1 and not self._worth_another_try(error, group[0]):
+                return
+            # Each alone: what one of them met must not touch the others.
+            for pending in group:
+                self._run_alone(pending, rings)
+
+    def _run_alone(self, pending: Pending, rings: list[Transaction]) -> None:
+        for left in reversed(range(TRIES)):
+            try:
+                self._commit([pending], rings)
+                return
+            except Exception as error:  # noqa: BLE001 - it becomes the operation's outcome
+                if not left:
+                    pending.finish(None, translated(error, self.path))
+                elif not self._worth_another_try(error, pending):
+                    return
+
+    def _worth_another_try(self, error: Exception, pending: Pending) -> bool:
+        """Whether what stopped an operation is mended; if not, it is finished with the error."""
+        full = isinstance(error, lmdb.MapFullError) or self._is_full_disk(error)
+        if full and pending.kind.adds:
+            pending.finish(None, self._full(error))
+            return False
+        if full and not isinstance(error, lmdb.MapFullError):
+            self._room.give_up_ballast()
+            return True
+        if isinstance(error, lmdb.Error) and self._mend(error):
+            return True
+        pending.finish(None, translated(error, self.path))
+        return False
+
+    def _commit(self, group: list[Pending], rings: list[Transaction]) -> None:
+        """Run the operations in one transaction, commit it, and finish them.
+
+        Raises:
+            Exception: Nothing was written, none is finished.
+            BaseException: An interrupt: either nothing was written and none is finished, or all.
+        """
+        txn = self._begin()
+        steps.reached("transaction begun")
+        number = 0
+        outcomes: list[Any] = []
+        tx: Transaction | None = None
+        try:
+            tx, access, topics = self._transaction(txn)
+            mover = next((pending for pending in group if pending.kind.moves_time), None)
+            if mover is not None:
+                mover.moves_time(tx)
+                steps.reached("time moved")
+            size = sum(pending.kind.adds for pending in group)
+            if size:
+                self._room.refuse_if_full(self._open(), txn, access.db, size)
+            for pending in group:
+                outcomes.append(pending.operation(tx))
+                steps.reached("operation run")
+            if access.dirty:
+                topics.flush()
+                number = access.flush()
+                steps.reached("counts written")
+            txn.commit()  # also when there is nothing to do: aborting can be starved
+            steps.reached("committed")
+            _finish(group, outcomes)
+        except BaseException as error:
+            with contextlib.suppress(lmdb.Error):
+                txn.abort()
+            if not number or isinstance(error, lmdb.MapFullError):
+                raise
+            committed = self._find_out(number, error, group, outcomes)
+            if committed is False:
+                raise
+            if committed and tx is not None:
+                _finish(group, outcomes)
+                rings.append(tx)
+            if not isinstance(error, Exception):
+                raise
+            return
+        rings.append(tx)
+
+    def _find_out(
+        self, number: int, error: BaseException, group: list[Pending], outcomes: list[Any]
+    ) -> bool | None:
+        """Whether commit *number* took effect although it ended by an error or an interrupt.
+
+        Under the file lock nobody else can have committed since. None, with the operations
+        finished as `OutcomeUnknown`, if that cannot be found out either.
+        """
+        try:
+            with translating(self.path):
+                env = self._reopen() if isinstance(error, lmdb.Error) else self._open()
+                assert self._db is not None
+                txn = env.begin()
+                try:
+                    data = txn.get(META_KEY, db=self._db.meta)
+                finally:
+                    txn.abort()
+                return data is not None and decode_meta(META_KEY, bytes(data)).group >= number
+        except JobqError as failure:
+            for pending, outcome in zip(group, outcomes, strict=True):
+                unknown = OutcomeUnknown(
+                    f"a commit failed ({error}) and it cannot be found out whether it took "
+                    f"effect ({failure}): look at the jobs, or repeat the call if that is harmless",
+                    _ids_in(outcome),
+                )
+                unknown.__cause__ = error
+                pending.finish(None, unknown)
+            return None
+
+    def _begin(self) -> lmdb.Transaction:
+        for left in reversed(range(TRIES)):
+            try:
+                return self._open().begin(write=True)
+            except lmdb.Error as error:
+                if not left or not self._mend(error):
+                    raise
+        raise AssertionError("unreachable")
+
+    # Errors of the engine.
+
+    def _mend(self, error: lmdb.Error) -> bool:
+        """Do what an error asks for; false if nothing can be done."""
+        env = self._open()
+        if isinstance(error, lmdb.MapResizedError):
+            env.set_mapsize(0)  # another process has grown it
+        elif isinstance(error, lmdb.MapFullError):
+            env.reader_check()
+            try:
+                env.set_mapsize(int(env.info()["map_size"]) + MAP_GROWTH)
+            except lmdb.Error:
+                return False
+        elif isinstance(error, lmdb.ReadersFullError):
+            return bool(env.reader_check())
+        elif isinstance(error, lmdb.PanicError):
+            self._reopen()
+        else:
+            return False
+        return True
+
+    def _check_readers(self) -> None:
+        now = time.monotonic()
+        if now - self._checked_readers >= READER_CHECK_S:
+            self._checked_readers = now
+            self._open().reader_check()
+
+    def _is_full_disk(self, error: Exception) -> bool:
+        if isinstance(error, lmdb.DiskError):
+            return True
+        if isinstance(error, OSError):
+            return isinstance(of_system(error, self.path), StoreFull)
+        return getattr(error, "code", None) == 5 and self._room.disk_is_full()
+
+    def _full(self, error: Exception) -> StoreFull:
+        full = StoreFull(f"{self.path}: no room for more jobs ({error}); work some off first")
+        full.__cause__ = error
+        return full
+
+
+def _finish(group: list[Pending], outcomes: list[Any]) -> None:
+    for pending, outcome in zip(group, outcomes, strict=True):
+        pending.finish(outcome)
+
+
+def _ids_in(outcome: Any) -> tuple[str, ...]:
+    """The jobs that an operation added or reserved."""
+    found = outcome if isinstance(outcome, list) else getattr(outcome, "reserved", [])
+    raw = [getattr(one, "id", one) for one in found]
+    return tuple(ids.to_text(one) for one in raw if isinstance(one, bytes))

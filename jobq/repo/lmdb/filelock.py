@@ -1,0 +1,124 @@
+"""The lock between processes, in front of LMDB's own.
+
+LMDB's write lock cannot be waited for with a timeout, blocks Ctrl-C and signal handlers, and
+cannot say who has it. So writers take this one first. It is two `flock` locks. A writer needs
+`write`; to wait for it, it must stand in the `turn`stile. A process that has just let go of
+`write` and wants it again has to pass the turnstile like everybody else, so a busy process cannot
+shut out the others. The kernel releases both when their process dies.
+"""
+
+import contextlib
+import fcntl
+import os
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from jobq.errors import StoreBusy, StoreUnavailable
+
+FIRST_NAP_S: Final = 0.00005
+"""A commit takes about 100 µs here, and 50 µs is what a sleep takes at least on Linux."""
+LONGEST_TURN_NAP_S: Final = 0.002
+LONGEST_WRITE_NAP_S: Final = 0.0005
+LONG_WAIT_S: Final = 1.0
+LONG_WAIT_NAP_S: Final = 0.02
+"""After a second the holder is stuck rather than busy: there is no point in looking often."""
+
+
+class FileLock:
+    """The write lock of one queue directory, as this process sees it. One thread at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        self._paths = (directory / "turn.lock", directory / "write.lock")
+        self._turn, self._write = (_open(path) for path in self._paths)
+        self._mutex = threading.Lock()
+        self._busy = False
+        self._doomed = False
+
+    def acquire(self, timeout: float) -> None:
+        """Get the lock, waiting at most *timeout* seconds.
+
+        Can be interrupted; whatever was taken by then, `release` gives back.
+
+        Raises:
+            StoreBusy: Another process held it all the time; the message says which.
+            StoreUnavailable: It was closed meanwhile.
+        """
+        with self._mutex:
+            self._busy = True
+        start = time.monotonic()
+        self._get(self._turn, start, timeout, LONGEST_TURN_NAP_S)
+        self._get(self._write, start, timeout, LONGEST_WRITE_NAP_S)
+        fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    def release(self) -> None:
+        """Give it back; harmless without it."""
+        with self._mutex:
+            if self._busy:
+                fcntl.flock(self._write, fcntl.LOCK_UN)
+                fcntl.flock(self._turn, fcntl.LOCK_UN)
+                self._busy = False
+                if self._doomed:
+                    self._close()
+
+    def close(self) -> None:
+        """Close the files, at once or when the thread that uses them has let go."""
+        with self._mutex:
+            self._doomed = True
+            if not self._busy:
+                self._close()
+
+    def drop(self) -> None:
+        """In a fork's child: close its copies; the parent keeps its lock."""
+        self._close()
+
+    def _close(self) -> None:
+        for fd in (self._turn, self._write):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def _get(self, fd: int, start: float, timeout: float, longest_nap: float) -> None:
+        nap = FIRST_NAP_S
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            if self._doomed:
+                raise StoreUnavailable(f"the store of {self._paths[0].parent} was closed meanwhile")
+            waited = time.monotonic() - start
+            if waited >= timeout:
+                raise StoreBusy(self._says_who(waited))
+            if waited >= LONG_WAIT_S:
+                longest_nap = LONG_WAIT_NAP_S
+            time.sleep(min(nap, timeout - waited))
+            # Spread a little, so that waiting processes do not look in step.
+            nap = min(longest_nap, nap * random.uniform(1.2, 2.0))
+
+    def _says_who(self, waited: float) -> str:
+        holders = [who for path in self._paths if (who := _flock_holder(path))]
+        who = ", ".join(dict.fromkeys(holders)) or "a process that /proc/locks does not show"
+        return f"waited {waited:.1f} s for the write lock, which is held by {who}"
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _flock_holder(path: Path) -> str | None:
+    """The process that has the file locked, in words; None if it cannot be told."""
+    try:
+        inode = path.stat().st_ino
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if "->" in fields or "FLOCK" not in fields:
+                continue
+            pid, where = fields[-4], fields[-3]
+            if where.rsplit(":", 1)[-1] == str(inode):
+                status = Path(f"/proc/{pid}/status").read_text().splitlines()
+                facts = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+                return f"process {pid} ({facts['Name']}, {facts['State']})"
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
+    return None

@@ -1,0 +1,248 @@
+"""The directory of a queue: what may be one, how one is made, and what is looked at before opening.
+
+A directory holds `data.mdb` and `lock.mdb` (LMDB's), `turn.lock` and `write.lock` (`filelock`),
+`bell` (`bell`), `ballast` (`room`) and `holders/` (`holders`).
+"""
+
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from lmdb import verify as lmdb_verify
+
+from jobq.errors import InvalidValue, StoreCorrupt
+from jobq.repo.lmdb import steps
+
+DATA: Final = "data.mdb"
+LOCK: Final = "lock.mdb"
+LOCK_SIZE: Final = 8192
+"""What LMDB makes of 126 readers, which is what it asks for by default."""
+
+NETWORK: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "ncpfs",
+     "ocfs2", "gfs2", "beegfs", "orangefs", "coda"}
+)  # fmt: skip
+_OURS: Final = frozenset(
+    {DATA, LOCK, "turn.lock", "write.lock", "bell", "ballast", "holders", "lost+found"}
+)
+_NEW: Final = ".new-"
+
+_log = logging.getLogger("jobq")
+
+
+class Identity(NamedTuple):
+    """Which files these are, whatever their path says by now."""
+
+    data: tuple[int, int]
+    lock: tuple[int, int]
+
+
+def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bool) -> None:
+    """Make sure that a queue can be opened at *path*; make a new one if there is none.
+
+    *build* makes the data file of an empty queue in the directory it is given. That is a
+    temporary one; when its files are on disk, the data file is moved into place in one step. So
+    a power cut leaves either no queue or a whole one (a half-made LMDB file can never be opened).
+
+    Raises:
+        InvalidValue: The path is a file, or a directory with something else in it, or on a
+            network file system.
+        StoreCorrupt: The data file is damaged.
+        OSError: No permission, read-only, a full disk, or another error of the file system.
+    """
+    if path.exists() and not path.is_dir():
+        raise InvalidValue(f"{path} is a file: expected the directory of a queue")
+    if not create and not (path / DATA).exists():
+        raise InvalidValue(f"{path} holds no queue, and none was to be made")
+    _refuse_network(path, fuse=fuse)
+    if not path.exists():
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sync_directory(path.parent)
+        steps.reached("directory made")
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)  # of several makers, one makes it
+        if not (path / DATA).exists():
+            _refuse_strangers(path)
+            _make(path, build)
+    finally:
+        os.close(directory)
+    _look_at(path)
+    # LMDB maps its lock file without having blocks for it: on a full disk that is SIGBUS.
+    if not (path / LOCK).exists() or (path / LOCK).stat().st_blocks * 512 < LOCK_SIZE:
+        _reserve_lock(path / LOCK)
+
+
+def identity(path: Path) -> Identity:
+    """Which files stand there now.
+
+    Raises:
+        OSError: One of them is gone.
+    """
+    data, lock = os.stat(path / DATA), os.stat(path / LOCK)
+    return Identity((data.st_dev, data.st_ino), (lock.st_dev, lock.st_ino))
+
+
+def _make(path: Path, build: Callable[[Path], None]) -> None:
+    for left in path.glob(f"{_NEW}*"):  # of a maker that was killed; we have the lock
+        shutil.rmtree(left, ignore_errors=True)
+    fresh = path / f"{_NEW}{secrets.token_hex(4)}"
+    fresh.mkdir(mode=0o700)
+    try:
+        build(fresh)
+        steps.reached("data file built")
+        for name in (DATA, LOCK):
+            _sync_file(fresh / name)
+        steps.reached("data file synced")
+        os.rename(fresh / DATA, path / DATA)
+        steps.reached("data file moved")
+        _sync_directory(path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _refuse_strangers(path: Path) -> None:
+    there = sorted(name for name in os.listdir(path) if name not in _OURS)
+    strangers = [name for name in there if not name.startswith(_NEW)]
+    if strangers:
+        shown = ", ".join(strangers[:3]) + (", …" if len(strangers) > 3 else "")
+        raise InvalidValue(
+            f"{path} is not a queue and not empty (it has {shown}): "
+            "expected a queue, an empty directory, or a path that does not exist"
+        )
+
+
+def _reserve_lock(path: Path) -> None:
+    # Safe although LMDB's locks on it are POSIX locks: this process does not have it open yet
+    # (the registry of environments sees to that), so closing our descriptor drops none of ours.
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, LOCK_SIZE)
+    finally:
+        os.close(fd)
+
+
+# Looking before mapping: what is past the end of a mapped file is SIGBUS, not an exception.
+
+_META_AT: Final = 16  # after the page header
+_PAGE_SIZE_AT: Final = _META_AT + 24
+_LAST_PAGE_AT: Final = _META_AT + 120
+_META_END: Final = _META_AT + 136
+_MAGIC: Final = 0xBEEFC0DE
+_LMDB_FORMAT: Final = 1
+
+
+def _look_at(path: Path) -> None:
+    """Refuse a data file that is not LMDB's, or shorter than its meta pages say."""
+    data = path / DATA
+    with open(data, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(4096 + _META_END)
+    metas = [meta for at in (0, 4096) if (meta := _read_meta(head[at : at + _META_END]))]
+    if not metas:
+        raise StoreCorrupt(f"{data} is not the data file of a queue, or its head is destroyed")
+    _, page_size, last_page = max(metas)
+    if size < (last_page + 1) * page_size:
+        # The last pages may be missing in a sound file; LMDB's own verifier can tell.
+        try:
+            problems = lmdb_verify.verify(str(data), subdir=False)  # type: ignore[no-untyped-call]
+        except (lmdb_verify.VerifyError, OSError, struct.error, ValueError) as error:
+            problems = [str(error)]
+        if problems:
+            raise StoreCorrupt(
+                f"{data} is cut short: {size} bytes of at least {(last_page + 1) * page_size} "
+                f"({problems[0]}); restore it from a backup"
+            )
+
+
+def _read_meta(page: bytes) -> tuple[int, int, int] | None:
+    """Transaction id, page size and last page of a meta page; None if it is none."""
+    if len(page) < _META_END:
+        return None
+    magic, version = struct.unpack_from("=II", page, _META_AT)
+    if magic != _MAGIC or version != _LMDB_FORMAT:
+        return None
+    (page_size,) = struct.unpack_from("=I", page, _PAGE_SIZE_AT)
+    last_page, txn = struct.unpack_from("=QQ", page, _LAST_PAGE_AT)
+    return (txn, page_size, last_page) if 256 <= page_size <= 65536 else None
+
+
+# Where the directory is.
+
+
+class Mount(NamedTuple):
+    """A line of /proc/self/mountinfo, as far as it matters here."""
+
+    point: str
+    kind: str
+
+
+def mounts(text: str) -> list[Mount]:
+    r"""The mounts in the text of a mountinfo file.
+
+    >>> mounts("36 35 98:0 / /mnt\\040x rw,noatime master:1 - ext3 /dev/root rw")
+    [Mount(point='/mnt x', kind='ext3')]
+    """
+    found = []
+    for line in text.splitlines():
+        left, separator, right = line.partition(" - ")
+        fields = left.split()
+        if separator and len(fields) > 4 and right.split():
+            point = fields[4]
+            for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+                point = point.replace(code, char)
+            found.append(Mount(point, right.split()[0]))
+    return found
+
+
+def kind_of(path: str, all_mounts: list[Mount]) -> str:
+    """The kind of file system that an absolute path without links is on.
+
+    >>> kind_of("/data/q", [Mount("/", "ext4"), Mount("/data", "nfs4"), Mount("/dat", "tmpfs")])
+    'nfs4'
+    """
+    best = Mount("", "")
+    for mount in all_mounts:
+        inside = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
+        if inside and len(mount.point) >= len(best.point):  # of equals the later covers the earlier
+            best = mount
+    return best.kind
+
+
+def _refuse_network(path: Path, *, fuse: bool) -> None:
+    try:
+        text = Path("/proc/self/mountinfo").read_text(errors="replace")
+    except OSError:
+        return  # a system without it: nothing can be known
+    kind = kind_of(os.path.realpath(path), mounts(text))
+    if kind in NETWORK or (kind.startswith("fuse") and kind != "fuseblk" and not fuse):
+        raise InvalidValue(
+            f"{path} is on a {kind} file system: expected a local one, since locks and memory "
+            "maps of several processes do not work there"
+        )
+    if kind == "overlay" and not (path / DATA).exists():
+        _log.warning(
+            "the queue %s is made on overlayfs: it is gone with its container; use a volume", path
+        )
+
+
+def _sync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,129 @@
+"""Who holds reservations: one locked file for each process, and how others see that it is dead.
+
+A process that reserves creates a file under a temporary name, locks it with `flock`, and renames
+it to its holder's name, which stands in each of its reservations. The kernel releases the lock
+when the process ends, however it ends. So a holder whose file can be locked by somebody else, or
+is not there, is dead, and what it held is ready again. A name is never used twice: it begins with
+a mark of the boot, and the rest is random.
+
+Rules: a file is made, and removed, only under the write lock; removed only once the reservations
+of its holder are gone. A fork's child closes its copy of the descriptor first thing, since the
+lock lasts as long as any copy is open.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+from jobq.repo.lmdb import steps
+
+MARK: Final = 4
+"""The bytes of a holder's name that tell the boot; the other four are random."""
+_NEW: Final = ".new"
+
+
+class Holders:
+    """The holders of one queue directory, this process's own included."""
+
+    def __init__(self, directory: Path, boot_id: bytes) -> None:
+        self._directory = directory
+        self._mark = crc32(boot_id).to_bytes(MARK, "big")
+        self._mine: bytes | None = None
+        self._fd: int | None = None
+
+    @property
+    def mine(self) -> bytes | None:
+        """This process's holder, if it has one yet."""
+        return self._mine
+
+    def get(self) -> bytes:
+        """This process's holder; made at the first call, which must be under the write lock.
+
+        Raises:
+            OSError: The file cannot be made.
+        """
+        if self._mine is None:
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            holder = self._mark + secrets.token_bytes(8 - MARK)
+            path = self._directory / holder.hex()
+            fresh = path.with_suffix(_NEW)
+            fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            steps.reached("holder file made")
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.write(fd, json.dumps({"pid": os.getpid(), "program": sys.argv[:1]}).encode())
+                steps.reached("holder file locked")
+                fresh.rename(path)
+                steps.reached("holder file renamed")
+            except BaseException:
+                os.close(fd)
+                with contextlib.suppress(OSError):
+                    fresh.unlink()
+                raise
+            self._mine, self._fd = holder, fd
+        return self._mine
+
+    def dead(self, holders: Iterable[bytes]) -> set[bytes]:
+        """Those of *holders* whose processes are dead."""
+        return {holder for holder in holders if holder != self._mine and self._is_dead(holder)}
+
+    def abandoned(self) -> set[bytes]:
+        """The dead holders that still have a file."""
+        found = set()
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.listdir(self._directory):
+                with contextlib.suppress(ValueError):
+                    holder = bytes.fromhex(entry)
+                    if holder != self._mine and self._is_dead(holder):
+                        found.add(holder)
+        return found
+
+    def remove(self, holders: Iterable[bytes]) -> None:
+        """Remove the files of dead holders that hold nothing; under the write lock.
+
+        Also what a process left that died between making its file and renaming it: under the
+        write lock nobody else is about to.
+        """
+        for holder in holders:
+            (self._directory / holder.hex()).unlink(missing_ok=True)
+        for fresh in self._directory.glob(f"*{_NEW}"):
+            fresh.unlink(missing_ok=True)
+
+    def name(self, holder: bytes) -> str:
+        """What people call a holder: its pid and program, as far as they are known."""
+        try:
+            facts = json.loads((self._directory / holder.hex()).read_bytes())
+            program = " ".join(Path(word).name for word in facts["program"])
+            return f"pid {facts['pid']} {program}".rstrip()
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"holder {holder.hex()}"
+
+    def close(self) -> None:
+        """Stop holding: from now on this process is dead to the others. For close and fork."""
+        fd, self._fd, self._mine = self._fd, None, None
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def _is_dead(self, holder: bytes) -> bool:
+        if holder[:MARK] != self._mark:
+            return True  # of another boot
+        try:
+            fd = os.open(self._directory / holder.hex(), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            return True
+        finally:
+            os.close(fd)

@@ -1,0 +1,158 @@
+"""Jobs by id, in LMDB: a body, a state once the job has moved, and notes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
+
+import lmdb
+
+from jobq import ids as job_ids
+from jobq.errors import StoreCorrupt
+from jobq.repo.lmdb import steps
+from jobq.repo.lmdb.access import Access
+from jobq.repo.lmdb.keys import note_key
+from jobq.repo.lmdb.records import (
+    decode_body,
+    decode_note,
+    decode_state,
+    encode_body,
+    encode_note,
+    encode_state,
+)
+from jobq.repo.repositories import JobBody, JobRepository, JobState, Note, initial_state
+
+
+class LmdbJobs(JobRepository):
+    """The jobs, within one transaction."""
+
+    __slots__ = ("_access", "_wall_us")
+
+    def __init__(self, access: Access, wall_us: int) -> None:
+        self._access = access
+        self._wall_us = wall_us
+
+    def mint(self, count: int) -> list[bytes]:
+        access = self._access
+        minted = job_ids.mint(count, self._wall_us // 1000, access.meta.last_id)
+        if minted:
+            access.meta = access.meta._replace(last_id=minted[-1])
+        return minted
+
+    def create(self, jobs: Sequence[tuple[bytes, JobBody]]) -> None:
+        self._put(
+            self._access.db.jobs, [(job_id, encode_body(job_id, body)) for job_id, body in jobs]
+        )
+
+    def bodies(self, ids: Sequence[bytes]) -> list[JobBody | None]:
+        found = self._get(self._access.db.jobs, ids)
+        return [
+            None if (data := found.get(job_id)) is None else decode_body(job_id, data)
+            for job_id in ids
+        ]
+
+    def states(self, ids: Sequence[bytes]) -> list[JobState | None]:
+        found = self._get(self._access.db.states, ids)
+        states = [
+            None if (data := found.get(job_id)) is None else decode_state(job_id, data)
+            for job_id in ids
+        ]
+        unmoved = [position for position, state in enumerate(states) if state is None]
+        if unmoved:
+            bodies = self.bodies([ids[position] for position in unmoved])
+            for position, body in zip(unmoved, bodies, strict=True):
+                if body is not None:
+                    states[position] = initial_state(body)
+        return states
+
+    def both(self, ids: Sequence[bytes]) -> list[tuple[JobBody, JobState] | None]:
+        states = self._get(self._access.db.states, ids)
+        found: list[tuple[JobBody, JobState] | None] = []
+        for job_id, body in zip(ids, self.bodies(ids), strict=True):
+            if body is None:
+                found.append(None)
+                continue
+            data = states.get(job_id)
+            state = initial_state(body) if data is None else decode_state(job_id, data)
+            found.append((body, state))
+        return found
+
+    def update(self, jobs: Sequence[tuple[bytes, JobState]]) -> None:
+        self._put(
+            self._access.db.states,
+            [(job_id, encode_state(job_id, state)) for job_id, state in jobs],
+        )
+
+    def delete(self, jobs: Sequence[tuple[bytes, JobState]]) -> None:
+        txn, db = self._access.txn, self._access.db
+        self._access.dirty = True
+        for job_id, state in jobs:
+            txn.delete(job_id, db=db.jobs)
+            txn.delete(job_id, db=db.states)
+            if state.notes:
+                for note in Note:
+                    if state.notes & note:
+                        txn.delete(note_key(job_id, note), db=db.notes)
+
+    def put_note(self, job_id: bytes, note: Note, data: bytes) -> None:
+        key = note_key(job_id, note)
+        self._access.dirty = True
+        self._access.txn.put(key, encode_note(key, data), db=self._access.db.notes)
+
+    def note(self, job_id: bytes, note: Note) -> bytes | None:
+        key = note_key(job_id, note)
+        data = self._access.txn.get(key, db=self._access.db.notes)
+        return None if data is None else decode_note(key, bytes(data))
+
+    def drop_note(self, job_id: bytes, note: Note) -> None:
+        self._access.dirty = True
+        self._access.txn.delete(note_key(job_id, note), db=self._access.db.notes)
+
+    def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, JobBody, JobState]]:
+        ids = []
+        with self._access.txn.cursor(self._access.db.jobs) as cursor:
+            if cursor.first() if after is None else cursor.set_range(after + b"\0"):
+                for key in cursor.iternext(keys=True, values=False):
+                    ids.append(bytes(key))
+                    if len(ids) == limit:
+                        break
+        return [
+            (job_id, *both)
+            for job_id, both in zip(ids, self.both(ids), strict=True)
+            if both is not None
+        ]
+
+    def strays(self) -> Iterator[str]:
+        txn, db = self._access.txn, self._access.db
+        with txn.cursor(db.states) as cursor:
+            for key in cursor.iternext(keys=True, values=False):
+                if txn.get(bytes(key), db=db.jobs) is None:
+                    yield f"a state record belongs to no job: {job_ids.to_text(bytes(key))}"
+        with txn.cursor(db.notes) as cursor:
+            for raw in cursor.iternext(keys=True, values=False):
+                key = bytes(raw)
+                try:
+                    (state,) = self.states([key[:16]])
+                except StoreCorrupt:
+                    continue  # reported as what it is by the scan of the jobs
+                if state is None or not state.notes & key[16]:
+                    yield f"a note belongs to no job: {key.hex()}"
+
+    def _put(self, db: lmdb._Database, items: Sequence[tuple[bytes, bytes]]) -> None:
+        if not items:
+            return
+        self._access.dirty = True
+        if len(items) == 1:
+            self._access.txn.put(*items[0], db=db)
+            steps.reached("jobs written")
+            return
+        with self._access.txn.cursor(db) as cursor:
+            cursor.putmulti(items)
+        steps.reached("jobs written")
+
+    def _get(self, db: lmdb._Database, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        if len(ids) == 1:
+            data = self._access.txn.get(ids[0], db=db)
+            return {} if data is None else {ids[0]: bytes(data)}
+        with self._access.txn.cursor(db) as cursor:
+            # Without `buffers`, lmdb gives bytes; its types say that it might give views.
+            found = cast("Iterable[tuple[bytes, bytes]]", cursor.getmulti(ids))
+            return dict(found)

@@ -1,0 +1,96 @@
+"""Keys that sort as jobs are served and as they fall due.
+
+Integers are big-endian, so bytes compare as numbers do. Topics stand in keys by number: keys
+stay short, and no topic's keys can be a prefix of another's.
+
+| database | key | value |
+|---|---|---|
+| meta | a name | see `records` |
+| topics | `n` name / `i` number (4) | number / counts and name |
+| jobs | id (16) | body |
+| states | id (16) | state |
+| queue | topic (4) weight (2) seq (8) | id (16) |
+| agenda | agenda (1) time (8) slot (8) | holder (8), ids (16 each) |
+| notes | id (16) note (1) | bytes |
+"""
+
+from struct import Struct
+from typing import Final
+
+_QUEUE: Final = Struct(">IHQ")
+_AGENDA: Final = Struct(">BQQ")
+_WEIGHT_BIAS: Final = 1 << 15  # int16 as uint16, so that negative weights sort first
+
+
+def queue_key(topic: int, weight: int, seq: int) -> bytes:
+    """A job's place in the queue.
+
+    >>> queue_key(1, -5, 9) < queue_key(1, 3, 2) < queue_key(1, 3, 10) < queue_key(2, -9, 1)
+    True
+    """
+    return _QUEUE.pack(topic, weight + _WEIGHT_BIAS, seq)
+
+
+def read_queue_key(key: bytes) -> tuple[int, int, int]:
+    """Topic, weight and seq of a queue key.
+
+    >>> read_queue_key(queue_key(7, -32768, 1))
+    (7, -32768, 1)
+    """
+    topic, weight, seq = _QUEUE.unpack(key)
+    return topic, weight - _WEIGHT_BIAS, seq
+
+
+def queue_prefix(topic: int) -> bytes:
+    """What all queue keys of the topic begin with.
+
+    >>> queue_key(5, 0, 1).startswith(queue_prefix(5))
+    True
+    """
+    return topic.to_bytes(4, "big")
+
+
+def agenda_key(agenda: int, at_us: int, slot: int) -> bytes:
+    """A place in an agenda.
+
+    >>> agenda_key(1, 255, 9) < agenda_key(1, 256, 1) < agenda_key(2, 0, 0)
+    True
+    """
+    return _AGENDA.pack(agenda, at_us, slot)
+
+
+def read_agenda_key(key: bytes) -> tuple[int, int, int]:
+    """Agenda, time and slot of an agenda key.
+
+    >>> read_agenda_key(agenda_key(2, 1_700_000_000_000_000, 3))
+    (2, 1700000000000000, 3)
+    """
+    agenda, at_us, slot = _AGENDA.unpack(key)
+    return agenda, at_us, slot
+
+
+def topic_name_key(name: str) -> bytes:
+    """Where a topic's number stands.
+
+    >>> topic_name_key("mail")
+    b'nmail'
+    """
+    return b"n" + name.encode()
+
+
+def topic_number_key(number: int) -> bytes:
+    r"""Where a topic's counts and name stand.
+
+    >>> topic_number_key(258)
+    b'i\x00\x00\x01\x02'
+    """
+    return b"i" + number.to_bytes(4, "big")
+
+
+def note_key(job_id: bytes, note: int) -> bytes:
+    r"""Where a note of a job stands.
+
+    >>> note_key(bytes(16), 2)[-2:]
+    b'\x00\x02'
+    """
+    return job_id + bytes((note,))

@@ -1,0 +1,131 @@
+"""Opening LMDB: with which settings, in which order, and what has to be there."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from jobq.clock import Clock
+from jobq.errors import InvalidValue, StoreCorrupt
+from jobq.repo.lmdb import files
+from jobq.repo.lmdb.access import META_KEY, SETTINGS_KEY, Databases
+from jobq.repo.lmdb.records import FORMAT, Meta, decode_settings, encode_meta, encode_settings
+
+MAP_SIZE: Final = 64 * 1024**3
+"""Address space for the map: sparse, so it costs nothing until it is used."""
+
+LEAST_MAP_SIZE: Final = 1024**2
+
+LEVELS: Final = {
+    "full": {"sync": True, "metasync": True},
+    "relaxed": {"sync": True, "metasync": False},
+    "unsafe": {"sync": False, "metasync": False},
+}
+"""What each level of durability means to LMDB."""
+
+_NAMES: Final = Databases._fields
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a queue is opened; see `LmdbStore`."""
+
+    durability: str
+    clock: Clock
+    max_size: int
+    map_size: int
+    lock_timeout: float
+    create: bool
+    fuse: bool
+
+
+def open_file(path: Path, settings: Settings) -> lmdb.Environment:
+    """The environment of a directory that `files.prepare` has looked at.
+
+    Raises:
+        lmdb.Error: It cannot be opened.
+        InvalidValue: It lies where writing would replace the file.
+    """
+    inode = os.stat(path / files.DATA).st_ino
+    env, map_size = _open_with_room(path, settings)
+    if os.stat(path / files.DATA).st_ino != inode:
+        env.close()
+        raise InvalidValue(
+            f"{path} lies in an image layer of overlayfs, where writing replaces files: "
+            "expected a directory on a volume"
+        )
+    mine = str(os.getpid())
+    if any(line.split()[:1] == [mine] for line in env.readers().splitlines()):
+        # A process with our pid was killed in a read (a container that was restarted): its slot
+        # would never be cleared. Closing clears all slots of our pid.
+        env.close()
+        env = _open(path, map_size, settings.durability)
+    env.reader_check()
+    return env
+
+
+def open_databases(env: lmdb.Environment, path: Path) -> Databases:
+    """The handles of a queue's databases. With the write lock: handles outlive only a write.
+
+    Raises:
+        StoreCorrupt: It is not a queue, or of another format.
+        lmdb.Error: It cannot be read.
+    """
+    txn = env.begin(write=True)
+    try:
+        try:
+            db = Databases(*(env.open_db(name.encode(), txn=txn, create=False) for name in _NAMES))
+        except lmdb.NotFoundError as error:
+            raise StoreCorrupt(f"{path} is an LMDB file, but not the queue of a jobq") from error
+        data = txn.get(SETTINGS_KEY, db=db.meta)
+        if data is None:
+            raise StoreCorrupt(f"{path} has no settings: it is not the queue of a jobq")
+        found = decode_settings(SETTINGS_KEY, bytes(data)).get("format")
+        if found != FORMAT:
+            raise StoreCorrupt(f"{path} has format {found!r}: this jobq reads format {FORMAT}")
+        return db
+    finally:
+        txn.commit()  # of nothing; aborting would close the handles again
+
+
+def build(directory: Path, clock: Clock) -> None:
+    """The data file of an empty queue, in a directory of its own.
+
+    Raises:
+        lmdb.Error: It cannot be written.
+    """
+    env = _open(directory, LEAST_MAP_SIZE * 16, "full")
+    try:
+        db = Databases(*(env.open_db(name.encode()) for name in _NAMES))
+        with env.begin(write=True) as txn:
+            settings = {"format": FORMAT, "created_us": clock.wall_us()}
+            txn.put(SETTINGS_KEY, encode_settings(SETTINGS_KEY, settings), db=db.meta)
+            txn.put(META_KEY, encode_meta(META_KEY, Meta()), db=db.meta)
+    finally:
+        env.close()
+
+
+def _open_with_room(path: Path, settings: Settings) -> tuple[lmdb.Environment, int]:
+    map_size = settings.map_size
+    while True:
+        try:
+            return _open(path, map_size, settings.durability), map_size
+        except lmdb.MemoryError:
+            if map_size <= LEAST_MAP_SIZE:
+                raise
+            map_size //= 2  # a limited address space: RLIMIT_AS, a small machine
+
+
+def _open(path: Path, map_size: int, durability: str) -> lmdb.Environment:
+    return lmdb.open(
+        str(path),
+        map_size=map_size,
+        max_dbs=len(_NAMES),
+        mode=0o600,
+        writemap=False,
+        # Explicit: LMDB_DEFAULT_LIB_VERSION in the environment would choose another format.
+        lib_version=0,
+        **LEVELS[durability],
+    )

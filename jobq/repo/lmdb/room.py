@@ -1,0 +1,109 @@
+"""Room: when new jobs are refused, so that the old ones can always be worked off.
+
+Working off a queue writes: LMDB copies each page that it changes before it frees the old one, so
+on a map or a disk that is full to the last page not even deleting works (of 100 queues filled to
+the brim none could be drained; with 8 pages more all could). So new jobs are refused while
+there is still room for the rest:
+
+- In the map: live pages are counted (`stat` of each database, no scan) against the limit, and 64
+  pages are left to draining.
+- On the disk: a file of 1 MiB, the ballast, stands in the directory. When a write of draining
+  hits the end of the disk, the ballast is given up and its blocks go to the data file. New jobs
+  are refused until there is room for a new ballast.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from jobq.errors import StoreFull
+from jobq.repo.lmdb.access import Databases
+from jobq.repo.lmdb.files import DATA
+
+DRAIN_PAGES: Final = 64
+BALLAST: Final = 1024 * 1024
+ALMOST_NOTHING: Final = 128 * 1024
+"""Free bytes of a disk below which an I/O error of a write is taken for a full disk: a write that
+ends in the middle of a page is reported as EIO."""
+
+
+class Room:
+    """The limits of one queue directory.
+
+    Args:
+        limit: The most bytes that the data file may grow to; jobq's own quota.
+    """
+
+    def __init__(self, directory: Path, limit: int) -> None:
+        self._directory = directory
+        self._ballast = directory / "ballast"
+        self._limit = limit
+
+    def refuse_if_full(
+        self, env: lmdb.Environment, txn: lmdb.Transaction, db: Databases, size: int
+    ) -> None:
+        """Raise if *size* bytes of new jobs would take the room that draining needs.
+
+        Raises:
+            StoreFull: So it is.
+        """
+        self._hold_ballast()
+        info = env.info()
+        page = int(env.stat()["psize"])
+        # What a job takes beside its bytes: half-filled pages, index entries, copies of inner
+        # pages; measured at up to 1.6 times for payloads of 200 bytes.
+        need = 16 + 2 * size // page
+        most = min(self._limit, int(info["map_size"])) // page - DRAIN_PAGES
+        if info["last_pgno"] + 1 + need <= most:
+            return
+        live = 2
+        for handle in db:
+            stat = txn.stat(handle)
+            live += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        if live + need > most:
+            raise StoreFull(
+                f"the queue has {live * page} bytes of jobs and its limit is "
+                f"{self._limit} bytes: no room for {size} more; work some off first"
+            )
+
+    def give_up_ballast(self) -> None:
+        """Turn the ballast into room for the data file, as far as that is possible."""
+        with contextlib.suppress(OSError):
+            self._ballast.unlink()
+        with contextlib.suppress(OSError):
+            # At once, before anybody else takes the blocks. LMDB does not mind a longer file.
+            fd = os.open(self._directory / DATA, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.posix_fallocate(fd, os.fstat(fd).st_size, BALLAST // 2)
+            finally:
+                os.close(fd)
+
+    def disk_is_full(self) -> bool:
+        """Whether the disk has next to no room left."""
+        try:
+            disk = os.statvfs(self._directory)
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize < ALMOST_NOTHING
+
+    def _hold_ballast(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(self._ballast).st_size == BALLAST:
+                return
+        fd = None
+        try:
+            fd = os.open(self._ballast, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.posix_fallocate(fd, 0, BALLAST)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._ballast.unlink()
+            raise StoreFull(
+                f"the disk of {self._directory} has no room for new jobs ({error.strerror}): "
+                "work some off, or make room"
+            ) from error
+        finally:
+            if fd is not None:
+                os.close(fd)

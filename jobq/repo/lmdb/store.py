@@ -1,0 +1,198 @@
+"""The LMDB store: durable, for all processes of one machine."""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from jobq.clock import Clock, SystemClock
+from jobq.errors import InvalidValue, StoreCorrupt, StoreUnavailable
+from jobq.repo.base import Capabilities, CheckReport, Retention
+from jobq.repo.lmdb.environment import Environment
+from jobq.repo.lmdb.group import Pending
+from jobq.repo.lmdb.opening import LEVELS, MAP_SIZE, Settings
+from jobq.repo.lmdb.registry import REGISTRY
+from jobq.repo.lmdb.topics import UNKNOWN
+from jobq.repo.repositories import Agenda, Transaction
+from jobq.repo.transactional import TIMELESS, Kind, TransactionalStore
+
+T = TypeVar("T")
+
+PROBE_S: Final = 1.0
+"""Seconds between two looks for dead processes, while any process waits."""
+
+LONGEST_SLEEP: Final = 1.0
+"""Seconds: a waiter looks at clocks and processes this often."""
+
+RECOVERY_STEP: Final = 1000
+"""Jobs of dead processes that are made ready in one commit."""
+
+_SYSTEM_CLOCK: Final = SystemClock()
+
+
+class LmdbStore(TransactionalStore):
+    """Jobs in a directory.
+
+    Args:
+        path: The directory; made if it does not exist, unless *create* is false.
+        durability: `full`: what a call acknowledged survives power loss. `relaxed`: the last
+            commit may be lost by power loss, the file stays intact. `unsafe`: survives the death
+            of the process, but after a power cut the file may be unreadable.
+        clock: What tells the time; the system's by default.
+        retention: How long finished jobs are kept where they do not say so themselves.
+        max_size: The most bytes that the data file may grow to; beyond it new jobs are refused.
+        map_size: The address space to start with, in bytes; halved where there is less.
+        lock_timeout: Seconds to wait for the write lock of another process.
+        create: Whether a queue is made where there is none.
+        fuse: Whether FUSE file systems are allowed; they may or may not do what locks need.
+
+    Raises:
+        InvalidValue: An argument is wrong, or the path cannot hold a queue.
+        StoreUnavailable: The path cannot be read or written.
+        StoreCorrupt: What is there is damaged or of another format.
+        StoreFull: There is no room for a new queue.
+    """
+
+    capabilities = Capabilities(durable=True, shared=True)
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        durability: str = "full",
+        clock: Clock | None = None,
+        retention: Retention | None = None,
+        max_size: int = MAP_SIZE,
+        map_size: int = MAP_SIZE,
+        lock_timeout: float = 30.0,
+        create: bool = True,
+        fuse: bool = False,
+    ) -> None:
+        super().__init__(retention or Retention())
+        if durability not in LEVELS:
+            raise InvalidValue(f"durability is {durability!r}: expected one of {', '.join(LEVELS)}")
+        self._clock = clock or _SYSTEM_CLOCK
+        settings = Settings(durability, self._clock, max_size, map_size, lock_timeout, create, fuse)
+        self._waiting: dict[int, int] = {}
+        self._numbers: dict[str, int] = {}
+        self._probed = 0.0
+        self._closed = False
+        self._env: Environment = REGISTRY.get(Path(path).absolute(), settings)
+        try:
+            if self._read(lambda tx: tx.topics.first_due(Agenda.LEASE)) is not None:
+                self.advance(RECOVERY_STEP)
+        except BaseException:
+            self.close()
+            raise
+
+    # The engine for `TransactionalStore`.
+
+    def _write(
+        self,
+        operation: Callable[[Transaction], T],
+        kind: Kind,
+        undo: Callable[[T], None] | None = None,
+    ) -> T:
+        if self._closed:
+            raise self._is_closed()
+        pending = Pending(operation, kind, self._move_time)
+        try:
+            self._env.write(pending)
+        except BaseException:
+            if pending.finished and pending.error is None and undo is not None:
+                undo(pending.outcome)
+            raise
+        if pending.error is not None:
+            raise pending.error
+        outcome: T = pending.outcome
+        return outcome
+
+    def _read(self, operation: Callable[[Transaction], T]) -> T:
+        if self._closed:
+            raise self._is_closed()
+        return self._env.read(operation)
+
+    def _dead(self, holders: Iterable[bytes]) -> set[bytes]:
+        return self._env.holders.dead(holders)
+
+    def _holder_name(self, holder: bytes) -> str:
+        return self._env.holders.name(holder)
+
+    def _facts(self) -> dict[str, int | str]:
+        return self._env.facts()
+
+    def check(self) -> CheckReport:
+        try:
+            return super().check()
+        except StoreCorrupt as error:
+            return CheckReport(0, (str(error),))
+
+    # Waiting.
+
+    def wait(self, topic: str, timeout: float) -> None:
+        if self._closed:
+            raise self._is_closed()
+        if self._recover():
+            return
+        number = self._numbers.get(topic, UNKNOWN)
+        seen = self._env.bell.read(number)
+        self._waiting[number] = self._waiting.get(number, 0) + 1
+        try:
+            sleep = self._read(lambda tx: self._sleep(tx, topic, number))
+            if sleep > 0:
+                self._env.bell.wait(number, seen, min(timeout, sleep))
+        finally:
+            self._waiting[number] -= 1
+
+    def _sleep(self, tx: Transaction, topic: str, number: int) -> float:
+        """How long a waiter may sleep at most, in seconds."""
+        known = tx.topics.known(topic)
+        if known is not None:
+            if known != number:  # wait for the right one, from the next call on
+                self._numbers[topic] = known
+                return 0.0
+            if tx.topics.waits(known):
+                return 0.0
+        due_us = tx.topics.first_due(Agenda.DELAYED)
+        over_us = tx.topics.first_due(Agenda.LEASE)
+        waits = [LONGEST_SLEEP]
+        waits += [] if due_us is None else [(due_us - tx.wall_us) / 1e6]
+        waits += [] if over_us is None else [(over_us - tx.boot_us) / 1e6]
+        return min(waits)
+
+    def wake(self) -> None:
+        if self._closed:
+            return
+        bell = self._env.bell
+        for number, waiters in list(self._waiting.items()):
+            if waiters:
+                bell.raise_counter(number)
+                bell.wake(number)
+
+    def _recover(self) -> bool:
+        """At most once a second: make ready what dead processes hold. True if there is more."""
+        now = time.monotonic()
+        if now - self._probed < PROBE_S:
+            return False
+        self._probed = now
+        dead = self._env.holders.abandoned()
+        if not dead:
+            return False
+        if self.advance(RECOVERY_STEP).more:
+            self._probed = 0.0
+            return True
+
+        def remove(tx: Transaction) -> None:
+            self._env.holders.remove(dead - set(tx.topics.holders()))
+
+        self._write(remove, TIMELESS)
+        return False
+
+    def close(self) -> None:
+        if not self._closed:
+            self.wake()
+            self._closed = True
+            REGISTRY.give_back(self._env)
+
+    def _is_closed(self) -> StoreUnavailable:
+        return StoreUnavailable(f"the store of {self._env.path} is closed: open another")

@@ -1,0 +1,263 @@
+"""Queues, agendas and counts, in LMDB."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from jobq.errors import StoreCorrupt
+from jobq.repo.lmdb.access import Access
+from jobq.repo.lmdb.keys import (
+    agenda_key,
+    queue_key,
+    queue_prefix,
+    read_agenda_key,
+    read_queue_key,
+    topic_name_key,
+    topic_number_key,
+)
+from jobq.repo.lmdb.records import (
+    STATUS_CODE,
+    STATUSES,
+    decode_place,
+    decode_topic,
+    encode_place,
+    encode_topic,
+)
+from jobq.repo.repositories import Agenda, Held, TopicRepository, Waiting
+from jobq.states import Status
+
+PLACE: Final = 64
+"""The most jobs that stand under one agenda key.
+
+Jobs that are held by one commit fall due together and stand in one record: a batch of 100 costs
+two records to reserve and two to finish instead of 200. A holder that finishes them one by one
+rewrites the record each time, so it must stay well inside a page (64 ids are 1 036 bytes).
+"""
+
+UNKNOWN: Final = 0
+"""No topic's number: who waits for a topic that does not exist yet, waits for this one."""
+
+
+class LmdbTopics(TopicRepository):
+    """The topics, within one transaction."""
+
+    __slots__ = ("_access", "_counts", "_names", "_numbers", "woken")
+
+    def __init__(self, access: Access, woken: dict[int, int]) -> None:
+        self._access = access
+        self._numbers: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._counts: dict[int, list[int]] = {}
+        self.woken = woken
+
+    # Names.
+
+    def number(self, name: str) -> int:
+        number = self.known(name)
+        if number is None:
+            access = self._access
+            number = access.meta.topics + 1
+            access.meta = access.meta._replace(topics=number)
+            access.txn.put(topic_name_key(name), number.to_bytes(4, "big"), db=access.db.topics)
+            self._numbers[name] = number
+            self._names[number] = name
+            self._counts[number] = [0] * len(STATUSES)
+            self.woken[UNKNOWN] = 1
+        return number
+
+    def known(self, name: str) -> int | None:
+        number = self._numbers.get(name)
+        if number is None:
+            data = self._access.txn.get(topic_name_key(name), db=self._access.db.topics)
+            if data is None:
+                return None
+            number = int.from_bytes(data, "big")
+            self._numbers[name] = number
+        return number
+
+    def name(self, number: int) -> str:
+        if number not in self._names:
+            self._load(number)
+        return self._names[number]
+
+    def names(self) -> list[str]:
+        found = []
+        with self._access.txn.cursor(self._access.db.topics) as cursor:
+            if cursor.set_range(b"n"):
+                found = [bytes(key)[1:].decode() for key in cursor.iternext(values=False)]
+        return sorted(found)
+
+    # Queues.
+
+    def next_seq(self, count: int) -> int:
+        access = self._access
+        first = access.meta.seq + 1
+        if count:
+            access.meta = access.meta._replace(seq=first + count - 1)
+        return first
+
+    def push(self, topic: int, jobs: Sequence[Waiting]) -> None:
+        access = self._access
+        access.dirty = True
+        if len(jobs) == 1:
+            weight, seq, job_id = jobs[0]
+            access.txn.put(queue_key(topic, weight, seq), job_id, db=access.db.queue)
+            return
+        with access.txn.cursor(access.db.queue) as cursor:
+            cursor.putmulti(
+                [(queue_key(topic, weight, seq), job_id) for weight, seq, job_id in jobs]
+            )
+
+    def pop(self, topic: int, limit: int) -> list[Waiting]:
+        prefix = queue_prefix(topic)
+        taken: list[Waiting] = []
+        with self._access.txn.cursor(self._access.db.queue) as cursor:
+            if not cursor.set_range(prefix):
+                return taken
+            for key, job_id in cursor.iternext():
+                number, weight, seq = read_queue_key(bytes(key))
+                if number != topic:
+                    break
+                taken.append(Waiting(weight, seq, bytes(job_id)))
+                if len(taken) == limit:
+                    break
+            if taken:
+                self._access.dirty = True
+                cursor.set_range(prefix)
+                for _ in taken:  # each deletion leaves the cursor on the next entry
+                    cursor.delete()
+        return taken
+
+    def remove(self, topic: int, jobs: Sequence[Waiting]) -> None:
+        access = self._access
+        for weight, seq, _ in jobs:
+            access.txn.delete(queue_key(topic, weight, seq), db=access.db.queue)
+        access.dirty = True
+
+    def waits(self, topic: int) -> bool:
+        prefix = queue_prefix(topic)
+        with self._access.txn.cursor(self._access.db.queue) as cursor:
+            return bool(cursor.set_range(prefix)) and bytes(cursor.key()).startswith(prefix)
+
+    # Agendas.
+
+    def hold(self, agenda: Agenda, at_us: int, ids: Sequence[bytes], holder: bytes) -> list[int]:
+        access = self._access
+        slots: list[int] = []
+        slot = access.meta.slot
+        for start in range(0, len(ids), PLACE):
+            slot += 1
+            chunk = ids[start : start + PLACE]
+            key = agenda_key(agenda, at_us, slot)
+            access.txn.put(key, encode_place(key, holder, b"".join(chunk)), db=access.db.agenda)
+            slots += [slot] * len(chunk)
+        access.meta = access.meta._replace(slot=slot)
+        return slots
+
+    def unhold(self, agenda: Agenda, jobs: Iterable[Held]) -> None:
+        access = self._access
+        places: defaultdict[tuple[int, int], set[bytes]] = defaultdict(set)
+        for at_us, slot, job_id in jobs:
+            places[at_us, slot].add(job_id)
+        for (at_us, slot), leaving in places.items():
+            key = agenda_key(agenda, at_us, slot)
+            data = access.txn.get(key, db=access.db.agenda)
+            if data is None:
+                raise StoreCorrupt(f"{agenda.name} has no place {key.hex()}: run `jobq check`")
+            holder, ids = decode_place(key, bytes(data))
+            staying = [job_id for job_id in ids if job_id not in leaving]
+            if staying:
+                access.txn.put(
+                    key, encode_place(key, holder, b"".join(staying)), db=access.db.agenda
+                )
+            else:
+                access.txn.delete(key, db=access.db.agenda)
+            access.dirty = True
+
+    def due(self, agenda: Agenda, until_us: int | None, limit: int) -> list[Held]:
+        found: list[Held] = []
+        if limit > 0:
+            for held, _ in self._walk(agenda):
+                if until_us is not None and held.at_us > until_us:
+                    break
+                found.append(held)
+                if len(found) == limit:
+                    break
+        return found
+
+    def first_due(self, agenda: Agenda) -> int | None:
+        with self._access.txn.cursor(self._access.db.agenda) as cursor:
+            if not cursor.set_range(bytes((agenda,))):
+                return None
+            of, at_us, _ = read_agenda_key(bytes(cursor.key()))
+            return at_us if of == agenda else None
+
+    def holders(self) -> dict[bytes, list[Held]]:
+        found: defaultdict[bytes, list[Held]] = defaultdict(list)
+        for held, holder in self._walk(Agenda.LEASE):
+            found[holder].append(held)
+        return dict(found)
+
+    def _walk(self, agenda: Agenda) -> Iterator[tuple[Held, bytes]]:
+        with self._access.txn.cursor(self._access.db.agenda) as cursor:
+            if not cursor.set_range(bytes((agenda,))):
+                return
+            for raw, data in cursor.iternext():
+                key = bytes(raw)
+                of, at_us, slot = read_agenda_key(key)
+                if of != agenda:
+                    return
+                holder, ids = decode_place(key, bytes(data))
+                for job_id in ids:
+                    yield Held(at_us, slot, job_id), holder
+
+    # Counts.
+
+    def count(self, topic: int, status: Status, change: int) -> None:
+        counts = self._counts.get(topic)
+        if counts is None:
+            counts = self._load(topic)
+        counts[STATUS_CODE[status]] += change
+        self._access.add_total(status, change)
+        self._access.dirty = True
+
+    def counts(self, topic: int) -> dict[Status, int]:
+        counts = self._counts.get(topic)
+        if counts is None:
+            counts = self._load(topic)
+        return dict(zip(STATUSES, counts, strict=True))
+
+    def total(self, status: Status) -> int:
+        return self._access.total(status)
+
+    def flush(self) -> None:
+        """Write the counts that changed."""
+        access = self._access
+        for number, counts in self._counts.items():
+            key = topic_number_key(number)
+            if min(counts) < 0:
+                raise StoreCorrupt(
+                    f"topic {self._names[number]!r} would count {counts} jobs: run `jobq check`"
+                )
+            access.txn.put(key, encode_topic(key, counts, self._names[number]), db=access.db.topics)
+
+    def _load(self, number: int) -> list[int]:
+        key = topic_number_key(number)
+        data = self._access.txn.get(key, db=self._access.db.topics)
+        if data is None:
+            raise StoreCorrupt(f"topic number {number} has no record: run `jobq check`")
+        counts, name = decode_topic(key, bytes(data))
+        self._counts[number] = counts
+        self._names[number] = name
+        return counts
+
+    # For check.
+
+    def queued(self) -> Iterator[tuple[int, Waiting]]:
+        with self._access.txn.cursor(self._access.db.queue) as cursor:
+            for key, job_id in cursor.iternext():
+                number, weight, seq = read_queue_key(bytes(key))
+                yield number, Waiting(weight, seq, bytes(job_id))
+
+    def held(self, agenda: Agenda) -> Iterator[tuple[Held, bytes]]:
+        return self._walk(agenda)
