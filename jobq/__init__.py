@@ -1,0 +1,62 @@
+"""A durable job queue in one directory, for the processes of one machine, with no server.
+
+import jobq
+
+svc = jobq.open("./queue")
+svc.enqueue("mail", {"to": "ann@example.org"})
+for job in svc.consume("mail", timeout=0):
+    with job:
+        print(job.payload)
+"""
+
+from jobq.errors import (
+    InvalidTransition,
+    InvalidValue,
+    JobNotFound,
+    JobqError,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    ReentrantCall,
+    ReservationLost,
+    StoreBusy,
+    StoreCorrupt,
+    StoreFull,
+    StoreLocked,
+    StoreUnavailable,
+)
+from jobq.factory import open  # noqa: A004 - jobq.open is the name that users expect
+from jobq.job import JobRecord
+from jobq.options import JobOptions
+from jobq.repo.base import CheckReport, Stats
+from jobq.service import Batch, Job, JobService, NewJob
+from jobq.states import Outcome, Reason, Status
+from jobq.topic import TopicStats
+
+__all__ = [
+    "Batch",
+    "CheckReport",
+    "InvalidTransition",
+    "InvalidValue",
+    "Job",
+    "JobNotFound",
+    "JobOptions",
+    "JobRecord",
+    "JobService",
+    "JobqError",
+    "NewJob",
+    "Outcome",
+    "OutcomeUnknown",
+    "PayloadTooLarge",
+    "Reason",
+    "ReentrantCall",
+    "ReservationLost",
+    "Stats",
+    "Status",
+    "StoreBusy",
+    "StoreCorrupt",
+    "StoreFull",
+    "StoreLocked",
+    "StoreUnavailable",
+    "TopicStats",
+    "open",
+]

@@ -1,0 +1,84 @@
+"""From a path to a service: the one module that names the adapters."""
+
+import os
+from os import PathLike
+from typing import Any, Unpack
+
+from jobq.clock import to_us
+from jobq.errors import InvalidValue, StoreUnavailable
+from jobq.options import OptionArgs, integer, seconds
+from jobq.repo.base import Retention, Store
+from jobq.service import JobService
+
+MEMORY = ":memory:"
+
+
+def open(  # noqa: A001 - jobq.open is the name that users expect
+    path: str | PathLike[str],
+    *,
+    durability: str = "full",
+    create: bool = True,
+    keep_done: float = 86_400.0,
+    keep_canceled: float = 7 * 86_400.0,
+    max_done: int = 1_000_000,
+    max_size: int | None = None,
+    **options: Unpack[OptionArgs],
+) -> JobService:
+    """A service over the queue in a directory, or over a volatile one.
+
+    Args:
+        path: A directory, made if there is none; or `:memory:` for jobs that live and die with
+            the returned service.
+        durability: `full` (default): what a call acknowledged survives power loss. `relaxed`:
+            the file stays intact, the last commit may be lost. `unsafe`: survives the death of
+            the process; after a power cut the file may be unreadable.
+        create: False: an error if there is no queue, instead of a new one.
+        keep_done: Seconds for which done jobs are kept unless they say otherwise; 0 for none.
+        keep_canceled: Seconds for which canceled jobs are kept likewise.
+        max_done: The most done jobs that are kept.
+        max_size: The most bytes that the data file may grow to; 64 GiB by default.
+        **options: Defaults for the jobs that this service enqueues; see `JobOptions`.
+
+    Raises:
+        InvalidValue: An argument is wrong, or the path cannot hold a queue: a file, a directory
+            with something else in it, a network file system.
+        StoreUnavailable: The path cannot be read or written.
+        StoreCorrupt: What is there is damaged, or of another format.
+        StoreFull: There is no room for a new queue.
+    """
+    retention = Retention(
+        to_us(seconds("keep_done", keep_done)),
+        to_us(seconds("keep_canceled", keep_canceled)),
+        integer("max_done", max_done, 0, 2**40),
+    )
+    settings: dict[str, Any] = {"durability": durability, "create": create}
+    if max_size is not None:
+        settings["max_size"] = integer("max_size", max_size, 2**20, 2**46)
+    store = _store(path, retention, settings)
+    try:
+        return JobService(store, **options)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _store(path: str | PathLike[str], retention: Retention, settings: dict[str, Any]) -> Store:
+    if not isinstance(path, str | PathLike):
+        raise InvalidValue(f"path is {path!r}: expected a directory, or {MEMORY!r}")
+    name = os.fspath(path)
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise InvalidValue(f"path is {name!r}: expected a directory, or {MEMORY!r}")
+    if name == MEMORY:
+        from jobq.repo.memory import MemoryStore
+
+        return MemoryStore(retention=retention)
+    if "://" in name:
+        raise InvalidValue(f"path is {name!r}: this jobq opens directories and {MEMORY!r} only")
+    try:
+        from jobq.repo.lmdb import LmdbStore
+    except ImportError as error:
+        raise StoreUnavailable(
+            f"cannot open {name!r}: {error}; a queue in a directory needs Linux with glibc, "
+            f"{MEMORY!r} works everywhere"
+        ) from error
+    return LmdbStore(name, retention=retention, **settings)

@@ -1,0 +1,99 @@
+"""Several jobs in one commit: the batch, and the job that follows another."""
+
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from jobq import ids
+from jobq.errors import InvalidValue
+from jobq.job import JobSpec
+from jobq.options import OptionArgs
+from jobq.repo.base import Store
+from jobq.service.specs import Delay, SpecMaker
+
+
+class NewJob:
+    """A job to be enqueued later: as the follow-up of another, see `Job.done`.
+
+    Takes what `JobService.enqueue` takes. It is checked when it is used.
+    """
+
+    __slots__ = ("delay", "options", "payload", "topic", "weight")
+
+    def __init__(
+        self,
+        topic: str,
+        payload: Any = None,
+        *,
+        weight: int = 0,
+        delay: Delay | None = None,
+        **options: Unpack[OptionArgs],
+    ) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.weight = weight
+        self.delay = delay
+        self.options = options
+
+    def __repr__(self) -> str:
+        return f"NewJob({self.topic!r}, {self.payload!r})"
+
+    def spec(self, maker: SpecMaker) -> JobSpec:
+        """The job, checked and encoded.
+
+        Raises:
+            InvalidValue: An argument is wrong.
+        """
+        if not isinstance(self, NewJob):
+            raise InvalidValue(f"then has {self!r}: expected jobq.NewJob(topic, payload, …)")
+        return maker.one(self.topic, self.payload, self.weight, self.delay, self.options)
+
+
+class Batch:
+    """Jobs of any topics that are enqueued in one commit when the `with` block ends.
+
+    All of them or none: an exception in the block, or one in the commit, leaves nothing behind.
+
+    Attributes:
+        ids: After the block: the ids, in the order of the calls.
+    """
+
+    def __init__(self, store: Store, maker: SpecMaker) -> None:
+        self._store = store
+        self._maker = maker
+        self._specs: list[JobSpec] = []
+        self._ended = False
+        self.ids: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def enqueue(
+        self,
+        topic: str,
+        payload: Any = None,
+        *,
+        weight: int = 0,
+        delay: Delay | None = None,
+        **options: Unpack[OptionArgs],
+    ) -> None:
+        """Add a job to the batch; arguments as for `JobService.enqueue`.
+
+        Raises:
+            InvalidValue: An argument is wrong, or the block has ended.
+        """
+        if self._ended:
+            raise InvalidValue("this batch has ended: begin another with svc.batch()")
+        self._specs.append(self._maker.one(topic, payload, weight, delay, options))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended = True
+        if kind is None and self._specs:
+            self.ids = [ids.to_text(raw) for raw in self._store.enqueue(self._specs)]

@@ -1,0 +1,128 @@
+"""The loop over jobs: reserve in batches, settle each block's outcome with the next step."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from jobq.errors import ReentrantCall
+from jobq.job import Reservation, Settlement
+from jobq.repo.base import ReserveRequest
+from jobq.service.job import Job
+from jobq.states import Outcome
+
+if TYPE_CHECKING:
+    from jobq.service.service import JobService
+
+OnLost = Callable[[Job], None]
+
+_log = logging.getLogger("jobq")
+
+
+class Consumer:
+    """One run of `JobService.consume`.
+
+    The outcome of a block waits here until the loop asks for the next job. Then it is committed,
+    together with the next reservation when the batch is empty: one commit a job instead of two.
+    It never waits longer than that: it is committed before any waiting, and when the loop ends,
+    however it ends. A crash repeats at most the one job whose block has just ended.
+    """
+
+    def __init__(
+        self,
+        service: "JobService",
+        request: ReserveRequest,
+        *,
+        pipeline: bool,
+        on_lost: OnLost | None,
+    ) -> None:
+        self._service = service
+        self._request = request
+        self._pipeline = pipeline
+        self._on_lost = on_lost
+        self._batch: deque[Job] = deque()
+        self._ended: tuple[Job, Settlement] | None = None
+        self._current: Job | None = None
+        self._thread = 0
+
+    def run(self, timeout: float | None) -> Iterator[Job]:
+        """Jobs, until the service stops or no job came for *timeout* seconds."""
+        keeper = self._service._keeper
+        try:
+            while not self._service.stopped:
+                if self._batch:
+                    self._commit(None)
+                elif not self._fill(timeout):
+                    return
+                job = self._current = self._batch.popleft()
+                self._thread = threading.get_ident()
+                job._sink = self._take_outcome
+                yield job
+                self._let_go(job)
+        finally:
+            try:
+                self._end()
+            except ReentrantCall:
+                # Collected as garbage in the middle of another call of this thread.
+                keeper.call_soon(self._end)
+
+    def _fill(self, timeout: float | None) -> bool:
+        """Settle what has ended and reserve the next batch, in one commit if there are jobs."""
+        service = self._service
+        if self._ended is None:
+            jobs = service._reserve(self._request, timeout)
+        else:
+            jobs = service._holding.take(self._commit(self._request))
+            jobs = jobs or service._reserve(self._request, timeout)
+        service._keeper.watch(jobs)
+        self._batch.extend(jobs)
+        return bool(jobs)
+
+    def _take_outcome(self, job: Job, settlement: Settlement) -> bool:
+        """What the end of a block offers before it settles: true if it is taken care of.
+
+        Only the job that the loop is at, on the loop's thread: another one's outcome might wait
+        here for as long as the loop waits for its next job.
+        """
+        if job is not self._current or threading.get_ident() != self._thread:
+            return False
+        self._service._keeper.forget(job)
+        self._ended = (job, settlement)
+        if not self._pipeline:
+            self._commit(None)
+        return True
+
+    def _commit(self, reserve: ReserveRequest | None) -> list[Reservation]:
+        if self._ended is None:
+            return []
+        job, settlement = self._ended
+        settled = self._service._holding.settle_and_reserve([job], [settlement], reserve)
+        self._ended = None  # only now: after an error it is tried once more at the end
+        if settled.outcomes[0] is not Outcome.OK:
+            _log.warning(
+                "%s", job.lost(settled.outcomes[0]), extra={"job_id": job.id, "topic": job.topic}
+            )
+            if self._on_lost is not None:
+                self._on_lost(job)
+        return settled.reserved
+
+    def _let_go(self, job: Job) -> None:
+        """The loop has moved on: what is still to be said of the job is said by itself."""
+        job._sink = None
+        self._current = None
+        self._service._keeper.forget(job)
+
+    def _end(self) -> None:
+        """Settle what has ended, and release what was not begun."""
+        if self._current is not None:
+            self._let_go(self._current)
+        for job in self._batch:
+            self._service._keeper.forget(job)
+        try:
+            self._commit(None)
+        finally:
+            unstarted = [job for job in self._batch if not job.settled]
+            if unstarted:
+                self._service._holding.settle(unstarted, [job._release(0) for job in unstarted])
+            self._batch.clear()

@@ -1,0 +1,76 @@
+"""What a service holds: its jobs' way to the store, and giving back what is left at the end."""
+
+import os
+
+from jobq import ids
+from jobq.job import Reservation, Settlement
+from jobq.repo.base import ReserveRequest, Settled, Store
+from jobq.service.job import Backoff, Job
+from jobq.service.specs import SpecMaker
+from jobq.states import Event, Outcome
+
+
+class Holding:
+    """The jobs that a service has reserved and not settled."""
+
+    def __init__(self, store: Store, maker: SpecMaker, backoff: Backoff) -> None:
+        self.store = store
+        self.maker = maker
+        self.backoff = backoff
+        self._pid = os.getpid()
+        self._held: dict[tuple[bytes, int], None] = {}
+
+    def take(self, reservations: list[Reservation]) -> list[Job]:
+        """Reservations as jobs in the hands of this service."""
+        held = self._held
+        jobs = []
+        for reservation in reservations:
+            held[reservation.id, reservation.token] = None
+            jobs.append(Job(self, reservation))
+        return jobs
+
+    def settle(
+        self, jobs: list[Job], settlements: list[Settlement]
+    ) -> tuple[list[Outcome], list[list[str]]]:
+        """Settle; gives outcomes and ids of follow-up jobs by position."""
+        settled = self.settle_and_reserve(jobs, settlements, None)
+        return settled.outcomes, [
+            [ids.to_text(raw) for raw in follow] for follow in settled.follow_ids
+        ]
+
+    def settle_and_reserve(
+        self, jobs: list[Job], settlements: list[Settlement], reserve: ReserveRequest | None
+    ) -> Settled:
+        """Settle, and reserve in the same commit."""
+        settled = self.store.settle(settlements, reserve)
+        outcomes = settled.outcomes
+        for position, (job, settlement) in enumerate(zip(jobs, settlements, strict=True)):
+            self._held.pop((settlement.id, settlement.token), None)
+            if outcomes[position] is Outcome.OK:
+                job._settled = settlement.event
+            elif outcomes[position] is Outcome.MISSING and job._settled is settlement.event:
+                # Settled before by this very handle, and forgotten since (retention 0).
+                outcomes[position] = Outcome.OK
+        return settled
+
+    def extend(self, job: Job, lease_us: int) -> None:
+        """Let the job's lease end so many microseconds from now.
+
+        Raises:
+            ReservationLost: It is not held any more.
+        """
+        held = job._reservation
+        (outcome,) = self.store.extend([(held.id, held.token, lease_us)])
+        if outcome is not Outcome.OK:
+            raise job.lost(outcome)
+
+    def holds(self, reservation: Reservation) -> bool:
+        """Whether the reservation stands."""
+        return self.store.holds(reservation.id, reservation.token)
+
+    def release_all(self) -> None:
+        """Give back what is held. Not in a fork's child: there it is the parent's."""
+        held = list(self._held)
+        self._held.clear()
+        if held and self._pid == os.getpid():
+            self.store.settle([Settlement(raw, token, Event.RELEASE) for raw, token in held])

@@ -1,0 +1,331 @@
+"""A job in the hands of its holder."""
+
+import logging
+import random
+import traceback as tracebacks
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from jobq import codec, ids
+from jobq.backoff import wait_before_retry
+from jobq.errors import InvalidValue, JobNotFound, ReservationLost
+from jobq.job import Reservation, Settlement
+from jobq.options import DEFAULTS, JobOptions, seconds
+from jobq.service.batch import NewJob
+from jobq.service.specs import Delay, delay_us
+from jobq.states import Event, Outcome, Reason
+
+if TYPE_CHECKING:
+    from jobq.service.holding import Holding
+
+Backoff = Callable[[int, JobOptions], float]
+"""Gives the wait before retry k = 1, 2, …, in seconds, from k and all options of the job."""
+
+_log = logging.getLogger("jobq")
+
+_UNREAD: Final = object()
+_BY_HOLDER: Final = (Reason.CANCELED, Reason.REJECTED)
+
+
+def exponential(k: int, options: JobOptions) -> float:
+    """The wait before retry *k*: exponential, capped, with jitter; see `jobq.backoff`."""
+    return wait_before_retry(
+        k,
+        min_backoff=_set(options.min_backoff),
+        max_backoff=_set(options.max_backoff),
+        factor=_set(options.factor),
+        jitter=_set(options.jitter),
+        random=random.random(),
+    )
+
+
+class Job:
+    """A reserved job: the caller's until it is settled, its lease is over, or the process ends.
+
+    Settle it with `done`, `retry`, `release` or `cancel`; or use it as a context manager: a clean
+    end of the block is `done`, an exception is `retry` with the traceback as its error (logged
+    and not raised again), and an interrupt (`KeyboardInterrupt`, `SystemExit`, `GeneratorExit`,
+    `asyncio.CancelledError`) is `release`, and goes on. A block that settled the job itself is
+    left at that.
+
+    Every call raises `ReservationLost` if the job is not the caller's any more; then nothing has
+    changed. Calling the same settlement twice is harmless.
+    """
+
+    __slots__ = ("_holding", "_id", "_payload", "_reservation", "_settled", "_sink")
+
+    def __init__(self, holding: "Holding", reservation: Reservation) -> None:
+        self._holding = holding
+        self._reservation = reservation
+        self._id: str | None = None
+        self._payload: Any = _UNREAD
+        self._settled: Event | None = None
+        self._sink: Callable[[Job, Settlement], bool] | None = None
+
+    def __repr__(self) -> str:
+        state = "reserved" if self._settled is None else f"settled: {self._settled}"
+        return f"<Job {self.id} of {self.topic!r}, attempt {self.attempt}, {state}>"
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        if self._id is None:
+            self._id = ids.to_text(self._reservation.id)
+        return self._id
+
+    @property
+    def topic(self) -> str:
+        """Its topic's name."""
+        return self._reservation.topic
+
+    @property
+    def weight(self) -> int:
+        """Its weight in the topic: lower is served first."""
+        return self._reservation.weight
+
+    @property
+    def attempt(self) -> int:
+        """How often it has been tried, this time included: 1 at first."""
+        return self._reservation.attempt
+
+    @property
+    def retries(self) -> int:
+        """How often `retry` brought it back so far."""
+        return self._reservation.retries
+
+    @property
+    def crashes(self) -> int:
+        """How often a holder died with it or overran its lease."""
+        return self._reservation.crashes
+
+    @property
+    def options(self) -> JobOptions:
+        """Its options, with defaults where none were given."""
+        return self._reservation.options.over(DEFAULTS)
+
+    @property
+    def payload(self) -> Any:
+        """The value that was enqueued; decoded at the first look, the same object afterwards.
+
+        Raises:
+            StoreCorrupt: The stored bytes do not decode.
+        """
+        if self._payload is _UNREAD:
+            self._payload = codec.unpack(self._reservation.payload)
+        return self._payload
+
+    @property
+    def settled(self) -> bool:
+        """Whether the caller has settled it."""
+        return self._settled is not None
+
+    @property
+    def canceled(self) -> bool:
+        """Whether it was canceled, or the reservation lost otherwise, while the caller works on it.
+
+        Asks the store. False once the caller has settled it.
+        """
+        if self._settled is not None:
+            return False
+        return not self._holding.holds(self._reservation)
+
+    # Settling.
+
+    def done(self, result: Any = None, then: Iterable[NewJob] = ()) -> list[str]:
+        """It succeeded. Gives the ids of the follow-up jobs.
+
+        Args:
+            result: Kept with the job for its retention; any value that a payload can be.
+            then: Jobs to enqueue in the same commit: they exist exactly if the job is done.
+
+        Raises:
+            ReservationLost: It is not the caller's any more; nothing has changed.
+            InvalidValue: The result or a follow-up cannot be stored; the job is still held.
+            StoreFull: No room for the follow-up jobs; the job is still held.
+        """
+        return self._settle(self._done(result, tuple(then)))
+
+    def retry(self, delay: Delay | None = None, error: str | BaseException | None = None) -> None:
+        """It failed; try it again later, or give it up if its retries are used up.
+
+        Args:
+            delay: Seconds until it is ready again; 0 for at once, None for the backoff.
+            error: What went wrong; kept with the job, an exception with its traceback.
+
+        Raises:
+            ReservationLost: It is not the caller's any more; nothing has changed.
+            InvalidValue: The delay is wrong.
+        """
+        self._settle(self._retry(delay, error))
+
+    def release(self, delay: Delay = 0) -> None:
+        """Give it back as if it had not been tried.
+
+        Args:
+            delay: Seconds until it is ready again; 0 for at once, in its old place.
+
+        Raises:
+            ReservationLost: It is not the caller's any more; nothing has changed.
+            InvalidValue: The delay is wrong.
+        """
+        self._settle(self._release(delay))
+
+    def cancel(
+        self,
+        reason: str | Reason = Reason.CANCELED,
+        error: str | BaseException | None = None,
+    ) -> None:
+        """End it without success and without another try.
+
+        Args:
+            reason: `canceled`, or `rejected` if it can never succeed.
+            error: What went wrong; kept with the job.
+
+        Raises:
+            ReservationLost: It is not the caller's any more; nothing has changed.
+            InvalidValue: The reason is neither of the two.
+        """
+        if reason not in _BY_HOLDER:
+            raise InvalidValue(f"reason is {reason!r}: expected 'canceled' or 'rejected'")
+        job = self._reservation
+        self._settle(
+            Settlement(
+                job.id,
+                job.token,
+                Event.CANCEL,
+                keep_us=_keep_us(job.options),
+                error=error_text(error),
+                reason=Reason(reason),
+            )
+        )
+
+    def extend(self, seconds: float) -> None:
+        """Let the reservation last this many seconds from now.
+
+        Raises:
+            ReservationLost: It is not the caller's any more; nothing has changed.
+            InvalidValue: Not a positive number of seconds.
+        """
+        self._holding.extend(self, _positive_us(seconds))
+
+    # As a context manager.
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, Exception):
+            _log.warning(
+                "job %s of topic %r failed at attempt %d", self.id, self.topic, self.attempt,
+                exc_info=error, extra={"job_id": self.id, "topic": self.topic},
+            )  # fmt: skip
+        if self._settled is None:
+            if error is None:
+                settlement = self._done(None, ())
+            elif _is_interrupt(error):
+                settlement = self._release(0)
+            else:
+                settlement = self._retry(None, error)
+            if self._sink is None or not self._sink(self, settlement):
+                self._settle(settlement)
+        return isinstance(error, Exception)
+
+    # Settlements, decided here and written by the store.
+
+    def _done(self, result: Any, then: Sequence[NewJob]) -> Settlement:
+        job, maker = self._reservation, self._holding.maker
+        follow = tuple(NewJob.spec(new, maker) for new in then)
+        return Settlement(
+            job.id,
+            job.token,
+            Event.DONE,
+            keep_us=_keep_us(job.options),
+            result=maker.result(result),
+            follow=follow,
+        )
+
+    def _retry(self, delay: Delay | None, error: str | BaseException | None) -> Settlement:
+        job = self._reservation
+        chosen: int | None = delay_us(delay)
+        options = self.options
+        if options.max_retries is not None and job.retries >= options.max_retries:
+            chosen = None
+        elif delay is None:
+            chosen = delay_us(max(0.0, self._holding.backoff(job.retries + 1, options)))
+        return Settlement(
+            job.id,
+            job.token,
+            Event.RETRY,
+            chosen,
+            keep_us=_keep_us(job.options),
+            error=error_text(error),
+        )
+
+    def _release(self, delay: Delay) -> Settlement:
+        job = self._reservation
+        return Settlement(job.id, job.token, Event.RELEASE, delay_us(delay))
+
+    def _settle(self, settlement: Settlement) -> list[str]:
+        outcomes, follow_ids = self._holding.settle([self], [settlement])
+        if outcomes[0] is not Outcome.OK:
+            raise self.lost(outcomes[0])
+        return follow_ids[0]
+
+    def lost(self, outcome: Outcome) -> ReservationLost:
+        """The error for a call that came too late."""
+        why = "it is gone" if outcome is Outcome.MISSING else "it was not held any more"
+        return ReservationLost(
+            f"job {self.id} of topic {self.topic!r}, attempt {self.attempt}: {why} "
+            "(lease over, canceled, or settled otherwise)"
+        )
+
+
+def error_text(error: str | BaseException | None) -> str | None:
+    """What is kept of an error: a text as it is, an exception with its traceback.
+
+    Raises:
+        InvalidValue: It is neither.
+    """
+    if error is None or isinstance(error, str):
+        return error
+    if isinstance(error, BaseException):
+        try:
+            return "".join(tracebacks.format_exception(error)).rstrip()
+        except Exception:  # noqa: BLE001 - the exception's own __str__ may fail in any way
+            return f"{type(error).__qualname__} (which cannot be shown)"
+    raise InvalidValue(f"error is {error!r}: expected text or an exception")
+
+
+def not_found(job_id: str) -> JobNotFound:
+    """The error for an id that no job has."""
+    return JobNotFound(f"no job {job_id}: it never existed, was deleted, or its retention is over")
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether it says "stop" rather than "this job failed"."""
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+        return True
+    # By name, so that asyncio need not be imported to tell.
+    return any(
+        kind.__name__ == "CancelledError" and kind.__module__ == "asyncio.exceptions"
+        for kind in type(error).__mro__
+    )
+
+
+def _keep_us(options: JobOptions) -> int | None:
+    return None if options.retention is None else int(options.retention * 1_000_000)
+
+
+def _positive_us(value: object) -> int:
+    return delay_us(seconds("seconds", value, above=True), "seconds")
+
+
+def _set(value: float | None) -> float:
+    assert value is not None  # `Job.options` has all defaults
+    return value

@@ -1,0 +1,127 @@
+"""Keeping leases: one thread that extends those of the jobs that `consume` has handed out."""
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from jobq.errors import JobqError, StoreUnavailable
+from jobq.repo.base import Store
+from jobq.service.job import Job
+from jobq.states import Outcome
+
+PART: Final = 1 / 3
+"""A lease is extended when this part of it is over: two more tries before it ends."""
+
+AGAIN_S: Final = 1.0
+"""Seconds until the next try when the store could not be written."""
+
+_log = logging.getLogger("jobq")
+
+
+class LeaseKeeper:
+    """Extends leases in the background. Its thread starts with the first job."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._changed = threading.Condition()
+        self._due: dict[Job, float] = {}
+        self._soonest = float("inf")
+        self._calls: deque[Callable[[], None]] = deque()
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._stopped = False
+
+    def watch(self, jobs: Iterable[Job]) -> None:
+        """Keep these jobs' leases until `forget`."""
+        now = time.monotonic()
+        with self._changed:
+            soonest = float("inf")
+            for job in jobs:
+                due = now + job._reservation.lease_us / 1e6 * PART
+                self._due[job] = due
+                soonest = min(soonest, due)
+            self._start()
+            if soonest < self._soonest:
+                self._changed.notify()
+
+    def forget(self, job: Job) -> None:
+        """Let this job's lease run."""
+        self._due.pop(job, None)
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Have the thread make a call that this one cannot, being inside another."""
+        self._calls.append(call)
+        # Without the lock, which the interrupted code on this thread may hold; the thread looks
+        # by itself at the latest after AGAIN_S.
+        self._start()
+
+    def stop(self) -> None:
+        """End the thread; what it was asked to call is called first."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+            thread = self._thread
+        ours = thread is not None and self._pid == os.getpid()
+        if thread is not None and ours and thread is not threading.current_thread():
+            thread.join()
+
+    def _start(self) -> None:
+        if self._pid != os.getpid():  # at first, and in a fork's child, where the thread is not
+            self._pid = os.getpid()
+            self._thread = threading.Thread(target=self._run, name="jobq-leases", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                now = time.monotonic()
+                self._soonest = min(list(self._due.values()), default=now + 3600)
+                if not self._calls and not self._stopped:
+                    sleep = self._soonest - now
+                    if sleep > 0:
+                        self._changed.wait(min(sleep, AGAIN_S * 60))
+            while self._calls:
+                self._call(self._calls.popleft())
+            if self._stopped:
+                return
+            self._extend()
+
+    def _call(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except JobqError:
+            _log.exception("what a finaliser left to do could not be done")
+
+    def _extend(self) -> None:
+        now = time.monotonic()
+        due = [job for job, at in list(self._due.items()) if at <= now]
+        if not due:
+            return
+        try:
+            outcomes = self._store.extend(
+                [(job._reservation.id, job._reservation.token, job._reservation.lease_us)
+                 for job in due]
+            )  # fmt: skip
+        except StoreUnavailable:
+            for job in due:
+                self._due.pop(job, None)
+            _log.warning("leases of %d jobs are not extended: the store is gone", len(due))
+            return
+        except JobqError as error:
+            _log.warning("leases of %d jobs are extended later: %s", len(due), error)
+            for job in due:
+                self._put_off(job, now + AGAIN_S)
+            return
+        for job, outcome in zip(due, outcomes, strict=True):
+            if outcome is Outcome.OK:
+                self._put_off(job, now + job._reservation.lease_us / 1e6 * PART)
+            else:  # lost: its holder learns it at its next call
+                self._due.pop(job, None)
+
+    def _put_off(self, job: Job, until: float) -> None:
+        if job in self._due:
+            self._due[job] = until

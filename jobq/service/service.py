@@ -1,0 +1,419 @@
+"""The service: jobs in and out, and what is known of them."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, Unpack, overload
+
+from jobq import codec, ids
+from jobq.errors import InvalidValue
+from jobq.job import JobRecord
+from jobq.options import JobOptions, OptionArgs, integer, seconds
+from jobq.repo.base import CheckReport, ReserveRequest, Stats, Store
+from jobq.service.batch import Batch
+from jobq.service.consumer import Consumer, OnLost
+from jobq.service.holding import Holding
+from jobq.service.job import Backoff, Job, error_text, exponential, not_found
+from jobq.service.keeper import LeaseKeeper
+from jobq.service.specs import Delay, SpecMaker, check_weight, delay_us
+from jobq.states import Event, Outcome, Status, invalid_transition
+from jobq.topic import check_name
+
+MOST_AT_ONCE: Final = 10_000
+"""The most jobs of one reservation: it bounds how long the write lock is held."""
+
+MOST_FOUND: Final = 10_000
+
+PRUNE_STEP: Final = 1_000
+
+
+class JobService:
+    """A queue of jobs over a store. Safe to use from any number of threads.
+
+    Args:
+        store: Where the jobs are; the service closes it when it is closed.
+        max_payload: The most bytes of a payload or a result, encoded.
+        backoff: Gives the wait before a retry in seconds, from k = 1, 2, … and the job's options;
+            by default exponential, from the options.
+        **options: Defaults for the jobs that this service enqueues; see `JobOptions`.
+
+    Raises:
+        InvalidValue: An option is unknown or wrong.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        max_payload: int = codec.LIMIT,
+        backoff: Backoff = exponential,
+        **options: Unpack[OptionArgs],
+    ) -> None:
+        if not isinstance(store, Store):
+            raise InvalidValue(f"store is {store!r}: expected a Store; jobq.open() takes a path")
+        limit = integer("max_payload", max_payload, 1, 2**31 - 1)
+        self.store = store
+        self._maker = SpecMaker(JobOptions.of(options), limit)
+        self._holding = Holding(store, self._maker, backoff)
+        self._keeper = LeaseKeeper(store)
+        self._stopped = False
+        self._closed = False
+
+    # Jobs in.
+
+    def enqueue(
+        self,
+        topic: str,
+        payload: Any = None,
+        *,
+        weight: int = 0,
+        delay: Delay | None = None,
+        **options: Unpack[OptionArgs],
+    ) -> str:
+        """Add a job and give its id. When this returns, the job is as durable as the store.
+
+        Args:
+            topic: Its topic's name: 1 to 255 UTF-8 bytes, any character. Topics need no making.
+            payload: None, bool, int (64 bits), float, str, bytes, list, dict, tuple, set,
+                datetime, date, timedelta, UUID or Decimal, nested at will.
+            weight: -32768 to 32767; lower is served first, equal ones in the order of enqueueing.
+            delay: Seconds, or a timedelta, until it becomes ready; None or 0 for at once.
+            **options: See `JobOptions`.
+
+        Raises:
+            InvalidValue: An argument is wrong; nothing was written.
+            PayloadTooLarge: The payload is larger than the limit.
+            StoreFull: No room; nothing was written.
+        """
+        spec = self._maker.one(topic, payload, weight, delay, options)
+        return ids.to_text(self.store.enqueue([spec])[0])
+
+    def enqueue_many(
+        self,
+        topic: str,
+        payloads: Iterable[Any],
+        *,
+        weight: int = 0,
+        delay: Delay | None = None,
+        **options: Unpack[OptionArgs],
+    ) -> list[str]:
+        """Add a job for each payload in one commit, all or none, and give their ids in order.
+
+        Arguments and errors as for `enqueue`; a wrong payload is named by its position.
+        """
+        name, checked = check_name(topic), check_weight(weight)
+        wait_us, chosen = delay_us(delay), self._maker.options(options)
+        if isinstance(payloads, str | bytes | dict):
+            raise InvalidValue(
+                f"payloads is a {type(payloads).__name__}: expected several payloads"
+            )
+        specs = self._maker.many(name, payloads, checked, wait_us, chosen)
+        return [ids.to_text(raw) for raw in self.store.enqueue(specs)]
+
+    def batch(self) -> Batch:
+        """A context manager that enqueues jobs of several topics in one commit at its end."""
+        return Batch(self.store, self._maker)
+
+    # Jobs out.
+
+    def reserve(self, topic: str, n: int = 1, *, timeout: float | None = None) -> list[Job]:
+        """Take up to *n* ready jobs of a topic, in order; returns as soon as there is one.
+
+        Args:
+            topic: The topic's name. One that does not exist yet is waited for.
+            n: 1 to 10 000. It does not wait for more when it has some.
+            timeout: Seconds to wait for the first one: 0 does not wait, None waits until `stop`.
+
+        Returns:
+            The jobs, or an empty list after the timeout or `stop`. Each has to be settled before
+            its lease is over (10 minutes unless the job says otherwise); this call does not
+            extend leases, `consume` does.
+
+        Raises:
+            InvalidValue: An argument is wrong.
+        """
+        request = self._request(topic, n)
+        return self._reserve(request, None if timeout is None else seconds("timeout", timeout))
+
+    def consume(
+        self,
+        topic: str,
+        n: int = 1,
+        *,
+        timeout: float | None = None,
+        pipeline: bool = True,
+        on_lost: OnLost | None = None,
+    ) -> Iterator[Job]:
+        """Loop over jobs: `for job in svc.consume("mail"): with job: …`.
+
+        Leases are extended while the loop runs. A block's outcome is committed when the loop asks
+        for the next job (in the same commit as the next reservation, when one is needed), before
+        any waiting, and when the loop ends, by `break`, an exception, `stop` or `close`. Jobs
+        that were reserved and not begun are released then.
+
+        Args:
+            topic: The topic's name.
+            n: How many jobs are reserved at once, 1 to 10 000.
+            timeout: End when no job came for so many seconds; None goes on until `stop`.
+            pipeline: False commits each block's outcome when the block ends.
+            on_lost: Called with a job whose reservation was found lost when its outcome was to
+                be committed; that is logged too.
+
+        Raises:
+            InvalidValue: An argument is wrong.
+        """
+        request = self._request(topic, n)
+        wait = None if timeout is None else seconds("timeout", timeout)
+        return Consumer(self, request, pipeline=pipeline, on_lost=on_lost).run(wait)
+
+    def done_many(self, jobs: Iterable[Job], results: Sequence[Any] | None = None) -> list[Outcome]:
+        """Each job succeeded, in one commit. Outcomes by position: `ok`, `stale` or `missing`.
+
+        Args:
+            jobs: Reserved jobs.
+            results: One for each job, in the same order; None keeps none.
+
+        Raises:
+            InvalidValue: The results are not as many as the jobs, or cannot be stored.
+        """
+        held = _jobs(jobs)
+        if results is not None and len(results) != len(held):
+            raise InvalidValue(f"there are {len(results)} results for {len(held)} jobs")
+        given = results or [None] * len(held)
+        return self._settle_many(
+            held, [job._done(result, ()) for job, result in zip(held, given, strict=True)]
+        )
+
+    def retry_many(
+        self,
+        jobs: Iterable[Job],
+        *,
+        delay: Delay | None = None,
+        error: str | BaseException | None = None,
+    ) -> list[Outcome]:
+        """Each job failed, in one commit; as `Job.retry`. Outcomes by position."""
+        held = _jobs(jobs)
+        return self._settle_many(held, [job._retry(delay, error) for job in held])
+
+    def release_many(self, jobs: Iterable[Job], *, delay: Delay = 0) -> list[Outcome]:
+        """Give the jobs back untried, in one commit; as `Job.release`. Outcomes by position."""
+        held = _jobs(jobs)
+        return self._settle_many(held, [job._release(delay) for job in held])
+
+    # What is known.
+
+    def status(self, job_id: str) -> Status:
+        """The job's status.
+
+        Raises:
+            JobNotFound: No job has this id.
+            InvalidValue: It is no id.
+        """
+        (status,) = self.store.status([ids.to_raw(job_id)])
+        if status is None:
+            raise not_found(job_id)
+        return status
+
+    def get(self, job_id: str) -> JobRecord:
+        """All that is known of the job.
+
+        Raises:
+            JobNotFound: No job has this id.
+            InvalidValue: It is no id.
+        """
+        (record,) = self.store.get([ids.to_raw(job_id)])
+        if record is None:
+            raise not_found(job_id)
+        return record
+
+    def find(
+        self,
+        *,
+        status: Status | str | None = None,
+        topic: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> list[JobRecord]:
+        """The first *limit* jobs that match, in the order of enqueueing.
+
+        Args:
+            status: Only jobs in this state.
+            topic: Only jobs of this topic.
+            after: Only jobs enqueued after the one with this id: the last of the page before.
+            limit: 1 to 10 000.
+
+        Raises:
+            InvalidValue: An argument is wrong.
+        """
+        return self.store.find(
+            None if status is None else _status(status),
+            None if topic is None else check_name(topic),
+            None if after is None else ids.to_raw(after),
+            integer("limit", limit, 1, MOST_FOUND),
+        )
+
+    def topics(self) -> list[str]:
+        """The names of all topics, sorted."""
+        return self.store.topics()
+
+    def stats(self, topic: str | None = None) -> Stats:
+        """How many jobs are in each state, by topic; without scanning."""
+        return self.store.stats(None if topic is None else check_name(topic))
+
+    def check(self) -> CheckReport:
+        """Compare every job with every index and counter; `.ok` if all is well.
+
+        Reads the whole store. Damage is reported, not raised.
+        """
+        return self.store.check()
+
+    # What anybody may do to a job.
+
+    @overload
+    def cancel(self, job_ids: str, *, error: str | None = None) -> None: ...  # type: ignore[overload-overlap] # a str is one id
+    @overload
+    def cancel(self, job_ids: Iterable[str], *, error: str | None = None) -> list[Outcome]: ...
+    def cancel(
+        self, job_ids: str | Iterable[str], *, error: str | None = None
+    ) -> list[Outcome] | None:
+        """Cancel jobs that are not finished, whoever holds them.
+
+        A holder learns it at its next call, or through `Job.canceled`. One id: raises if it
+        cannot be. Several: gives outcomes by position, `ok`, `missing` or `invalid`.
+
+        Raises:
+            JobNotFound: One id was given, and no job has it.
+            InvalidTransition: One id was given, and the job is finished.
+            InvalidValue: It is no id.
+        """
+        why = error_text(error)
+        return self._on(job_ids, Event.CANCEL, lambda raw: self.store.cancel(raw, why))
+
+    @overload
+    def reset(self, job_ids: str) -> None: ...  # type: ignore[overload-overlap] # a str is one id
+    @overload
+    def reset(self, job_ids: Iterable[str]) -> list[Outcome]: ...
+    def reset(self, job_ids: str | Iterable[str]) -> list[Outcome] | None:
+        """Make finished jobs ready again, at the back of their weight, as if never tried.
+
+        One id or several as for `cancel`; only done and canceled jobs can be reset.
+        """
+        return self._on(job_ids, Event.RESET, self.store.reset)
+
+    @overload
+    def delete(self, job_ids: str) -> None: ...  # type: ignore[overload-overlap] # a str is one id
+    @overload
+    def delete(self, job_ids: Iterable[str]) -> list[Outcome]: ...
+    def delete(self, job_ids: str | Iterable[str]) -> list[Outcome] | None:
+        """Forget jobs that nobody holds. One id or several as for `cancel`.
+
+        A reserved job is refused: cancel it first.
+        """
+        return self._on(job_ids, Event.DELETE, self.store.delete)
+
+    def prune(self) -> int:
+        """Forget all finished jobs whose retention is over, in small steps; give how many.
+
+        Not needed for a busy queue: every finishing prunes a few.
+        """
+        total = 0
+        while (pruned := self.store.prune(PRUNE_STEP)) > 0:
+            total += pruned
+        return total
+
+    # The end.
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` or `close` was called."""
+        return self._stopped
+
+    def stop(self) -> None:
+        """Reserve no more: `reserve` returns an empty list, `consume` ends after its block.
+
+        Safe in a signal handler; waiters notice within a second at most. Held jobs can still be
+        settled, and jobs enqueued. There is no way back: open another service.
+        """
+        self._stopped = True
+        self.store.wake()
+
+    def close(self) -> None:
+        """Stop, release the jobs that are still held, and close the store. Twice is harmless."""
+        if self._closed:
+            return
+        self.stop()
+        self._closed = True
+        self._keeper.stop()
+        try:
+            self._holding.release_all()
+        finally:
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Inside.
+
+    def _request(self, topic: str, n: int) -> ReserveRequest:
+        return ReserveRequest(check_name(topic), integer("n", n, 1, MOST_AT_ONCE))
+
+    def _reserve(self, request: ReserveRequest, timeout: float | None) -> list[Job]:
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self._stopped:
+            # Always once more after waiting: a waiter that was woken for a job has to take it,
+            # or nobody does until the next look.
+            taken = self.store.reserve(request)
+            if taken:
+                return self._holding.take(taken)
+            left = 1.0 if end is None else end - time.monotonic()
+            if left <= 0 or self._stopped:
+                break
+            self.store.wait(request.topic, min(left, 1.0))
+        return []
+
+    def _settle_many(self, jobs: list[Job], settlements: list[Any]) -> list[Outcome]:
+        if not jobs:
+            return []
+        outcomes, _ = self._holding.settle(jobs, settlements)
+        return outcomes
+
+    def _on(self, job_ids: str | Iterable[str], event: Event, verb: Any) -> list[Outcome] | None:
+        """One id raises, several give outcomes."""
+        if isinstance(job_ids, str):
+            raw = ids.to_raw(job_ids)
+            (outcome,) = verb([raw])
+            if outcome is Outcome.MISSING:
+                raise not_found(job_ids)
+            if outcome is Outcome.INVALID:
+                (status,) = self.store.status([raw])
+                if status is None:
+                    raise not_found(job_ids)
+                raise invalid_transition(job_ids, status, event)
+            return None
+        given = list(job_ids)
+        outcomes: list[Outcome] = verb([ids.to_raw(job_id) for job_id in given]) if given else []
+        return outcomes
+
+
+def _jobs(jobs: Iterable[Job]) -> list[Job]:
+    held = list(jobs)
+    for job in held:
+        if not isinstance(job, Job):
+            raise InvalidValue(f"jobs has {job!r}: expected reserved jobs")
+    return held
+
+
+def _status(status: Status | str) -> Status:
+    try:
+        return Status(status)
+    except ValueError as error:
+        known = ", ".join(Status)
+        raise InvalidValue(f"status is {status!r}: expected one of {known}") from error

@@ -1,0 +1,122 @@
+"""From what callers say to what stores take: checked and encoded before anything is written."""
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from jobq import codec
+from jobq.errors import InvalidValue
+from jobq.job import JobSpec
+from jobq.options import JobOptions, integer, seconds
+from jobq.topic import check_name
+
+LEAST_WEIGHT: Final = -(2**15)
+MOST_WEIGHT: Final = 2**15 - 1
+
+Delay = float | timedelta
+
+
+def delay_us(delay: Delay | None, name: str = "delay") -> int:
+    """A delay in microseconds; None is none. What is more than nothing is at least one.
+
+    >>> delay_us(0.25), delay_us(timedelta(seconds=1)), delay_us(None), delay_us(1e-9)
+    (250000, 1000000, 0, 1)
+
+    Raises:
+        InvalidValue: It is not a number of seconds or a timedelta, negative, NaN, infinite, or
+            longer than `LONGEST_S`.
+    """
+    if delay is None:
+        return 0
+    if isinstance(delay, timedelta):
+        delay = delay.total_seconds()
+    return math.ceil(seconds(name, delay) * 1_000_000)
+
+
+def check_weight(weight: object) -> int:
+    """A weight, checked.
+
+    Raises:
+        InvalidValue: It is not an int, or not within int16.
+    """
+    if type(weight) is int and LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+        return weight
+    return integer("weight", weight, LEAST_WEIGHT, MOST_WEIGHT)
+
+
+class SpecMaker:
+    """Makes specs with the defaults of one service.
+
+    Args:
+        defaults: What holds for jobs that do not say otherwise.
+        limit: The most bytes of an encoded payload or result.
+    """
+
+    def __init__(self, defaults: JobOptions, limit: int) -> None:
+        self.defaults = defaults
+        self.limit = limit
+
+    def options(self, args: Mapping[str, Any]) -> JobOptions:
+        """The caller's options over the service's.
+
+        Raises:
+            InvalidValue: An option is unknown or wrong.
+        """
+        return JobOptions.of(args).over(self.defaults) if args else self.defaults
+
+    def one(
+        self,
+        topic: str,
+        payload: Any,
+        weight: int,
+        delay: Delay | None,
+        args: Mapping[str, Any],
+    ) -> JobSpec:
+        """One job.
+
+        Raises:
+            InvalidValue: An argument is wrong.
+            PayloadTooLarge: The payload is larger than the limit.
+        """
+        return JobSpec(
+            check_name(topic),
+            check_weight(weight),
+            delay_us(delay),
+            codec.pack(payload, limit=self.limit),
+            self.options(args),
+        )
+
+    def many(
+        self,
+        topic: str,
+        payloads: Iterable[Any],
+        weight: int,
+        wait_us: int,
+        options: JobOptions,
+    ) -> list[JobSpec]:
+        """A job for each payload; all else is the same, and checked already.
+
+        Raises:
+            InvalidValue: A payload cannot be stored; the message gives its position.
+            PayloadTooLarge: A payload is larger than the limit; likewise.
+        """
+        pack, limit = codec.pack, self.limit
+        specs: list[JobSpec] = []
+        try:
+            for payload in payloads:
+                specs.append(  # noqa: PERF401 - the error needs to know how many there are
+                    JobSpec(topic, weight, wait_us, pack(payload, limit=limit), options)
+                )
+        except InvalidValue as error:
+            raise type(error)(f"payload {len(specs)}: {error}") from error
+        return specs
+
+    def result(self, value: Any) -> bytes | None:
+        """A result, encoded; None needs no keeping.
+
+        Raises:
+            InvalidValue: It cannot be stored.
+            PayloadTooLarge: It is larger than the limit.
+        """
+        return None if value is None else codec.pack(value, limit=self.limit)
