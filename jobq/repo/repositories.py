@@ -179,9 +179,18 @@ class JobRepository(ABC):
     def drop_note(self, job_id: bytes, note: Note) -> None:
         """Remove the job's note, if it has one."""
 
-    @abstractmethod
     def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, JobBody, JobState]]:
         """The first *limit* jobs with ids beyond *after*, ascending."""
+        ids = self.ids(after, limit)
+        return [
+            (job_id, *both)
+            for job_id, both in zip(ids, self.both(ids), strict=True)
+            if both is not None
+        ]
+
+    @abstractmethod
+    def ids(self, after: bytes | None, limit: int) -> list[bytes]:
+        """The first *limit* ids beyond *after*, ascending."""
 
     @abstractmethod
     def strays(self) -> Iterator[str]:

@@ -28,7 +28,7 @@ from jobq.repo.lmdb.gate import Gate
 from jobq.repo.lmdb.group import GroupCommit, Pending
 from jobq.repo.lmdb.holders import Holders
 from jobq.repo.lmdb.jobs import LmdbJobs
-from jobq.repo.lmdb.opening import Settings, build, open_databases, open_file
+from jobq.repo.lmdb.opening import Settings, build, look_at, open_databases, open_file
 from jobq.repo.lmdb.records import FORMAT, decode_meta
 from jobq.repo.lmdb.room import Room
 from jobq.repo.lmdb.topics import LmdbTopics
@@ -179,19 +179,13 @@ class Environment:
         with translating(self.path):
             env = open_file(self.path, self.settings)
             try:
-                lock = FileLock(self.path)
-                try:
-                    lock.acquire(self.settings.lock_timeout)
-                    self._db = open_databases(env, self.path)
-                    self._identity = files.identity(self.path)
-                    lock.release()
-                except BaseException:
-                    lock.close()
-                    raise
+                look_at(env, self.path)
+                self._identity = files.identity(self.path)
+                self._lock = FileLock(self.path)
             except BaseException:
                 env.close()
                 raise
-        self._env, self._lock = env, lock
+        self._env = env
         return env
 
     def _build(self, directory: Path) -> None:
@@ -210,10 +204,9 @@ class Environment:
         """After a panic or a failed commit. With gate and file lock."""
         if self._env is not None:
             self._env.close()
-            self._env = None
+            self._env = self._db = None
         with translating(self.path):
             self._env = open_file(self.path, self.settings)
-            self._db = open_databases(self._env, self.path)
         return self._env
 
     def _check_identity(self) -> None:
@@ -246,10 +239,12 @@ class Environment:
         raise AssertionError("unreachable")
 
     def _transaction(self, txn: lmdb.Transaction) -> tuple[Transaction, Access, LmdbTopics]:
-        assert self._db is not None
+        # Before the first write of this process, each transaction opens handles of its own: only
+        # a write can open lasting ones, and reading must not wait for the write lock.
+        db = self._db or open_databases(self._open(), txn)
         clock = self.settings.clock
         wall_us = clock.wall_us()
-        access = Access(txn, self._db)
+        access = Access(txn, db)
         woken: dict[int, int] = {}
         topics = LmdbTopics(access, woken)
         tx = Transaction(
@@ -363,6 +358,7 @@ class Environment:
                 steps.reached("counts written")
             txn.commit()  # also when there is nothing to do: aborting can be starved
             steps.reached("committed")
+            self._db = access.db
             _finish(group, outcomes)
         except BaseException as error:
             with contextlib.suppress(lmdb.Error):
@@ -391,10 +387,10 @@ class Environment:
         try:
             with translating(self.path):
                 env = self._reopen() if isinstance(error, lmdb.Error) else self._open()
-                assert self._db is not None
                 txn = env.begin()
                 try:
-                    data = txn.get(META_KEY, db=self._db.meta)
+                    db = self._db or open_databases(env, txn)
+                    data = txn.get(META_KEY, db=db.meta)
                 finally:
                     txn.abort()
                 return data is not None and decode_meta(META_KEY, bytes(data)).group >= number

@@ -43,7 +43,7 @@ def of_system(error: OSError, path: Path) -> StoreFull | StoreUnavailable:
 
 
 def _of_lmdb(error: lmdb.Error, path: Path) -> JobqError:
-    where = f"{path}: {error}"
+    where = str(error) if str(path) in str(error) else f"{path}: {error}"
     if isinstance(error, lmdb.MapFullError):
         return StoreFull(f"{where}: no room for more jobs")
     if isinstance(error, lmdb.DiskError):

@@ -20,8 +20,8 @@ from jobq.errors import StoreBusy, StoreUnavailable
 
 FIRST_NAP_S: Final = 0.00005
 """A commit takes about 100 µs here, and 50 µs is what a sleep takes at least on Linux."""
-LONGEST_TURN_NAP_S: Final = 0.002
-LONGEST_WRITE_NAP_S: Final = 0.0005
+LONGEST_TURN_NAP_S: Final = 0.0005
+LONGEST_WRITE_NAP_S: Final = 0.0002
 LONG_WAIT_S: Final = 1.0
 LONG_WAIT_NAP_S: Final = 0.02
 """After a second the holder is stuck rather than busy: there is no point in looking often."""
@@ -97,8 +97,9 @@ class FileLock:
             nap = min(longest_nap, nap * random.uniform(1.2, 2.0))
 
     def _says_who(self, waited: float) -> str:
-        holders = [who for path in self._paths if (who := _flock_holder(path))]
-        who = ", ".join(dict.fromkeys(holders)) or "a process that /proc/locks does not show"
+        turn, write = self._paths
+        # Who stands in the turnstile only waits as well, unless nobody has the lock behind it.
+        who = _flock_holder(write) or _flock_holder(turn) or "a process that cannot be named"
         return f"waited {waited:.1f} s for the write lock, which is held by {who}"
 
 
@@ -115,7 +116,7 @@ def _flock_holder(path: Path) -> str | None:
             if "->" in fields or "FLOCK" not in fields:
                 continue
             pid, where = fields[-4], fields[-3]
-            if where.rsplit(":", 1)[-1] == str(inode):
+            if where.rsplit(":", 1)[-1] == str(inode) and pid != str(os.getpid()):
                 status = Path(f"/proc/{pid}/status").read_text().splitlines()
                 facts = dict(line.split(":\t", 1) for line in status if ":\t" in line)
                 return f"process {pid} ({facts['Name']}, {facts['State']})"

@@ -59,7 +59,7 @@ def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bo
     if path.exists() and not path.is_dir():
         raise InvalidValue(f"{path} is a file: expected the directory of a queue")
     if not create and not (path / DATA).exists():
-        raise InvalidValue(f"{path} holds no queue, and none was to be made")
+        raise InvalidValue(f"{path} holds no queue")
     _refuse_network(path, fuse=fuse)
     if not path.exists():
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

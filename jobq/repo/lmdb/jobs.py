@@ -106,19 +106,15 @@ class LmdbJobs(JobRepository):
         self._access.dirty = True
         self._access.txn.delete(note_key(job_id, note), db=self._access.db.notes)
 
-    def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, JobBody, JobState]]:
-        ids = []
+    def ids(self, after: bytes | None, limit: int) -> list[bytes]:
+        found = []
         with self._access.txn.cursor(self._access.db.jobs) as cursor:
             if cursor.first() if after is None else cursor.set_range(after + b"\0"):
                 for key in cursor.iternext(keys=True, values=False):
-                    ids.append(bytes(key))
-                    if len(ids) == limit:
+                    found.append(bytes(key))
+                    if len(found) == limit:
                         break
-        return [
-            (job_id, *both)
-            for job_id, both in zip(ids, self.both(ids), strict=True)
-            if both is not None
-        ]
+        return found
 
     def strays(self) -> Iterator[str]:
         txn, db = self._access.txn, self._access.db

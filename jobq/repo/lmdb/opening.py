@@ -66,17 +66,29 @@ def open_file(path: Path, settings: Settings) -> lmdb.Environment:
     return env
 
 
-def open_databases(env: lmdb.Environment, path: Path) -> Databases:
-    """The handles of a queue's databases. With the write lock: handles outlive only a write.
+def open_databases(env: lmdb.Environment, txn: lmdb.Transaction) -> Databases:
+    """The handles of a queue's databases.
+
+    Those opened in a write transaction last once it is committed; those opened in a read
+    transaction last as long as that.
 
     Raises:
-        StoreCorrupt: It is not a queue, or of another format.
+        lmdb.Error: They are not there, or cannot be read.
+    """
+    return Databases(*(env.open_db(name.encode(), txn=txn, create=False) for name in _NAMES))
+
+
+def look_at(env: lmdb.Environment, path: Path) -> None:
+    """Refuse what is not a queue of this format.
+
+    Raises:
+        StoreCorrupt: So it is.
         lmdb.Error: It cannot be read.
     """
-    txn = env.begin(write=True)
+    txn = env.begin()
     try:
         try:
-            db = Databases(*(env.open_db(name.encode(), txn=txn, create=False) for name in _NAMES))
+            db = open_databases(env, txn)
         except lmdb.NotFoundError as error:
             raise StoreCorrupt(f"{path} is an LMDB file, but not the queue of a jobq") from error
         data = txn.get(SETTINGS_KEY, db=db.meta)
@@ -85,9 +97,8 @@ def open_databases(env: lmdb.Environment, path: Path) -> Databases:
         found = decode_settings(SETTINGS_KEY, bytes(data)).get("format")
         if found != FORMAT:
             raise StoreCorrupt(f"{path} has format {found!r}: this jobq reads format {FORMAT}")
-        return db
     finally:
-        txn.commit()  # of nothing; aborting would close the handles again
+        txn.abort()
 
 
 def build(directory: Path, clock: Clock) -> None:

@@ -128,7 +128,7 @@ def decode_place(key: bytes, data: bytes) -> tuple[bytes, list[bytes]]:
         or (len(data) - 12) % 16
         or _CRC.unpack_from(data)[0] != crc32(memoryview(data)[4:], crc32(key))
     ):
-        raise StoreCorrupt(f"an agenda record (key {key.hex()}) is damaged: run `jobq check`")
+        raise StoreCorrupt(f"an agenda record (key {key.hex()}) is damaged")
     return data[4:12], [data[at : at + 16] for at in range(12, len(data), 16)]
 
 
@@ -179,7 +179,7 @@ def decode_note(key: bytes, data: bytes) -> bytes:
         StoreCorrupt: The record is damaged.
     """
     if len(data) < 4 or _CRC.unpack_from(data)[0] != crc32(memoryview(data)[4:], crc32(key)):
-        raise StoreCorrupt(f"a note of job {key[:16].hex()} is damaged: run `jobq check`")
+        raise StoreCorrupt(f"a note of job {key[:16].hex()} is damaged")
     return data[4:]
 
 
@@ -222,7 +222,7 @@ def decode_options(data: bytes) -> JobOptions:
 
 def _verify(key: bytes, data: bytes, least: int, what: str) -> None:
     if len(data) < least or _CRC.unpack_from(data)[0] != crc32(memoryview(data)[4:], crc32(key)):
-        raise StoreCorrupt(f"{what} (key {key.hex()}) is damaged: run `jobq check`")
+        raise StoreCorrupt(f"{what} (key {key.hex()}) is damaged")
     if data[4] != VERSION:
         raise StoreCorrupt(
             f"{what} (key {key.hex()}) is of version {data[4]}: this jobq reads {VERSION}"

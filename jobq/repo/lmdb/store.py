@@ -1,13 +1,14 @@
 """The LMDB store: durable, for all processes of one machine."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
 from jobq.clock import Clock, SystemClock
-from jobq.errors import InvalidValue, StoreCorrupt, StoreUnavailable
-from jobq.repo.base import Capabilities, CheckReport, Retention
+from jobq.errors import InvalidValue, StoreBusy, StoreUnavailable
+from jobq.repo.base import Capabilities, Retention
 from jobq.repo.lmdb.environment import Environment
 from jobq.repo.lmdb.group import Pending
 from jobq.repo.lmdb.opening import LEVELS, MAP_SIZE, Settings
@@ -79,8 +80,10 @@ class LmdbStore(TransactionalStore):
         self._closed = False
         self._env: Environment = REGISTRY.get(Path(path).absolute(), settings)
         try:
-            if self._read(lambda tx: tx.topics.first_due(Agenda.LEASE)) is not None:
-                self.advance(RECOVERY_STEP)
+            if self._read(self._has_lost):
+                # Somebody else has the lock, and will recover, or the next call here.
+                with contextlib.suppress(StoreBusy):
+                    self.advance(RECOVERY_STEP)
         except BaseException:
             self.close()
             raise
@@ -120,12 +123,6 @@ class LmdbStore(TransactionalStore):
 
     def _facts(self) -> dict[str, int | str]:
         return self._env.facts()
-
-    def check(self) -> CheckReport:
-        try:
-            return super().check()
-        except StoreCorrupt as error:
-            return CheckReport(0, (str(error),))
 
     # Waiting.
 
@@ -187,6 +184,13 @@ class LmdbStore(TransactionalStore):
 
         self._write(remove, TIMELESS)
         return False
+
+    def _has_lost(self, tx: Transaction) -> bool:
+        """Whether there are reservations of dead processes, or due ones."""
+        due_us = tx.topics.first_due(Agenda.LEASE)
+        if due_us is None:
+            return False
+        return due_us <= tx.boot_us or bool(self._dead(tx.topics.holders()))
 
     def close(self) -> None:
         if not self._closed:

@@ -163,7 +163,9 @@ class LmdbTopics(TopicRepository):
             key = agenda_key(agenda, at_us, slot)
             data = access.txn.get(key, db=access.db.agenda)
             if data is None:
-                raise StoreCorrupt(f"{agenda.name} has no place {key.hex()}: run `jobq check`")
+                raise StoreCorrupt(
+                    f"{agenda.name} has no place {key.hex()}; `jobq check` lists what is wrong"
+                )
             holder, ids = decode_place(key, bytes(data))
             staying = [job_id for job_id in ids if job_id not in leaving]
             if staying:
@@ -237,7 +239,8 @@ class LmdbTopics(TopicRepository):
             key = topic_number_key(number)
             if min(counts) < 0:
                 raise StoreCorrupt(
-                    f"topic {self._names[number]!r} would count {counts} jobs: run `jobq check`"
+                    f"topic {self._names[number]!r} would count {counts} jobs; "
+                    "`jobq check` lists what is wrong"
                 )
             access.txn.put(key, encode_topic(key, counts, self._names[number]), db=access.db.topics)
 
@@ -245,7 +248,9 @@ class LmdbTopics(TopicRepository):
         key = topic_number_key(number)
         data = self._access.txn.get(key, db=self._access.db.topics)
         if data is None:
-            raise StoreCorrupt(f"topic number {number} has no record: run `jobq check`")
+            raise StoreCorrupt(
+                f"topic number {number} has no record; `jobq check` lists what is wrong"
+            )
         counts, name = decode_topic(key, bytes(data))
         self._counts[number] = counts
         self._names[number] = name

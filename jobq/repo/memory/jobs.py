@@ -77,13 +77,8 @@ class MemoryJobs(JobRepository):
         self._undo.note(self._restore_note, job_id, note, self._notes.get((job_id, note)))
         self._notes.pop((job_id, note), None)
 
-    def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, JobBody, JobState]]:
-        beyond = self._bodies.irange(after, inclusive=(False, False))
-        return [
-            (job_id, body, self._states.get(job_id) or initial_state(body))
-            for job_id in islice(beyond, limit)
-            for body in (self._bodies[job_id],)
-        ]
+    def ids(self, after: bytes | None, limit: int) -> list[bytes]:
+        return list(islice(self._bodies.irange(after, inclusive=(False, False)), limit))
 
     def strays(self) -> Iterator[str]:
         for job_id in self._states:

@@ -1,9 +1,10 @@
 """Every job against every index, every index entry against its job, and all the counts."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Final
 
-from jobq.errors import JobqError
+from jobq.errors import JobqError, StoreCorrupt
 from jobq.job import name_of
 from jobq.repo.base import CheckReport
 from jobq.repo.repositories import AGENDA_OF, Agenda, JobState, Note, Transaction
@@ -13,85 +14,130 @@ PAGE: Final = 512
 
 
 def check(tx: Transaction) -> CheckReport:
-    """Every job against every index, every index entry against its job, and all the counts."""
-    problems: list[str] = []
-    waiting: dict[tuple[int, int, int], bytes] = {}
-    held: dict[tuple[Agenda, int, int, bytes], bytes] = {}
-    for topic, entry in tx.topics.queued():
-        waiting[topic, entry.weight, entry.seq] = entry.id
-    for agenda in Agenda:
-        for place, holder in tx.topics.held(agenda):
-            held[agenda, *place] = holder
-    counts: defaultdict[tuple[int, Status], int] = defaultdict(int)
-    names = {number for name in tx.topics.names() if (number := tx.topics.known(name))}
-    jobs = 0
-    after: bytes | None = None
-    while page := tx.jobs.scan(after, PAGE):
-        after = page[-1][0]
-        for job_id, _, state in page:
-            jobs += 1
-            counts[state.topic, state.status] += 1
-            problems += _check_job(tx, job_id, state, waiting, held, names)
-    problems += [
-        f"topic {_named(tx, number)!r} queues job {name_of(job_id)} at weight {weight}, place "
-        f"{seq}, but no such job is ready there"
-        for (number, weight, seq), job_id in waiting.items()
-    ]
-    problems += [
-        f"{agenda.name} holds job {name_of(job_id)} at {at_us}, but no such job stands there"
-        for agenda, at_us, _, job_id in held
-    ]
-    for number in sorted(names):
-        said = tx.topics.counts(number)
-        for status in Status:
-            if said[status] != counts[number, status]:
-                problems.append(
-                    f"topic {_named(tx, number)!r} counts {said[status]} {status} jobs, "
-                    f"but has {counts[number, status]}"
-                )
-    for status in Status:
-        there = sum(count for (_, of), count in counts.items() if of is status)
-        if tx.topics.total(status) != there:
-            problems.append(
-                f"the store counts {tx.topics.total(status)} {status} jobs, but has {there}"
-            )
-    problems += tx.jobs.strays()
-    return CheckReport(jobs, tuple(problems[: CheckReport.MOST_PROBLEMS]))
-
-
-def _named(tx: Transaction, number: int) -> str:
-    try:
-        return tx.topics.name(number)
-    except JobqError:  # check reports what is wrong rather than stop at it
-        return f"number {number}"
-
-
-def _check_job(
-    tx: Transaction,
-    job_id: bytes,
-    state: JobState,
-    waiting: dict[tuple[int, int, int], bytes],
-    held: dict[tuple[Agenda, int, int, bytes], bytes],
-    names: set[int],
-) -> list[str]:
-    """What is wrong with one job; what it accounts for is taken out of *waiting* and *held*."""
+    """What is wrong with the store: nothing is changed, and damage is reported, not raised."""
+    checker = Checker(tx)
     problems = []
-    job = f"job {name_of(job_id)}"
-    if state.topic not in names:
-        problems.append(f"{job} is of topic number {state.topic}, which has no name")
-    if state.status is Status.READY:
-        if waiting.pop((state.topic, state.weight, state.seq), None) != job_id:
-            problems.append(f"{job} is ready, but its topic does not queue it")
-    else:
-        agenda = AGENDA_OF[state.status]
-        holder = held.pop((agenda, state.at_us, state.slot, job_id), None)
-        if holder is None:
-            problems.append(f"{job} is {state.status}, but {agenda.name} does not hold it")
-        elif holder != state.holder:
-            problems.append(f"{job} and {agenda.name} name different holders")
-    problems += [
-        f"{job} should have a {note.name.lower()}, but has none"
-        for note in Note
-        if state.notes & note and tx.jobs.note(job_id, note) is None
-    ]
-    return problems
+    for problem in checker.problems():
+        problems.append(problem)
+        if len(problems) == CheckReport.MOST_PROBLEMS:
+            break
+    return CheckReport(checker.jobs, tuple(problems))
+
+
+class Checker:
+    """One check. Each job strikes out the index entries it accounts for; none may be left.
+
+    Attributes:
+        jobs: How many jobs were looked at so far.
+    """
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self.jobs = 0
+        self._waiting: dict[tuple[int, int, int], bytes] = {}
+        self._held: dict[tuple[Agenda, int, int, bytes], bytes] = {}
+        self._counts: defaultdict[tuple[int, Status], int] = defaultdict(int)
+        self._topics: dict[int, str] = {}
+        self._unreadable: set[bytes] = set()
+
+    def problems(self) -> Iterator[str]:
+        """A sentence for each thing that is wrong."""
+        for part in (
+            self._read_topics,
+            self._read_queues,
+            self._read_agendas,
+            self._compare_jobs,
+            self._compare_rest,
+            self._compare_counts,
+            self._tx.jobs.strays,
+        ):
+            try:
+                yield from part()
+            except StoreCorrupt as error:  # the rest of this part cannot be read
+                yield str(error)
+
+    def _read_topics(self) -> Iterator[str]:
+        for name in self._tx.topics.names():
+            number = self._tx.topics.known(name)
+            if number is None or self._tx.topics.name(number) != name:
+                yield f"topic {name!r} and its number do not name one another"
+            else:
+                self._topics[number] = name
+
+    def _read_queues(self) -> Iterator[str]:
+        for topic, entry in self._tx.topics.queued():
+            self._waiting[topic, entry.weight, entry.seq] = entry.id
+        yield from ()
+
+    def _read_agendas(self) -> Iterator[str]:
+        for agenda in Agenda:
+            for place, holder in self._tx.topics.held(agenda):
+                self._held[agenda, *place] = holder
+        yield from ()
+
+    def _compare_jobs(self) -> Iterator[str]:
+        after: bytes | None = None
+        while ids := self._tx.jobs.ids(after, PAGE):
+            after = ids[-1]
+            for job_id in ids:
+                self.jobs += 1
+                try:
+                    (both,) = self._tx.jobs.both([job_id])
+                except JobqError as error:
+                    self._unreadable.add(job_id)
+                    yield f"job {name_of(job_id)} cannot be read: {error}"
+                    continue
+                if both is not None:
+                    yield from self._compare_job(job_id, both[1])
+
+    def _compare_job(self, job_id: bytes, state: JobState) -> Iterator[str]:
+        job = f"job {name_of(job_id)}"
+        self._counts[state.topic, state.status] += 1
+        if state.topic not in self._topics:
+            yield f"{job} is of topic number {state.topic}, which has no name"
+        if state.status is Status.READY:
+            if self._waiting.pop((state.topic, state.weight, state.seq), None) != job_id:
+                yield f"{job} is ready, but its topic does not queue it"
+        else:
+            agenda = AGENDA_OF[state.status]
+            holder = self._held.pop((agenda, state.at_us, state.slot, job_id), None)
+            if holder is None:
+                yield f"{job} is {state.status}, but {agenda.name} does not hold it"
+            elif holder != state.holder:
+                yield f"{job} and {agenda.name} name different holders"
+        for note in Note:
+            if state.notes & note:
+                try:
+                    if self._tx.jobs.note(job_id, note) is None:
+                        yield f"{job} should have a {note.name.lower()}, but has none"
+                except StoreCorrupt as error:
+                    yield f"the {note.name.lower()} of {job} cannot be read: {error}"
+
+    def _compare_rest(self) -> Iterator[str]:
+        for (topic, weight, seq), job_id in self._waiting.items():
+            if job_id not in self._unreadable:
+                yield (
+                    f"topic {self._topics.get(topic, topic)!r} queues job {name_of(job_id)} at "
+                    f"weight {weight}, place {seq}, but no such job is ready there"
+                )
+        for agenda, at_us, _, job_id in self._held:
+            if job_id not in self._unreadable:
+                yield (
+                    f"{agenda.name} holds job {name_of(job_id)} at {at_us}, "
+                    "but no such job stands there"
+                )
+
+    def _compare_counts(self) -> Iterator[str]:
+        if self._unreadable:
+            return  # they cannot be counted, and it is known already that something is wrong
+        for number, name in self._topics.items():
+            said = self._tx.topics.counts(number)
+            for status in Status:
+                there = self._counts[number, status]
+                if said[status] != there:
+                    yield f"topic {name!r} counts {said[status]} {status} jobs, but has {there}"
+        for status in Status:
+            there = sum(count for (_, of), count in self._counts.items() if of is status)
+            total = self._tx.topics.total(status)
+            if total != there:
+                yield f"the store counts {total} {status} jobs, but has {there}"
