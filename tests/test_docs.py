@@ -16,9 +16,9 @@ Any other move raises `InvalidTransition` and changes nothing.
 def picture() -> str:
     """The transitions as a mermaid diagram; a job that is not there yet, or no more, is `[*]`."""
     moves = [
-        f"    {status or '[*]'} --> {target or '[*]'}: {event}"
+        f"    {status or '[*]'} --> {target}: {event}"
         for (status, event), targets in TRANSITIONS.items()
-        for target in [to for to in Status if to in targets] or [None]
+        for target in [str(to) for to in Status if to in targets] or ["[*]"]
     ]
     return "\n".join(["```mermaid", "stateDiagram-v2", *moves, "```"])
 

@@ -75,7 +75,8 @@ class Consumer:
         else:
             jobs = service._holding.take(self._commit(self._request))
             jobs = jobs or service._reserve(self._request, timeout)
-        service._keeper.watch(jobs)
+        if jobs:
+            service._keeper.watch(jobs)
         self._batch.extend(jobs)
         return bool(jobs)
 

@@ -1,11 +1,12 @@
 """Keeping leases: one thread that extends those of the jobs that `consume` has handed out."""
 
+import contextlib
 import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from jobq.errors import JobqError, StoreUnavailable
@@ -19,6 +20,8 @@ PART: Final = 1 / 3
 AGAIN_S: Final = 1.0
 """Seconds until the next try when the store could not be written."""
 
+LONGEST_SLEEP_S: Final = 3600.0
+
 _log = logging.getLogger("jobq")
 
 
@@ -27,26 +30,24 @@ class LeaseKeeper:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._changed = threading.Condition()
         self._due: dict[Job, float] = {}
         self._soonest = float("inf")
-        self._calls: deque[Callable[[], None]] = deque()
+        # May be put into from a finaliser in the middle of anything, unlike a condition.
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._stopped = False
 
     def watch(self, jobs: Iterable[Job]) -> None:
         """Keep these jobs' leases until `forget`."""
+        self._start()
         now = time.monotonic()
-        with self._changed:
-            soonest = float("inf")
-            for job in jobs:
-                due = now + job._reservation.lease_us / 1e6 * PART
-                self._due[job] = due
-                soonest = min(soonest, due)
-            self._start()
-            if soonest < self._soonest:
-                self._changed.notify()
+        soonest = float("inf")
+        for job in jobs:
+            self._due[job] = due = now + job._reservation.lease_us / 1e6 * PART
+            soonest = min(soonest, due)
+        if soonest < self._soonest:
+            self._calls.put(None)
 
     def forget(self, job: Job) -> None:
         """Let this job's lease run."""
@@ -54,39 +55,37 @@ class LeaseKeeper:
 
     def call_soon(self, call: Callable[[], None]) -> None:
         """Have the thread make a call that this one cannot, being inside another."""
-        self._calls.append(call)
-        # Without the lock, which the interrupted code on this thread may hold; the thread looks
-        # by itself at the latest after AGAIN_S.
         self._start()
+        self._calls.put(call)
 
     def stop(self) -> None:
-        """End the thread; what it was asked to call is called first."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-            thread = self._thread
+        """End the thread; what it was asked to call before is called first."""
+        self._stopped = True
+        self._calls.put(None)
+        thread = self._thread
         ours = thread is not None and self._pid == os.getpid()
         if thread is not None and ours and thread is not threading.current_thread():
             thread.join()
 
     def _start(self) -> None:
-        if self._pid != os.getpid():  # at first, and in a fork's child, where the thread is not
+        if self._pid != os.getpid():
+            # At first, and in a fork's child: there the thread is not, and the jobs are the parent's.
             self._pid = os.getpid()
+            self._due = {}
+            self._calls = SimpleQueue()
             self._thread = threading.Thread(target=self._run, name="jobq-leases", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                now = time.monotonic()
-                self._soonest = min(list(self._due.values()), default=now + 3600)
-                if not self._calls and not self._stopped:
-                    sleep = self._soonest - now
-                    if sleep > 0:
-                        self._changed.wait(min(sleep, AGAIN_S * 60))
-            while self._calls:
-                self._call(self._calls.popleft())
-            if self._stopped:
+            self._soonest = min(list(self._due.values()), default=float("inf"))
+            sleep = min(self._soonest - time.monotonic(), LONGEST_SLEEP_S)
+            call = None
+            with contextlib.suppress(Empty):
+                call = self._calls.get(timeout=max(0.0, sleep))
+            if call is not None:
+                self._call(call)
+            elif self._stopped and self._calls.empty():
                 return
             self._extend()
 
