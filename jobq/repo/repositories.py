@@ -241,8 +241,8 @@ class TopicRepository(ABC):
         """Put jobs into the agenda, and give their slots."""
 
     @abstractmethod
-    def unhold(self, agenda: Agenda, jobs: Iterable[Held]) -> None:
-        """Take these jobs out of the agenda."""
+    def unhold(self, agenda: Agenda, jobs: Iterable[tuple[int, int, bytes]]) -> None:
+        """Take these jobs out of the agenda: (time, slot, id) as in `Held`."""
 
     @abstractmethod
     def due(self, agenda: Agenda, until_us: int | None, limit: int) -> list[Held]:

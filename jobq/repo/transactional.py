@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from jobq import ids as job_ids
+from jobq.errors import StoreCorrupt
 from jobq.job import JobRecord, JobSpec, Reservation, Settlement
 from jobq.repo.base import (
     Advanced,
@@ -65,6 +66,9 @@ TIMELESS: Final = Kind(moves_time=False)
 
 class TransactionalStore(Store):
     """A store whose engine has transactions over a `JobRepository` and a `TopicRepository`."""
+
+    _damage: tuple[type[Exception], ...] = (StoreCorrupt,)
+    """By which exceptions the repositories say that something cannot be read."""
 
     def __init__(self, retention: Retention) -> None:
         self._retention = retention
@@ -206,7 +210,7 @@ class TransactionalStore(Store):
         return Stats(stats.topics, stats.next_due_us, self._facts())
 
     def check(self) -> CheckReport:
-        return self._read(check)
+        return self._read(lambda tx: check(tx, self._damage))
 
     # Time.
 

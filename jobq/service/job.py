@@ -240,15 +240,10 @@ class Job:
 
     def _done(self, result: Any, then: Sequence[NewJob]) -> Settlement:
         job, maker = self._reservation, self._holding.maker
-        follow = tuple(NewJob.spec(new, maker) for new in then)
-        return Settlement(
-            job.id,
-            job.token,
-            Event.DONE,
-            keep_us=_keep_us(job.options),
-            result=maker.result(result),
-            follow=follow,
-        )
+        follow = tuple([NewJob.spec(new, maker) for new in then]) if then else ()
+        encoded = None if result is None else maker.result(result)
+        keep_us = _keep_us(job.options)
+        return Settlement(job.id, job.token, Event.DONE, 0, keep_us, encoded, None, None, follow)
 
     def _retry(self, delay: Delay | None, error: str | BaseException | None) -> Settlement:
         job = self._reservation

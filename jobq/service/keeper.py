@@ -69,7 +69,7 @@ class LeaseKeeper:
 
     def _start(self) -> None:
         if self._pid != os.getpid():
-            # At first, and in a fork's child: there the thread is not, and the jobs are the parent's.
+            # At first, and in a fork's child: the thread is not there, the jobs are the parent's.
             self._pid = os.getpid()
             self._due = {}
             self._calls = SimpleQueue()

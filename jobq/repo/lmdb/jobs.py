@@ -1,6 +1,6 @@
 """Jobs by id, in LMDB: a body, a state once the job has moved, and notes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import lmdb
@@ -43,17 +43,15 @@ class LmdbJobs(JobRepository):
         )
 
     def bodies(self, ids: Sequence[bytes]) -> list[JobBody | None]:
-        found = self._get(self._access.db.jobs, ids)
         return [
-            None if (data := found.get(job_id)) is None else decode_body(job_id, data)
-            for job_id in ids
+            None if data is None else decode_body(job_id, data)
+            for job_id, data in zip(ids, self._get(self._access.db.jobs, ids), strict=True)
         ]
 
     def states(self, ids: Sequence[bytes]) -> list[JobState | None]:
-        found = self._get(self._access.db.states, ids)
         states = [
-            None if (data := found.get(job_id)) is None else decode_state(job_id, data)
-            for job_id in ids
+            None if data is None else decode_state(job_id, data)
+            for job_id, data in zip(ids, self._get(self._access.db.states, ids), strict=True)
         ]
         unmoved = [position for position, state in enumerate(states) if state is None]
         if unmoved:
@@ -66,13 +64,13 @@ class LmdbJobs(JobRepository):
     def both(self, ids: Sequence[bytes]) -> list[tuple[JobBody, JobState] | None]:
         states = self._get(self._access.db.states, ids)
         found: list[tuple[JobBody, JobState] | None] = []
-        for job_id, body in zip(ids, self.bodies(ids), strict=True):
+        for job_id, body, data in zip(ids, self.bodies(ids), states, strict=True):
             if body is None:
                 found.append(None)
-                continue
-            data = states.get(job_id)
-            state = initial_state(body) if data is None else decode_state(job_id, data)
-            found.append((body, state))
+            elif data is None:
+                found.append((body, initial_state(body)))
+            else:
+                found.append((body, decode_state(job_id, data)))
         return found
 
     def update(self, jobs: Sequence[tuple[bytes, JobState]]) -> None:
@@ -144,11 +142,14 @@ class LmdbJobs(JobRepository):
             cursor.putmulti(items)
         steps.reached("jobs written")
 
-    def _get(self, db: lmdb._Database, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+    def _get(self, db: lmdb._Database, ids: Sequence[bytes]) -> list[bytes | None]:
         if len(ids) == 1:
             data = self._access.txn.get(ids[0], db=db)
-            return {} if data is None else {ids[0]: bytes(data)}
+            return [None if data is None else bytes(data)]
         with self._access.txn.cursor(db) as cursor:
             # Without `buffers`, lmdb gives bytes; its types say that it might give views.
-            found = cast("Iterable[tuple[bytes, bytes]]", cursor.getmulti(ids))
-            return dict(found)
+            found = cast("list[tuple[bytes, bytes]]", cursor.getmulti(ids))
+        if len(found) == len(ids):
+            return [data for _, data in found]
+        by_id = dict(found)
+        return [by_id.get(job_id) for job_id in ids]

@@ -17,6 +17,8 @@ stay short, and no topic's keys can be a prefix of another's.
 from struct import Struct
 from typing import Final
 
+from jobq.errors import StoreCorrupt
+
 _QUEUE: Final = Struct(">IHQ")
 _AGENDA: Final = Struct(">BQQ")
 _WEIGHT_BIAS: Final = 1 << 15  # int16 as uint16, so that negative weights sort first
@@ -36,7 +38,12 @@ def read_queue_key(key: bytes) -> tuple[int, int, int]:
 
     >>> read_queue_key(queue_key(7, -32768, 1))
     (7, -32768, 1)
+
+    Raises:
+        StoreCorrupt: It cannot be one.
     """
+    if len(key) != _QUEUE.size:
+        raise StoreCorrupt(f"a queue has the key {key.hex()}; `jobq check` lists what is wrong")
     topic, weight, seq = _QUEUE.unpack(key)
     return topic, weight - _WEIGHT_BIAS, seq
 
@@ -64,7 +71,12 @@ def read_agenda_key(key: bytes) -> tuple[int, int, int]:
 
     >>> read_agenda_key(agenda_key(2, 1_700_000_000_000_000, 3))
     (2, 1700000000000000, 3)
+
+    Raises:
+        StoreCorrupt: It cannot be one.
     """
+    if len(key) != _AGENDA.size:
+        raise StoreCorrupt(f"an agenda has the key {key.hex()}; `jobq check` lists what is wrong")
     agenda, at_us, slot = _AGENDA.unpack(key)
     return agenda, at_us, slot
 

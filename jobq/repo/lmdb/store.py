@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
+import lmdb
+
 from jobq.clock import Clock, SystemClock
-from jobq.errors import InvalidValue, StoreBusy, StoreUnavailable
+from jobq.errors import InvalidValue, StoreBusy, StoreCorrupt, StoreUnavailable
 from jobq.repo.base import Capabilities, Retention
 from jobq.repo.lmdb.environment import Environment
 from jobq.repo.lmdb.group import Pending
@@ -55,6 +57,7 @@ class LmdbStore(TransactionalStore):
     """
 
     capabilities = Capabilities(durable=True, shared=True)
+    _damage = (StoreCorrupt, lmdb.Error)
 
     def __init__(
         self,

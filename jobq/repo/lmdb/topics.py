@@ -154,7 +154,7 @@ class LmdbTopics(TopicRepository):
         access.meta = access.meta._replace(slot=slot)
         return slots
 
-    def unhold(self, agenda: Agenda, jobs: Iterable[Held]) -> None:
+    def unhold(self, agenda: Agenda, jobs: Iterable[tuple[int, int, bytes]]) -> None:
         access = self._access
         places: defaultdict[tuple[int, int], set[bytes]] = defaultdict(set)
         for at_us, slot, job_id in jobs:
@@ -191,8 +191,12 @@ class LmdbTopics(TopicRepository):
         with self._access.txn.cursor(self._access.db.agenda) as cursor:
             if not cursor.set_range(bytes((agenda,))):
                 return None
-            of, at_us, _ = read_agenda_key(bytes(cursor.key()))
-            return at_us if of == agenda else None
+            key, data = cursor.item()
+            of, at_us, _ = read_agenda_key(bytes(key))
+            if of != agenda:
+                return None
+            decode_place(bytes(key), bytes(data))  # a time out of a damaged page is none
+            return at_us
 
     def holders(self) -> dict[bytes, list[Held]]:
         found: defaultdict[bytes, list[Held]] = defaultdict(list)

@@ -102,13 +102,13 @@ class MemoryTopics(TopicRepository):
         entries[key] = (holder, dict.fromkeys(ids))
         return [self._slot] * len(ids)
 
-    def unhold(self, agenda: Agenda, jobs: Iterable[Held]) -> None:
+    def unhold(self, agenda: Agenda, jobs: Iterable[tuple[int, int, bytes]]) -> None:
         entries = self._agendas[agenda]
-        for job in jobs:
-            key = (job.at_us, job.slot)
+        for at_us, slot, job_id in jobs:
+            key = (at_us, slot)
             holder, members = entries[key]
-            self._undo.note(self._hold_again, entries, key, holder, job.id)
-            del members[job.id]
+            self._undo.note(self._hold_again, entries, key, holder, job_id)
+            del members[job_id]
             if not members:
                 del entries[key]
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from jobq.repo.base import Retention
 from jobq.repo.operations.places import (
+    Ending,
     clipped,
-    ended_state,
     finish,
     keep_us_of,
     make_ready,
@@ -43,14 +43,14 @@ def cancel(
     """Cancel jobs that are not finished, whoever holds them."""
     outcomes, chosen = _select(tx, ids, Event.CANCEL)
     withdraw(tx, chosen)
-    ended: list[tuple[bytes, JobState, int | None]] = []
+    endings: list[Ending] = []
     for job_id, (body, state) in chosen.items():
         if error is not None:
             tx.jobs.put_note(job_id, Note.ERROR, clipped(error))
             state = state._replace(notes=state.notes | Note.ERROR)
-        new = ended_state(tx, state, Status.CANCELED, Reason.CANCELED, None)
-        ended.append((job_id, new, keep_us_of(body.options)))
-    finish(tx, ended, retention)
+        keep_us = keep_us_of(body.options)
+        endings.append(Ending(job_id, state, Status.CANCELED, Reason.CANCELED, None, keep_us))
+    finish(tx, endings, retention)
     return outcomes
 
 

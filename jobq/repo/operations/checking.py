@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from jobq.errors import JobqError, StoreCorrupt
 from jobq.job import name_of
 from jobq.repo.base import CheckReport
 from jobq.repo.repositories import AGENDA_OF, Agenda, JobState, Note, Transaction
@@ -13,9 +12,15 @@ from jobq.states import Status
 PAGE: Final = 512
 
 
-def check(tx: Transaction) -> CheckReport:
-    """What is wrong with the store: nothing is changed, and damage is reported, not raised."""
-    checker = Checker(tx)
+Damage = tuple[type[Exception], ...]
+
+
+def check(tx: Transaction, damage: Damage) -> CheckReport:
+    """What is wrong with the store: nothing is changed, and damage is reported, not raised.
+
+    *damage* are the exceptions by which the engine says that something cannot be read.
+    """
+    checker = Checker(tx, damage)
     problems = []
     for problem in checker.problems():
         problems.append(problem)
@@ -31,8 +36,9 @@ class Checker:
         jobs: How many jobs were looked at so far.
     """
 
-    def __init__(self, tx: Transaction) -> None:
+    def __init__(self, tx: Transaction, damage: Damage) -> None:
         self._tx = tx
+        self._damage = damage
         self.jobs = 0
         self._waiting: dict[tuple[int, int, int], bytes] = {}
         self._held: dict[tuple[Agenda, int, int, bytes], bytes] = {}
@@ -53,7 +59,7 @@ class Checker:
         ):
             try:
                 yield from part()
-            except StoreCorrupt as error:  # the rest of this part cannot be read
+            except self._damage as error:  # the rest of this part cannot be read
                 yield str(error)
 
     def _read_topics(self) -> Iterator[str]:
@@ -83,7 +89,7 @@ class Checker:
                 self.jobs += 1
                 try:
                     (both,) = self._tx.jobs.both([job_id])
-                except JobqError as error:
+                except self._damage as error:
                     self._unreadable.add(job_id)
                     yield f"job {name_of(job_id)} cannot be read: {error}"
                     continue
@@ -110,7 +116,7 @@ class Checker:
                 try:
                     if self._tx.jobs.note(job_id, note) is None:
                         yield f"{job} should have a {note.name.lower()}, but has none"
-                except StoreCorrupt as error:
+                except self._damage as error:
                     yield f"the {note.name.lower()} of {job} cannot be read: {error}"
 
     def _compare_rest(self) -> Iterator[str]:

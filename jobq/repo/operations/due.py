@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jobq.job import name_of
 from jobq.options import DEFAULTS
 from jobq.repo.base import Retention
-from jobq.repo.operations.places import damaged, ended_state, finish, keep_us_of, put_back
+from jobq.repo.operations.places import Ending, damaged, finish, keep_us_of, put_back
 from jobq.repo.repositories import Agenda, Held, JobState, Transaction
 from jobq.states import Event, Reason, Status, can_move
 
@@ -31,7 +31,7 @@ def expire(tx: Transaction, held: Sequence[Held], retention: Retention) -> tuple
     if not held:
         return 0, 0
     back: list[tuple[bytes, JobState, int]] = []
-    ended: list[tuple[bytes, JobState, int | None]] = []
+    endings: list[Ending] = []
     for place, both in zip(held, tx.jobs.both([place.id for place in held]), strict=True):
         if both is None or not can_move(both[1].status, Event.EXPIRE):
             raise damaged(f"LEASE holds job {name_of(place.id)}, which is not reserved")
@@ -41,11 +41,11 @@ def expire(tx: Transaction, held: Sequence[Held], retention: Retention) -> tuple
         most = body.options.max_crashes
         most = DEFAULTS.max_crashes if most is None else most
         if most and state.crashes > most:
-            new = ended_state(tx, state, Status.CANCELED, Reason.POISON, None)
-            ended.append((place.id, new, keep_us_of(body.options)))
+            keep_us = keep_us_of(body.options)
+            endings.append(Ending(place.id, state, Status.CANCELED, Reason.POISON, None, keep_us))
         else:
             back.append((place.id, state, 0))
     tx.topics.unhold(Agenda.LEASE, held)
     put_back(tx, back)
-    finish(tx, ended, retention)
-    return len(back), len(ended)
+    finish(tx, endings, retention)
+    return len(back), len(endings)

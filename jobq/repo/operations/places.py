@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from jobq.errors import StoreCorrupt
 from jobq.job import JobSpec, name_of
@@ -42,90 +42,106 @@ def note_due(tx: Transaction, number: int, in_us: int) -> None:
         tx.soon.add(number)
 
 
+class Ending(NamedTuple):
+    """A job that ends: its state before, how it ends, and for how long it is kept (None: as usual).
+
+    `settled` is what its holder said, if the end is a holder's.
+    """
+
+    id: bytes
+    before: JobState
+    status: Status
+    reason: Reason | None
+    settled: Event | None
+    keep_us: int | None
+
+
 def put_back(tx: Transaction, jobs: Sequence[tuple[bytes, JobState, int]]) -> None:
     """Jobs that nobody holds any more: ready in their old place, or delayed first."""
+    if not jobs:
+        return
     queues: defaultdict[int, list[Waiting]] = defaultdict(list)
+    delays: defaultdict[int, list[tuple[bytes, JobState]]] = defaultdict(list)
     moved = []
     for job_id, state, delay_us in jobs:
         if delay_us > 0:
-            due_us = tx.wall_us + delay_us
-            (slot,) = tx.topics.hold(Agenda.DELAYED, due_us, [job_id], NOBODY)
-            status = Status.DELAYED
-            tx.topics.count(state.topic, status, 1)
-            note_due(tx, state.topic, delay_us)
+            delays[delay_us].append((job_id, state))
         else:
-            due_us, slot, status = 0, 0, Status.READY
             queues[state.topic].append(Waiting(state.weight, state.seq, job_id))
-        moved.append(
-            (job_id, state._replace(status=status, at_us=due_us, slot=slot, holder=NOBODY))
-        )
-    if moved:
-        tx.jobs.update(moved)
+            ready = state._replace(status=Status.READY, at_us=0, slot=0, holder=NOBODY)
+            moved.append((job_id, ready))
+    for delay_us, members in delays.items():
+        due_us = tx.wall_us + delay_us
+        slots = tx.topics.hold(Agenda.DELAYED, due_us, [job_id for job_id, _ in members], NOBODY)
+        for (job_id, state), slot in zip(members, slots, strict=True):
+            tx.topics.count(state.topic, Status.DELAYED, 1)
+            note_due(tx, state.topic, delay_us)
+            delayed = state._replace(status=Status.DELAYED, at_us=due_us, slot=slot, holder=NOBODY)
+            moved.append((job_id, delayed))
+    tx.jobs.update(moved)
     for number, waiting in queues.items():
         make_ready(tx, number, waiting)
 
 
-def ended_state(
-    tx: Transaction,
-    state: JobState,
-    status: Status,
-    reason: Reason | None,
-    settled: Event | None,
-) -> JobState:
-    """The state of a job that ends now; `finish` gives it its place."""
-    return JobState(
-        state.topic,
-        state.weight,
-        state.seq,
-        status,
-        reason,
-        settled,
-        state.attempt,
-        state.token,
-        state.retries,
-        state.crashes,
-        state.resets,
-        0,
-        0,
-        NOBODY,
-        state.reserved_us,
-        tx.wall_us,
-        state.notes,
-    )
-
-
-def finish(
-    tx: Transaction, jobs: Sequence[tuple[bytes, JobState, int | None]], retention: Retention
-) -> None:
+def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> None:
     """Finished jobs into the agenda of their retention, or out of the store if it is nothing.
 
     Finishing k jobs forgets up to 2 k + 16 whose time is over: so what is finished faster than
     it is looked at does not pile up, and no single call pays for a backlog.
     """
-    if not jobs:
+    if not endings:
         return
-    ends: defaultdict[tuple[Agenda, int], list[tuple[bytes, JobState]]] = defaultdict(list)
+    kept: defaultdict[tuple[Status, int], list[Ending]] = defaultdict(list)
     forgotten = []
-    for job_id, state, keep_us in jobs:
-        agenda = AGENDA_OF[state.status]
+    usual_us = {Status.DONE: retention.done_us, Status.CANCELED: retention.canceled_us}
+    for ending in endings:
+        keep_us = ending.keep_us
         if keep_us is None:
-            done = agenda is Agenda.DONE
-            keep_us = retention.done_us if done else retention.canceled_us
-        if keep_us <= 0:
-            forgotten.append((job_id, state))
+            keep_us = usual_us[ending.status]
+        if keep_us > 0:
+            kept[ending.status, keep_us].append(ending)
         else:
-            ends[agenda, tx.wall_us + keep_us].append((job_id, state))
-            tx.topics.count(state.topic, state.status, 1)
+            forgotten.append((ending.id, ending.before))
     moved = []
-    for (agenda, until_us), members in ends.items():
-        slots = tx.topics.hold(agenda, until_us, [job_id for job_id, _ in members], NOBODY)
-        for (job_id, was), slot in zip(members, slots, strict=True):
-            moved.append((job_id, was._replace(at_us=until_us, slot=slot)))
+    for (status, keep_us), members in kept.items():
+        until_us = tx.wall_us + keep_us
+        ids = [ending.id for ending in members]
+        slots = tx.topics.hold(AGENDA_OF[status], until_us, ids, NOBODY)
+        topics: defaultdict[int, int] = defaultdict(int)
+        for ending, slot in zip(members, slots, strict=True):
+            topics[ending.before.topic] += 1
+            moved.append((ending.id, _ended(ending, until_us, slot, tx.wall_us)))
+        for topic, jobs in topics.items():
+            tx.topics.count(topic, status, jobs)
     if moved:
         tx.jobs.update(moved)
     if forgotten:
         tx.jobs.delete(forgotten)
-    prune(tx, 2 * len(jobs) + 16, retention)
+    prune(tx, 2 * len(endings) + 16, retention)
+
+
+def _ended(ending: Ending, until_us: int, slot: int, now_us: int) -> JobState:
+    # Field by field, in one go: `_replace` takes four times as long, and this is done for each job.
+    was = ending.before
+    return JobState(
+        was.topic,
+        was.weight,
+        was.seq,
+        ending.status,
+        ending.reason,
+        ending.settled,
+        was.attempt,
+        was.token,
+        was.retries,
+        was.crashes,
+        was.resets,
+        until_us,
+        slot,
+        NOBODY,
+        was.reserved_us,
+        now_us,
+        was.notes,
+    )
 
 
 def prune(tx: Transaction, limit: int, retention: Retention) -> int:

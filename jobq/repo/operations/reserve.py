@@ -26,7 +26,7 @@ def take(tx: Transaction, request: ReserveRequest) -> list[Reservation]:
         return []
     ids = [waiting.id for waiting in taken]
     reservations: list[Reservation] = []
-    ends: defaultdict[int, list[int]] = defaultdict(list)
+    leases: defaultdict[int, list[int]] = defaultdict(list)
     states: list[JobState] = []
     size = 0
     for position, both in enumerate(tx.jobs.both(ids)):
@@ -44,7 +44,7 @@ def take(tx: Transaction, request: ReserveRequest) -> list[Reservation]:
             break
         lease = body.options.lease
         lease_us = DEFAULT_LEASE_US if lease is None else int(lease * 1_000_000)
-        ends[tx.boot_us + lease_us].append(position)
+        leases[lease_us].append(position)
         states.append(state)
         reservations.append(
             Reservation(
@@ -62,7 +62,8 @@ def take(tx: Transaction, request: ReserveRequest) -> list[Reservation]:
         )
     moved = []
     holder = tx.holder()
-    for end_us, positions in ends.items():
+    for lease_us, positions in leases.items():
+        end_us = tx.boot_us + lease_us
         held = [ids[position] for position in positions]
         slots = tx.topics.hold(Agenda.LEASE, end_us, held, holder)
         for position, slot in zip(positions, slots, strict=True):
@@ -91,7 +92,7 @@ def take(tx: Transaction, request: ReserveRequest) -> list[Reservation]:
                     ),
                 )
             )
-        note_due(tx, number, end_us - tx.boot_us)
+        note_due(tx, number, lease_us)
     tx.jobs.update(moved)
     tx.topics.count(number, Status.READY, -len(moved))
     tx.topics.count(number, Status.RESERVED, len(moved))

@@ -7,8 +7,8 @@ from jobq.errors import InvalidValue
 from jobq.job import Settlement
 from jobq.repo.base import Retention
 from jobq.repo.operations.enqueue import add
-from jobq.repo.operations.places import clipped, ended_state, finish, note_due, put_back
-from jobq.repo.repositories import Agenda, Held, JobState, Note, Transaction
+from jobq.repo.operations.places import Ending, clipped, finish, note_due, put_back
+from jobq.repo.repositories import Agenda, JobState, Note, Transaction
 from jobq.states import Event, Outcome, Reason, Status
 
 Settling = tuple[int, Settlement, JobState]
@@ -32,8 +32,9 @@ def settle(
     outcomes, chosen = _judge_all(tx, settlements, states)
     follow_ids: list[list[bytes]] = [[] for _ in settlements]
     if chosen:
-        places = [Held(state.at_us, state.slot, job.id) for _, job, state in chosen]
-        tx.topics.unhold(Agenda.LEASE, places)
+        tx.topics.unhold(
+            Agenda.LEASE, [(state.at_us, state.slot, job.id) for _, job, state in chosen]
+        )
         _move(tx, chosen, retention)
         follow = [(position, spec) for position, job, _ in chosen for spec in job.follow]
         if follow:
@@ -69,34 +70,33 @@ def _judge_all(
 
 def _move(tx: Transaction, chosen: Sequence[Settling], retention: Retention) -> None:
     """Each job to where its holder sends it."""
-    ending: list[tuple[bytes, JobState, int | None]] = []
+    endings: list[Ending] = []
     back: list[tuple[bytes, JobState, int]] = []
     leaving: defaultdict[int, int] = defaultdict(int)
     for _, job, before in chosen:
         leaving[before.topic] += 1
+        event = job.event
         state = _with_notes(tx, job, before)
-        if job.event is Event.DONE:
-            new = ended_state(tx, state, Status.DONE, None, job.event)
-            ending.append((job.id, new, job.keep_us))
-        elif job.event is Event.CANCEL:
+        if event is Event.DONE:
+            endings.append(Ending(job.id, state, Status.DONE, None, event, job.keep_us))
+        elif event is Event.CANCEL:
             reason = job.reason or Reason.CANCELED
-            new = ended_state(tx, state, Status.CANCELED, reason, job.event)
-            ending.append((job.id, new, job.keep_us))
-        elif job.event is Event.RETRY and job.delay_us is None:
-            new = ended_state(tx, state, Status.CANCELED, Reason.EXHAUSTED, job.event)
-            ending.append((job.id, new, job.keep_us))
-        elif job.event is Event.RETRY:
-            new = state._replace(retries=state.retries + 1, settled=job.event)
+            endings.append(Ending(job.id, state, Status.CANCELED, reason, event, job.keep_us))
+        elif event is Event.RETRY and job.delay_us is None:
+            reason = Reason.EXHAUSTED
+            endings.append(Ending(job.id, state, Status.CANCELED, reason, event, job.keep_us))
+        elif event is Event.RETRY:
+            new = state._replace(retries=state.retries + 1, settled=event)
             back.append((job.id, new, job.delay_us or 0))
-        elif job.event is Event.RELEASE:
-            new = state._replace(attempt=state.attempt - 1, settled=job.event)
+        elif event is Event.RELEASE:
+            new = state._replace(attempt=state.attempt - 1, settled=event)
             back.append((job.id, new, job.delay_us or 0))
         else:
-            raise InvalidValue(f"event is {job.event!r}: expected done, retry, release or cancel")
+            raise InvalidValue(f"event is {event!r}: expected done, retry, release or cancel")
     for topic, jobs in leaving.items():
         tx.topics.count(topic, Status.RESERVED, -jobs)
     put_back(tx, back)
-    finish(tx, ending, retention)
+    finish(tx, endings, retention)
 
 
 def _with_notes(tx: Transaction, job: Settlement, state: JobState) -> JobState:
@@ -127,7 +127,7 @@ def extend(tx: Transaction, holds: Sequence[tuple[bytes, int, int]]) -> list[Out
             chosen[job_id] = (state, tx.boot_us + lease_us)  # named twice: the last one holds
     tx.topics.unhold(
         Agenda.LEASE,
-        [Held(state.at_us, state.slot, job_id) for job_id, (state, _) in chosen.items()],
+        [(state.at_us, state.slot, job_id) for job_id, (state, _) in chosen.items()],
     )
     ends: defaultdict[tuple[int, bytes], list[bytes]] = defaultdict(list)
     for job_id, (state, end_us) in chosen.items():
