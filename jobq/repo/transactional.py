@@ -29,7 +29,7 @@ from jobq.repo.operations.change import cancel, delete, reset
 from jobq.repo.operations.checking import check
 from jobq.repo.operations.due import expire, promote
 from jobq.repo.operations.enqueue import add
-from jobq.repo.operations.places import prune, size_of
+from jobq.repo.operations.places import damaged, prune, size_of
 from jobq.repo.operations.reserve import take
 from jobq.repo.operations.settle import extend, is_held, settle
 from jobq.repo.repositories import Agenda, Held, JobBody, JobState, Note, Transaction
@@ -256,8 +256,7 @@ class TransactionalStore(Store):
 
     def _record(self, tx: Transaction, job_id: bytes, body: JobBody, state: JobState) -> JobRecord:
         reserved = state.status is Status.RESERVED
-        error = tx.jobs.note(job_id, Note.ERROR) if state.notes & Note.ERROR else None
-        result = tx.jobs.note(job_id, Note.RESULT) if state.notes & Note.RESULT else None
+        error = _note(tx, job_id, state, Note.ERROR)
         return JobRecord(
             id=job_ids.to_text(job_id),
             topic=tx.topics.name(state.topic),
@@ -277,7 +276,7 @@ class TransactionalStore(Store):
             reserved_us=state.reserved_us or None,
             ended_us=state.ended_us or None,
             payload_bytes=body.payload,
-            result_bytes=result,
+            result_bytes=_note(tx, job_id, state, Note.RESULT),
         )
 
 
@@ -287,3 +286,12 @@ def _topic_stats(tx: Transaction, name: str) -> TopicStats:
         return TopicStats(name)
     counts = tx.topics.counts(number)
     return TopicStats(name, **{status.value: counts[status] for status in Status})
+
+
+def _note(tx: Transaction, job_id: bytes, state: JobState, note: Note) -> bytes | None:
+    if not state.notes & note:
+        return None
+    data = tx.jobs.note(job_id, note)
+    if data is None:  # never pass off a lost result as none
+        raise damaged(f"the {note.name.lower()} of job {job_ids.to_text(job_id)} is missing")
+    return data

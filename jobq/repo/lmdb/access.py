@@ -1,11 +1,16 @@
 """One LMDB transaction as the repositories see it: databases, the meta record, what is dirty."""
 
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple, TypeVar
 
 import lmdb
 
+from jobq.errors import StoreCorrupt
 from jobq.repo.lmdb.records import STATUS_CODE, Meta, decode_meta, encode_meta
 from jobq.states import Status
+
+Raw = bytes | memoryview  # what LMDB's types say of keys and values; it is bytes
+V = TypeVar("V")
 
 META_KEY: Final = b"meta"
 SETTINGS_KEY: Final = b"settings"
@@ -47,7 +52,9 @@ class Access:
         """The meta record as this transaction has it."""
         if self._meta is None:
             data = self.txn.get(META_KEY, db=self.db.meta)
-            self._meta = Meta() if data is None else decode_meta(META_KEY, bytes(data))
+            if data is None:
+                raise StoreCorrupt("the meta record is missing: restore the queue from a backup")
+            self._meta = decode_meta(META_KEY, bytes(data))
         return self._meta
 
     @meta.setter
@@ -73,3 +80,20 @@ class Access:
         meta = meta._replace(group=meta.group + 1, totals=totals)
         self.txn.put(META_KEY, encode_meta(META_KEY, meta), db=self.db.meta)
         return meta.group
+
+
+def ascending(entries: Iterable[tuple[Raw, V]]) -> Iterator[tuple[Raw, V]]:
+    """The entries of a walk over a database, as long as their keys ascend.
+
+    In a damaged tree a walk may meet the same page again and never end.
+
+    Raises:
+        StoreCorrupt: A key does not follow the one before.
+    """
+    last = b""
+    for entry in entries:
+        key = bytes(entry[0])
+        if key <= last:
+            raise StoreCorrupt(f"the key {key.hex()} comes after {last.hex()}: the tree is damaged")
+        last = key
+        yield entry

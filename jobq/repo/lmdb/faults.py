@@ -16,7 +16,10 @@ _DAMAGE: Final = (
     lmdb.PageNotFoundError,
     lmdb.InvalidError,
     lmdb.VersionMismatchError,
+    lmdb.PageFullError,
+    lmdb.CursorFullError,
     lmdb.BadDbiError,
+    lmdb.BadTxnError,  # an earlier call of the transaction met damage
     lmdb.IncompatibleError,
 )
 
@@ -25,6 +28,8 @@ def translated(error: Exception, path: Path) -> Exception:
     """jobq's error for one of the engine's or the system's, caused by it; others as they are."""
     if isinstance(error, JobqError):
         return error
+    if isinstance(error, SystemError) and isinstance(error.__cause__, lmdb.Error):
+        error = error.__cause__  # py-lmdb's cursors, when deleting meets damage
     if isinstance(error, OSError):
         ours: JobqError = of_system(error, path)
     elif isinstance(error, lmdb.Error):

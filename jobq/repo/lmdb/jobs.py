@@ -9,7 +9,7 @@ from jobq import ids as job_ids
 from jobq.errors import StoreCorrupt
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.access import Access
-from jobq.repo.lmdb.keys import note_key
+from jobq.repo.lmdb.keys import NOTE_KEY, note_key
 from jobq.repo.lmdb.records import (
     decode_body,
     decode_note,
@@ -105,10 +105,13 @@ class LmdbJobs(JobRepository):
         self._access.txn.delete(note_key(job_id, note), db=self._access.db.notes)
 
     def ids(self, after: bytes | None, limit: int) -> list[bytes]:
-        found = []
+        found: list[bytes] = []
         with self._access.txn.cursor(self._access.db.jobs) as cursor:
             if cursor.first() if after is None else cursor.set_range(after + b"\0"):
                 for key in cursor.iternext(keys=True, values=False):
+                    last = found[-1] if found else after or b""
+                    if bytes(key) <= last:  # in a damaged tree a walk may never end
+                        raise StoreCorrupt(f"job {bytes(key).hex()} comes after {last.hex()}")
                     found.append(bytes(key))
                     if len(found) == limit:
                         break
@@ -123,6 +126,9 @@ class LmdbJobs(JobRepository):
         with txn.cursor(db.notes) as cursor:
             for raw in cursor.iternext(keys=True, values=False):
                 key = bytes(raw)
+                if len(key) != NOTE_KEY:
+                    yield f"a note has the key {key.hex()}"
+                    continue
                 try:
                     (state,) = self.states([key[:16]])
                 except StoreCorrupt:

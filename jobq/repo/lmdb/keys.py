@@ -21,6 +21,7 @@ from jobq.errors import StoreCorrupt
 
 _QUEUE: Final = Struct(">IHQ")
 _AGENDA: Final = Struct(">BQQ")
+NOTE_KEY: Final = 17
 _WEIGHT_BIAS: Final = 1 << 15  # int16 as uint16, so that negative weights sort first
 
 

@@ -30,6 +30,7 @@ IS_TOPIC: Final = 3
 IS_META: Final = 4
 IS_PLACE: Final = 5
 IS_NOTE: Final = 6
+IS_NUMBER: Final = 7
 
 _CRC: Final = Struct(">I")
 _BODY: Final = Struct(">BIhQQQQH")  # version topic weight seq created due slot len(options)
@@ -154,6 +155,23 @@ def decode_topic(key: bytes, data: bytes) -> tuple[list[int], str]:
     _verify(IS_TOPIC, key, data, 4 + _TOPIC.size, "a topic")
     _, *counts = _TOPIC.unpack_from(data, 4)
     return list(counts), data[4 + _TOPIC.size :].decode()
+
+
+def encode_number(key: bytes, number: int) -> bytes:
+    """The number of a topic, under its name."""
+    data = number.to_bytes(4, "big")
+    return _CRC.pack(crc32(data, crc32(key, IS_NUMBER))) + data
+
+
+def decode_number(key: bytes, data: bytes) -> int:
+    """The number in a record.
+
+    Raises:
+        StoreCorrupt: The record is damaged.
+    """
+    if len(data) != 8 or _CRC.unpack_from(data)[0] != _checksum(IS_NUMBER, key, data):
+        raise StoreCorrupt(f"the number of a topic (key {key!r}) is damaged")
+    return int.from_bytes(data[4:], "big")
 
 
 def encode_meta(key: bytes, meta: Meta) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from jobq.errors import StoreCorrupt
-from jobq.repo.lmdb.access import Access
+from jobq.repo.lmdb.access import Access, ascending
 from jobq.repo.lmdb.keys import (
     agenda_key,
     queue_key,
@@ -18,8 +18,10 @@ from jobq.repo.lmdb.keys import (
 from jobq.repo.lmdb.records import (
     STATUS_CODE,
     STATUSES,
+    decode_number,
     decode_place,
     decode_topic,
+    encode_number,
     encode_place,
     encode_topic,
 )
@@ -58,7 +60,8 @@ class LmdbTopics(TopicRepository):
             access = self._access
             number = access.meta.topics + 1
             access.meta = access.meta._replace(topics=number)
-            access.txn.put(topic_name_key(name), number.to_bytes(4, "big"), db=access.db.topics)
+            key = topic_name_key(name)
+            access.txn.put(key, encode_number(key, number), db=access.db.topics)
             self._numbers[name] = number
             self._names[number] = name
             self._counts[number] = [0] * len(STATUSES)
@@ -68,10 +71,11 @@ class LmdbTopics(TopicRepository):
     def known(self, name: str) -> int | None:
         number = self._numbers.get(name)
         if number is None:
-            data = self._access.txn.get(topic_name_key(name), db=self._access.db.topics)
+            key = topic_name_key(name)
+            data = self._access.txn.get(key, db=self._access.db.topics)
             if data is None:
                 return None
-            number = int.from_bytes(data, "big")
+            number = decode_number(key, bytes(data))
             self._numbers[name] = number
         return number
 
@@ -84,7 +88,11 @@ class LmdbTopics(TopicRepository):
         found = []
         with self._access.txn.cursor(self._access.db.topics) as cursor:
             if cursor.set_range(b"n"):
-                found = [bytes(key)[1:].decode() for key in cursor.iternext(values=False)]
+                for key in cursor.iternext(values=False):
+                    try:
+                        found.append(bytes(key)[1:].decode())
+                    except UnicodeDecodeError as error:
+                        raise StoreCorrupt(f"a topic has the key {bytes(key)!r}") from error
         return sorted(found)
 
     # Queues.
@@ -208,7 +216,7 @@ class LmdbTopics(TopicRepository):
         with self._access.txn.cursor(self._access.db.agenda) as cursor:
             if not cursor.set_range(bytes((agenda,))):
                 return
-            for raw, data in cursor.iternext():
+            for raw, data in ascending(cursor.iternext()):
                 key = bytes(raw)
                 of, at_us, slot = read_agenda_key(key)
                 if of != agenda:
@@ -264,7 +272,7 @@ class LmdbTopics(TopicRepository):
 
     def queued(self) -> Iterator[tuple[int, Waiting]]:
         with self._access.txn.cursor(self._access.db.queue) as cursor:
-            for key, job_id in cursor.iternext():
+            for key, job_id in ascending(cursor.iternext()):
                 number, weight, seq = read_queue_key(bytes(key))
                 yield number, Waiting(weight, seq, bytes(job_id))
 

@@ -33,10 +33,11 @@ def take(tx: Transaction, request: ReserveRequest) -> list[Reservation]:
         if both is None:
             raise damaged(f"the queue of topic {request.topic!r} names a job that is not there")
         body, state = both
-        if state.seq != taken[position].seq or not can_move(state.status, Event.RESERVE):
+        weight, seq, _ = taken[position]
+        in_place = state.topic == number and state.weight == weight and state.seq == seq
+        if not in_place or not can_move(state.status, Event.RESERVE):
             raise damaged(
-                f"topic {request.topic!r} queues job {name_of(ids[position])}, "
-                f"which is {state.status}"
+                f"topic {request.topic!r} queues job {name_of(ids[position])} in a wrong place"
             )
         size += len(body.payload)
         if size > MOST_BYTES and reservations:
