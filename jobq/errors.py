@@ -5,6 +5,10 @@ system) comes through. Each class is something that a caller may want to handle 
 its message is a sentence with the values in it.
 """
 
+from typing import Final
+
+LONGEST_SHOWN: Final = 60
+
 
 class JobqError(Exception):
     """The root: anything that jobq refuses or cannot do."""
@@ -79,3 +83,16 @@ class ReentrantCall(JobqError):
 
     The interrupted call on the same thread has to end first; nothing was written.
     """
+
+
+def shown(value: object) -> str:
+    """*value* as error messages show it: its repr, cut short, or its type if it has none.
+
+    >>> shown("mail"), shown("x" * 100)
+    ("'mail'", "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…")
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a repr may fail in any way, that of a huge int does
+        return f"a {type(value).__qualname__}"
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"

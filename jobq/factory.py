@@ -2,15 +2,16 @@
 
 import os
 from os import PathLike
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 from jobq.clock import to_us
-from jobq.errors import InvalidValue, StoreUnavailable
-from jobq.options import OptionArgs, integer, seconds
+from jobq.errors import InvalidValue, StoreUnavailable, shown
+from jobq.options import JobOptions, OptionArgs, integer, seconds
 from jobq.repo.base import Retention, Store
 from jobq.service import JobService
 
-MEMORY = ":memory:"
+MEMORY: Final = ":memory:"
+DURABILITIES: Final = ("full", "relaxed", "unsafe")
 
 
 def open(  # noqa: A001 - jobq.open is the name that users expect
@@ -46,6 +47,12 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
         StoreCorrupt: What is there is damaged, or of another format.
         StoreFull: There is no room for a new queue.
     """
+    JobOptions.of(options)  # before anything is made
+    if durability not in DURABILITIES:
+        known = ", ".join(DURABILITIES)
+        raise InvalidValue(f"durability is {shown(durability)}: expected one of {known}")
+    if not isinstance(create, bool):
+        raise InvalidValue(f"create is {shown(create)}: expected True or False")
     retention = Retention(
         to_us(seconds("keep_done", keep_done)),
         to_us(seconds("keep_canceled", keep_canceled)),
@@ -64,16 +71,18 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
 
 def _store(path: str | PathLike[str], retention: Retention, settings: dict[str, Any]) -> Store:
     if not isinstance(path, str | PathLike):
-        raise InvalidValue(f"path is {path!r}: expected a directory, or {MEMORY!r}")
+        raise InvalidValue(f"path is {shown(path)}: expected a directory, or {MEMORY!r}")
     name = os.fspath(path)
     if not isinstance(name, str) or not name or "\0" in name:
-        raise InvalidValue(f"path is {name!r}: expected a directory, or {MEMORY!r}")
+        raise InvalidValue(f"path is {shown(name)}: expected a directory, or {MEMORY!r}")
     if name == MEMORY:
         from jobq.repo.memory import MemoryStore
 
         return MemoryStore(retention=retention)
     if "://" in name:
-        raise InvalidValue(f"path is {name!r}: this jobq opens directories and {MEMORY!r} only")
+        raise InvalidValue(
+            f"path is {shown(name)}: this jobq opens directories and {MEMORY!r} only"
+        )
     try:
         from jobq.repo.lmdb import LmdbStore
     except ImportError as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import TypeAlias
 
-from jobq.errors import InvalidValue
+from jobq.errors import InvalidValue, shown
 
 JobId: TypeAlias = str
 """The name of a job: a UUID in canonical text, 36 characters."""
@@ -45,14 +45,14 @@ def to_raw(text: JobId) -> bytes:
         InvalidValue: *text* is not the canonical text of a UUID, or no text.
     """
     if not isinstance(text, str):
-        raise InvalidValue(f"job id {text!r:.60} is a {type(text).__name__}: expected text")
+        raise InvalidValue(f"job id {shown(text)} is a {type(text).__name__}: expected text")
     try:
         raw = bytes.fromhex(text.replace("-", ""))
     except ValueError:
         raw = b""
     # The way back is the check: `fromhex` and `replace` take spaces, and hyphens anywhere.
     if len(raw) != 16 or to_text(raw) != text.lower():
-        raise InvalidValue(f"{text!r:.60} is no job id: expected a UUID in its canonical text")
+        raise InvalidValue(f"{shown(text)} is no job id: expected a UUID in its canonical text")
     return raw
 
 

@@ -5,11 +5,11 @@ and the rest has the defaults of `DEFAULTS`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, TypedDict
 
-from jobq.errors import InvalidValue
+from jobq.errors import InvalidValue, shown
 
 LONGEST_S: Final = 100 * 365 * 86400.0
 """The longest duration that jobq takes, in seconds: a hundred years.
@@ -86,7 +86,7 @@ class JobOptions:
             check = _CHECKS.get(name)
             if check is None:
                 known = ", ".join(_CHECKS)
-                raise InvalidValue(f"unknown option {name!r}: expected one of {known}")
+                raise InvalidValue(f"unknown option {shown(name)}: expected one of {known}")
             checked[name] = None if value is None else check(name, value)
         options = cls(**checked)  # type: ignore[arg-type] # each value as its check gave it
         low, high = options.min_backoff, options.max_backoff
@@ -106,6 +106,16 @@ class JobOptions:
             chosen[field.name] = getattr(below, field.name) if mine is None else mine
         return JobOptions(**chosen)
 
+    @property
+    def lease_us(self) -> int | None:
+        """The lease in microseconds, at least one; None if it is not set."""
+        return None if self.lease is None else math.ceil(self.lease * 1_000_000)
+
+    @property
+    def retention_us(self) -> int | None:
+        """The retention in microseconds; None if it is not set."""
+        return None if self.retention is None else math.ceil(self.retention * 1_000_000)
+
     def as_dict(self) -> dict[str, Any]:
         """The options that are set, by name; what records hold."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -120,17 +130,28 @@ def seconds(name: str, value: object, *, least: float = 0.0, above: bool = False
             it), or longer than `LONGEST_S`.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidValue(f"{name} is {value!r}: expected a number of seconds")
+        raise InvalidValue(f"{name} is {shown(value)}: expected a number of seconds")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or number > LONGEST_S:
-        raise InvalidValue(f"{name} is {value!r}: expected at most {LONGEST_S:.0f} seconds")
+        raise InvalidValue(f"{name} is {shown(value)}: expected at most {LONGEST_S:.0f} seconds")
     if number < least or (above and number == least):
         bound = "more than" if above else "at least"
-        raise InvalidValue(f"{name} is {value!r}: expected {bound} {least:g} seconds")
+        raise InvalidValue(f"{name} is {shown(value)}: expected {bound} {least:g} seconds")
     return number
+
+
+def several(name: str, values: object, what: str) -> list[Any]:
+    """*values* as a list.
+
+    Raises:
+        InvalidValue: It is not several, but one: a text, bytes, a map, or nothing to loop over.
+    """
+    if isinstance(values, str | bytes | bytearray | Mapping) or not isinstance(values, Iterable):
+        raise InvalidValue(f"{name} is {shown(values)}: expected several {what}")
+    return list(values)
 
 
 def integer(name: str, value: object, low: int, high: int) -> int:
@@ -140,9 +161,9 @@ def integer(name: str, value: object, low: int, high: int) -> int:
         InvalidValue: Not an int (a bool is none), or out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidValue(f"{name} is {value!r}: expected an integer")
+        raise InvalidValue(f"{name} is {shown(value)}: expected an integer")
     if not low <= value <= high:
-        raise InvalidValue(f"{name} is {value!r}: expected {low} to {high}")
+        raise InvalidValue(f"{name} is {shown(value)}: expected {low} to {high}")
     return int(value)
 
 
@@ -153,16 +174,18 @@ def text(name: str, value: object, *, longest: int = LONGEST_NAME) -> str:
         InvalidValue: Not a str, empty, too long, or not encodable (lone surrogates).
     """
     if not isinstance(value, str):
-        raise InvalidValue(f"{name} is {value!r}: expected text")
+        raise InvalidValue(f"{name} is {shown(value)}: expected text")
     try:
         size = len(value.encode())
     except UnicodeEncodeError as error:
-        raise InvalidValue(f"{name} is {value!r}: expected text that UTF-8 can encode") from error
+        raise InvalidValue(
+            f"{name} is {shown(value)}: expected text that UTF-8 can encode"
+        ) from error
     if not 1 <= size <= longest:
         raise InvalidValue(
-            f"{name} is {value[:60]!r} ({size} bytes of UTF-8): expected 1 to {longest}"
+            f"{name} is {shown(value)} ({size} bytes of UTF-8): expected 1 to {longest}"
         )
-    return str(value)
+    return str.__str__(value)  # of a subclass, the text that it equals
 
 
 def _lease(name: str, value: object) -> float:
@@ -175,9 +198,9 @@ def _count(name: str, value: object) -> int:
 
 def _ratio(name: str, value: object, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidValue(f"{name} is {value!r}: expected a number")
+        raise InvalidValue(f"{name} is {shown(value)}: expected a number")
     if not low <= value <= high:  # also refuses NaN, which compares false
-        raise InvalidValue(f"{name} is {value!r}: expected {low:g} to {high:g}")
+        raise InvalidValue(f"{name} is {shown(value)}: expected {low:g} to {high:g}")
     return float(value)
 
 
@@ -191,7 +214,7 @@ def _jitter(name: str, value: object) -> float:
 
 def _tags(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
-        raise InvalidValue(f"{name} is {value!r}: expected a list or tuple of texts")
+        raise InvalidValue(f"{name} is {shown(value)}: expected a list or tuple of texts")
     if len(value) > MOST_TAGS:
         raise InvalidValue(f"{name} has {len(value)} entries: expected at most {MOST_TAGS}")
     return tuple(sorted({text("a tag", tag) for tag in value}))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from jobq.errors import InvalidValue
+from jobq.errors import InvalidValue, shown
 from jobq.states import Status
 
 LONGEST_NAME: Final = 255
@@ -21,15 +21,17 @@ def check_name(name: object) -> str:
     if type(name) is str and name.isascii() and 0 < len(name) <= LONGEST_NAME:
         return name
     if not isinstance(name, str):
-        raise InvalidValue(f"topic is {name!r}: expected its name, a str")
+        raise InvalidValue(f"topic is {shown(name)}: expected its name, a str")
     try:
         size = len(name.encode())
     except UnicodeEncodeError as error:
-        raise InvalidValue(f"topic is {name!r}: expected text that UTF-8 can encode") from error
+        raise InvalidValue(
+            f"topic is {shown(name)}: expected text that UTF-8 can encode"
+        ) from error
     if not 1 <= size <= LONGEST_NAME:
-        shown = f"{name[:60]!r}{'…' if len(name) > 60 else ''}"
-        raise InvalidValue(f"topic is {shown}, {size} bytes of UTF-8: expected 1 to {LONGEST_NAME}")
-    return str(name)
+        what = f"topic is {shown(name)}, {size} bytes of UTF-8"
+        raise InvalidValue(f"{what}: expected 1 to {LONGEST_NAME}")
+    return str.__str__(name)  # of a subclass, the text that it equals
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from jobq import ids
-from jobq.errors import InvalidValue
+from jobq.errors import InvalidValue, shown
 from jobq.job import JobSpec
 from jobq.options import OptionArgs
 from jobq.repo.base import Store
@@ -44,7 +44,7 @@ class NewJob:
             InvalidValue: An argument is wrong.
         """
         if not isinstance(self, NewJob):
-            raise InvalidValue(f"then has {self!r}: expected jobq.NewJob(topic, payload, …)")
+            raise InvalidValue(f"then has {shown(self)}: expected jobq.NewJob(topic, payload, …)")
         return maker.one(self.topic, self.payload, self.weight, self.delay, self.options)
 
 
@@ -86,6 +86,8 @@ class Batch:
         self._specs.append(self._maker.one(topic, payload, weight, delay, options))
 
     def __enter__(self) -> Self:
+        if self._ended:
+            raise InvalidValue("this batch has ended: begin another with svc.batch()")
         return self
 
     def __exit__(

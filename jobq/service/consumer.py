@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from jobq.errors import ReentrantCall
-from jobq.job import Reservation, Settlement
+from jobq.job import Settlement
 from jobq.repo.base import ReserveRequest
 from jobq.service.job import Job
 from jobq.states import Outcome
@@ -48,37 +48,42 @@ class Consumer:
 
     def run(self, timeout: float | None) -> Iterator[Job]:
         """Jobs, until the service stops or no job came for *timeout* seconds."""
-        keeper = self._service._keeper
+        service = self._service
+        service._consumers.add(self)
         try:
-            while not self._service.stopped:
+            while not service.stopped:
                 if self._batch:
                     self._commit(None)
                 elif not self._fill(timeout):
                     return
-                job = self._current = self._batch.popleft()
+                try:
+                    job = self._current = self._batch.popleft()
+                except IndexError:  # closed by another thread
+                    return
                 self._thread = threading.get_ident()
                 job._sink = self._take_outcome
                 yield job
                 self._let_go(job)
         finally:
-            try:
-                self._end()
-            except ReentrantCall:
-                # Collected as garbage in the middle of another call of this thread.
-                keeper.call_soon(self._end)
+            service._consumers.discard(self)
+            if not service.closed:  # closing has ended it already
+                try:
+                    self.end()
+                except ReentrantCall:
+                    # Collected as garbage in the middle of another call of this thread.
+                    service._keeper.call_soon(self.end)
 
     def _fill(self, timeout: float | None) -> bool:
         """Settle what has ended and reserve the next batch, in one commit if there are jobs."""
-        service = self._service
-        if self._ended is None:
-            jobs = service._reserve(self._request, timeout)
-        else:
-            jobs = service._holding.take(self._commit(self._request))
-            jobs = jobs or service._reserve(self._request, timeout)
+        self._commit(self._request)
+        if not self._batch:
+            self._add(self._service._reserve(self._request, timeout))
+        return bool(self._batch)
+
+    def _add(self, jobs: list[Job]) -> None:
         if jobs:
-            service._keeper.watch(jobs)
-        self._batch.extend(jobs)
-        return bool(jobs)
+            self._batch.extend(jobs)
+            self._service._keeper.watch(jobs)
 
     def _take_outcome(self, job: Job, settlement: Settlement) -> bool:
         """What the end of a block offers before it settles: true if it is taken care of.
@@ -88,33 +93,36 @@ class Consumer:
         """
         if job is not self._current or threading.get_ident() != self._thread:
             return False
-        self._service._keeper.forget(job)
-        self._ended = (job, settlement)
+        self._ended = (job, settlement)  # the lease is kept until this is committed
         if not self._pipeline:
             self._commit(None)
         return True
 
-    def _commit(self, reserve: ReserveRequest | None) -> list[Reservation]:
+    def _commit(self, reserve: ReserveRequest | None) -> None:
+        """Settle what has ended, and add to the batch what is reserved in the same commit."""
         if self._ended is None:
-            return []
+            return
         job, settlement = self._ended
-        settled = self._service._holding.settle_and_reserve([job], [settlement], reserve)
+        holding = self._service._holding
+        settled = holding.settle_and_reserve([job], [settlement], reserve)
         self._ended = None  # only now: after an error it is tried once more at the end
+        self._add(holding.take(settled.reserved))
+        self._service._keeper.forget(job)
         if settled.outcomes[0] is not Outcome.OK:
             _log.warning(
                 "%s", job.lost(settled.outcomes[0]), extra={"job_id": job.id, "topic": job.topic}
             )
             if self._on_lost is not None:
                 self._on_lost(job)
-        return settled.reserved
 
     def _let_go(self, job: Job) -> None:
         """The loop has moved on: what is still to be said of the job is said by itself."""
         job._sink = None
         self._current = None
-        self._service._keeper.forget(job)
+        if self._ended is None:
+            self._service._keeper.forget(job)
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Settle what has ended, and release what was not begun."""
         if self._current is not None:
             self._let_go(self._current)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from jobq import codec, ids
 from jobq.backoff import wait_before_retry
-from jobq.errors import InvalidValue, JobNotFound, ReservationLost
+from jobq.errors import InvalidValue, JobNotFound, JobqError, ReservationLost, shown
 from jobq.job import Reservation, Settlement
-from jobq.options import DEFAULTS, JobOptions, seconds
+from jobq.options import DEFAULTS, LONGEST_S, JobOptions, seconds, several
 from jobq.service.batch import NewJob
 from jobq.service.specs import Delay, delay_us
 from jobq.states import Event, Outcome, Reason
@@ -30,7 +30,7 @@ _BY_HOLDER: Final = (Reason.CANCELED, Reason.REJECTED)
 
 def exponential(k: int, options: JobOptions) -> float:
     """The wait before retry *k*: exponential, capped, with jitter; see `jobq.backoff`."""
-    return wait_before_retry(
+    wait = wait_before_retry(
         k,
         min_backoff=_set(options.min_backoff),
         max_backoff=_set(options.max_backoff),
@@ -38,6 +38,7 @@ def exponential(k: int, options: JobOptions) -> float:
         jitter=_set(options.jitter),
         random=random.random(),
     )
+    return min(wait, LONGEST_S)  # a cap of a hundred years may be varied upwards, too
 
 
 class Job:
@@ -144,7 +145,7 @@ class Job:
             InvalidValue: The result or a follow-up cannot be stored; the job is still held.
             StoreFull: No room for the follow-up jobs; the job is still held.
         """
-        return self._settle(self._done(result, tuple(then)))
+        return self._settle(self._done(result, several("then", then, "jobq.NewJob(…)")))
 
     def retry(self, delay: Delay | None = None, error: str | BaseException | None = None) -> None:
         """It failed; try it again later, or give it up if its retries are used up.
@@ -186,15 +187,15 @@ class Job:
             ReservationLost: It is not the caller's any more; nothing has changed.
             InvalidValue: The reason is neither of the two.
         """
-        if reason not in _BY_HOLDER:
-            raise InvalidValue(f"reason is {reason!r}: expected 'canceled' or 'rejected'")
+        if not isinstance(reason, str) or reason not in _BY_HOLDER:
+            raise InvalidValue(f"reason is {shown(reason)}: expected 'canceled' or 'rejected'")
         job = self._reservation
         self._settle(
             Settlement(
                 job.id,
                 job.token,
                 Event.CANCEL,
-                keep_us=_keep_us(job.options),
+                keep_us=job.options.retention_us,
                 error=error_text(error),
                 reason=Reason(reason),
             )
@@ -232,9 +233,19 @@ class Job:
                 settlement = self._release(0)
             else:
                 settlement = self._retry(None, error)
+            self._hand_in(settlement, error)
+        return isinstance(error, Exception)
+
+    def _hand_in(self, settlement: Settlement, error: BaseException | None) -> None:
+        """Settle at the end of a block, or have the loop do it."""
+        try:
             if self._sink is None or not self._sink(self, settlement):
                 self._settle(settlement)
-        return isinstance(error, Exception)
+        except JobqError:
+            if error is None or isinstance(error, Exception):
+                raise
+            # Nothing that goes wrong with the job may hold up an interrupt.
+            _log.warning("job %s was not given back", self.id, exc_info=True)
 
     # Settlements, decided here and written by the store.
 
@@ -242,7 +253,7 @@ class Job:
         job, maker = self._reservation, self._holding.maker
         follow = tuple([NewJob.spec(new, maker) for new in then]) if then else ()
         encoded = None if result is None else maker.result(result)
-        keep_us = _keep_us(job.options)
+        keep_us = job.options.retention_us
         return Settlement(job.id, job.token, Event.DONE, 0, keep_us, encoded, None, None, follow)
 
     def _retry(self, delay: Delay | None, error: str | BaseException | None) -> Settlement:
@@ -252,13 +263,14 @@ class Job:
         if options.max_retries is not None and job.retries >= options.max_retries:
             chosen = None
         elif delay is None:
-            chosen = delay_us(max(0.0, self._holding.backoff(job.retries + 1, options)))
+            wait = self._holding.backoff(job.retries + 1, options)
+            chosen = delay_us(seconds("the wait that backoff gave", wait))
         return Settlement(
             job.id,
             job.token,
             Event.RETRY,
             chosen,
-            keep_us=_keep_us(job.options),
+            keep_us=job.options.retention_us,
             error=error_text(error),
         )
 
@@ -294,7 +306,7 @@ def error_text(error: str | BaseException | None) -> str | None:
             return "".join(tracebacks.format_exception(error)).rstrip()
         except Exception:  # noqa: BLE001 - the exception's own __str__ may fail in any way
             return f"{type(error).__qualname__} (which cannot be shown)"
-    raise InvalidValue(f"error is {error!r}: expected text or an exception")
+    raise InvalidValue(f"error is {shown(error)}: expected text or an exception")
 
 
 def not_found(job_id: str) -> JobNotFound:
@@ -311,10 +323,6 @@ def _is_interrupt(error: BaseException) -> bool:
         kind.__name__ == "CancelledError" and kind.__module__ == "asyncio.exceptions"
         for kind in type(error).__mro__
     )
-
-
-def _keep_us(options: JobOptions) -> int | None:
-    return None if options.retention is None else int(options.retention * 1_000_000)
 
 
 def _positive_us(value: object) -> int:

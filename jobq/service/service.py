@@ -6,9 +6,9 @@ from types import TracebackType
 from typing import Any, Final, Self, Unpack, overload
 
 from jobq import codec, ids
-from jobq.errors import InvalidValue
+from jobq.errors import InvalidValue, StoreUnavailable, shown
 from jobq.job import JobRecord
-from jobq.options import JobOptions, OptionArgs, integer, seconds
+from jobq.options import JobOptions, OptionArgs, integer, seconds, several
 from jobq.repo.base import CheckReport, ReserveRequest, Stats, Store
 from jobq.service.batch import Batch
 from jobq.service.consumer import Consumer, OnLost
@@ -50,12 +50,17 @@ class JobService:
         **options: Unpack[OptionArgs],
     ) -> None:
         if not isinstance(store, Store):
-            raise InvalidValue(f"store is {store!r}: expected a Store; jobq.open() takes a path")
+            raise InvalidValue(
+                f"store is {shown(store)}: expected a Store; jobq.open() takes a path"
+            )
+        if not callable(backoff):
+            raise InvalidValue(f"backoff is {shown(backoff)}: expected a function of k and options")
         limit = integer("max_payload", max_payload, 1, 2**31 - 1)
         self.store = store
         self._maker = SpecMaker(JobOptions.of(options), limit)
         self._holding = Holding(store, self._maker, backoff)
         self._keeper = LeaseKeeper(store)
+        self._consumers: set[Consumer] = set()
         self._stopped = False
         self._closed = False
 
@@ -103,11 +108,8 @@ class JobService:
         """
         name, checked = check_name(topic), check_weight(weight)
         wait_us, chosen = delay_us(delay), self._maker.options(options)
-        if isinstance(payloads, str | bytes | dict):
-            raise InvalidValue(
-                f"payloads is a {type(payloads).__name__}: expected several payloads"
-            )
-        specs = self._maker.many(name, payloads, checked, wait_us, chosen)
+        values = several("payloads", payloads, "payloads")
+        specs = self._maker.many(name, values, checked, wait_us, chosen)
         return [ids.to_text(raw) for raw in self.store.enqueue(specs)]
 
     def batch(self) -> Batch:
@@ -164,6 +166,8 @@ class JobService:
         """
         request = self._request(topic, n)
         wait = None if timeout is None else seconds("timeout", timeout)
+        if on_lost is not None and not callable(on_lost):
+            raise InvalidValue(f"on_lost is {shown(on_lost)}: expected a function of a job")
         return Consumer(self, request, pipeline=pipeline, on_lost=on_lost).run(wait)
 
     def done_many(self, jobs: Iterable[Job], results: Sequence[Any] | None = None) -> list[Outcome]:
@@ -177,9 +181,9 @@ class JobService:
             InvalidValue: The results are not as many as the jobs, or cannot be stored.
         """
         held = _jobs(jobs)
-        if results is not None and len(results) != len(held):
-            raise InvalidValue(f"there are {len(results)} results for {len(held)} jobs")
-        given = results or [None] * len(held)
+        given = [None] * len(held) if results is None else several("results", results, "results")
+        if len(given) != len(held):
+            raise InvalidValue(f"there are {len(given)} results for {len(held)} jobs")
         return self._settle_many(
             held, [job._done(result, ()) for job, result in zip(held, given, strict=True)]
         )
@@ -328,6 +332,11 @@ class JobService:
         """Whether `stop` or `close` was called."""
         return self._stopped
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def stop(self) -> None:
         """Reserve no more: `reserve` returns an empty list, `consume` ends after its block.
 
@@ -343,8 +352,10 @@ class JobService:
             return
         self.stop()
         self._closed = True
-        self._keeper.stop()
         try:
+            for consumer in list(self._consumers):
+                consumer.end()
+            self._keeper.stop()
             self._holding.release_all()
         finally:
             self.store.close()
@@ -370,13 +381,18 @@ class JobService:
         while not self._stopped:
             # Always once more after waiting: a waiter that was woken for a job has to take it,
             # or nobody does until the next look.
-            taken = self.store.reserve(request)
-            if taken:
-                return self._holding.take(taken)
-            left = 1.0 if end is None else end - time.monotonic()
-            if left <= 0 or self._stopped:
-                break
-            self.store.wait(request.topic, min(left, 1.0))
+            try:
+                taken = self.store.reserve(request)
+                if taken:
+                    return self._holding.take(taken)
+                left = 1.0 if end is None else end - time.monotonic()
+                if left <= 0 or self._stopped:
+                    break
+                self.store.wait(request.topic, min(left, 1.0))
+            except StoreUnavailable:
+                if self._closed:  # by another thread, meanwhile
+                    break
+                raise
         return []
 
     def _settle_many(self, jobs: list[Job], settlements: list[Any]) -> list[Outcome]:
@@ -398,22 +414,22 @@ class JobService:
                     raise not_found(job_ids)
                 raise invalid_transition(job_ids, status, event)
             return None
-        given = list(job_ids)
+        given = several("job_ids", job_ids, "ids")
         outcomes: list[Outcome] = verb([ids.to_raw(job_id) for job_id in given]) if given else []
         return outcomes
 
 
 def _jobs(jobs: Iterable[Job]) -> list[Job]:
-    held = list(jobs)
+    held = several("jobs", jobs, "jobs")
     for job in held:
         if not isinstance(job, Job):
-            raise InvalidValue(f"jobs has {job!r}: expected reserved jobs")
+            raise InvalidValue(f"jobs has {shown(job)}: expected reserved jobs")
     return held
 
 
 def _status(status: Status | str) -> Status:
     try:
         return Status(status)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         known = ", ".join(Status)
-        raise InvalidValue(f"status is {status!r}: expected one of {known}") from error
+        raise InvalidValue(f"status is {shown(status)}: expected one of {known}") from error

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import lmdb
 
 from jobq.clock import Clock, SystemClock
-from jobq.errors import InvalidValue, StoreBusy, StoreCorrupt, StoreUnavailable
+from jobq.errors import InvalidValue, StoreBusy, StoreCorrupt, StoreUnavailable, shown
 from jobq.repo.base import Capabilities, Retention
 from jobq.repo.lmdb.environment import Environment
 from jobq.repo.lmdb.group import Pending
@@ -73,8 +73,9 @@ class LmdbStore(TransactionalStore):
         fuse: bool = False,
     ) -> None:
         super().__init__(retention or Retention())
-        if durability not in LEVELS:
-            raise InvalidValue(f"durability is {durability!r}: expected one of {', '.join(LEVELS)}")
+        if not isinstance(durability, str) or durability not in LEVELS:
+            known = ", ".join(LEVELS)
+            raise InvalidValue(f"durability is {shown(durability)}: expected one of {known}")
         self._clock = clock or _SYSTEM_CLOCK
         settings = Settings(durability, self._clock, max_size, map_size, lock_timeout, create, fuse)
         self._waiting: dict[int, int] = {}
@@ -83,7 +84,7 @@ class LmdbStore(TransactionalStore):
         self._closed = False
         self._env: Environment = REGISTRY.get(Path(path).absolute(), settings)
         try:
-            if self._read(self._has_lost):
+            if self._read(self._has_due):
                 # Somebody else has the lock, and will recover, or the next call here.
                 with contextlib.suppress(StoreBusy):
                     self.advance(RECOVERY_STEP)
@@ -188,12 +189,15 @@ class LmdbStore(TransactionalStore):
         self._write(remove, TIMELESS)
         return False
 
-    def _has_lost(self, tx: Transaction) -> bool:
-        """Whether there are reservations of dead processes, or due ones."""
-        due_us = tx.topics.first_due(Agenda.LEASE)
-        if due_us is None:
+    def _has_due(self, tx: Transaction) -> bool:
+        """Whether there is something for `advance` to do."""
+        due_us = tx.topics.first_due(Agenda.DELAYED)
+        if due_us is not None and due_us <= tx.wall_us:
+            return True
+        over_us = tx.topics.first_due(Agenda.LEASE)
+        if over_us is None:
             return False
-        return due_us <= tx.boot_us or bool(self._dead(tx.topics.holders()))
+        return over_us <= tx.boot_us or bool(self._dead(tx.topics.holders()))
 
     def close(self) -> None:
         if not self._closed:

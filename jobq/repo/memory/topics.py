@@ -144,12 +144,13 @@ class MemoryTopics(TopicRepository):
     # Counts.
 
     def count(self, topic: int, status: Status, change: int) -> None:
-        self._undo.note(self._add, topic, status, -change)
-        self._add(topic, status, change)
+        count, total = self._counts[topic, status], self._totals[status]
+        self._undo.note(self._set, topic, status, count, total)
+        self._set(topic, status, count + change, total + change)
 
-    def _add(self, topic: int, status: Status, change: int) -> None:
-        self._counts[topic, status] += change
-        self._totals[status] += change
+    def _set(self, topic: int, status: Status, count: int, total: int) -> None:
+        self._counts[topic, status] = count
+        self._totals[status] = total
 
     def counts(self, topic: int) -> dict[Status, int]:
         return {status: self._counts[topic, status] for status in Status}

@@ -2,6 +2,9 @@
 
 Every change of a repository notes how to take it back before it makes it. An operation that
 ends by an exception (an interrupt, a fault of ours) is taken back step by step, last first.
+
+An interrupt may come between the note and the change, so a step back must be right whether the
+change was made, half made or not made: it restores what was, and never adds or subtracts.
 """
 
 from collections.abc import Callable

@@ -8,7 +8,6 @@ from jobq.repo.operations.places import (
     Ending,
     clipped,
     finish,
-    keep_us_of,
     make_ready,
     withdraw,
 )
@@ -48,7 +47,7 @@ def cancel(
         if error is not None:
             tx.jobs.put_note(job_id, Note.ERROR, clipped(error))
             state = state._replace(notes=state.notes | Note.ERROR)
-        keep_us = keep_us_of(body.options)
+        keep_us = body.options.retention_us
         endings.append(Ending(job_id, state, Status.CANCELED, Reason.CANCELED, None, keep_us))
     finish(tx, endings, retention)
     return outcomes

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jobq.job import name_of
 from jobq.options import DEFAULTS
 from jobq.repo.base import Retention
-from jobq.repo.operations.places import Ending, damaged, finish, keep_us_of, put_back
+from jobq.repo.operations.places import Ending, damaged, finish, put_back
 from jobq.repo.repositories import Agenda, Held, JobState, Transaction
 from jobq.states import Event, Reason, Status, can_move
 
@@ -41,7 +41,7 @@ def expire(tx: Transaction, held: Sequence[Held], retention: Retention) -> tuple
         most = body.options.max_crashes
         most = DEFAULTS.max_crashes if most is None else most
         if most and state.crashes > most:
-            keep_us = keep_us_of(body.options)
+            keep_us = body.options.retention_us
             endings.append(Ending(place.id, state, Status.CANCELED, Reason.POISON, None, keep_us))
         else:
             back.append((place.id, state, 0))

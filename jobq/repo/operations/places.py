@@ -6,7 +6,6 @@ from typing import Final, NamedTuple
 
 from jobq.errors import StoreCorrupt
 from jobq.job import JobSpec, name_of
-from jobq.options import JobOptions
 from jobq.repo.base import Retention
 from jobq.repo.repositories import (
     AGENDA_OF,
@@ -190,11 +189,6 @@ def withdraw(tx: Transaction, jobs: dict[bytes, tuple[JobBody, JobState]]) -> No
 def size_of(specs: Sequence[JobSpec]) -> int:
     """About how many bytes the jobs will take in a store."""
     return sum(len(spec.payload) for spec in specs) + 256 * len(specs)
-
-
-def keep_us_of(options: JobOptions) -> int | None:
-    """How long a finished job is kept by its own options; None leaves it to the store."""
-    return None if options.retention is None else int(options.retention * 1_000_000)
 
 
 def clipped(error: str) -> bytes:

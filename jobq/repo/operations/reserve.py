@@ -13,7 +13,7 @@ from jobq.states import Event, Status, can_move
 MOST_BYTES: Final = 64 * 1024 * 1024
 """A reservation stops growing when its payloads reach this size."""
 
-DEFAULT_LEASE_US: Final = int((DEFAULTS.lease or 0) * 1_000_000)
+DEFAULT_LEASE_US: Final = DEFAULTS.lease_us or 0
 
 
 def take(tx: Transaction, request: ReserveRequest) -> list[Reservation]:
@@ -43,8 +43,7 @@ def take(tx: Transaction, request: ReserveRequest) -> list[Reservation]:
         if size > MOST_BYTES and reservations:
             tx.topics.push(number, taken[position:])
             break
-        lease = body.options.lease
-        lease_us = DEFAULT_LEASE_US if lease is None else int(lease * 1_000_000)
+        lease_us = body.options.lease_us or DEFAULT_LEASE_US
         leases[lease_us].append(position)
         states.append(state)
         reservations.append(
