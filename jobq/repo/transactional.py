@@ -235,14 +235,17 @@ class TransactionalStore(Store):
     def _move_time(self, tx: Transaction) -> None:
         """What every writing operation does first: a bounded step of what is due by the clocks.
 
-        Two looks at the head of an index when nothing is due.
+        When nothing is due it costs two looks at the head of an index; when nothing waits, none.
         """
-        due_us = tx.topics.first_due(Agenda.DELAYED)
-        if due_us is not None and due_us <= tx.wall_us:
-            promote(tx, STEP)
-        due_us = tx.topics.first_due(Agenda.LEASE)
-        if due_us is not None and due_us <= tx.boot_us:
-            self._expire_due(tx, STEP)
+        topics = tx.topics
+        if topics.total(Status.DELAYED):
+            due_us = topics.first_due(Agenda.DELAYED)
+            if due_us is not None and due_us <= tx.wall_us:
+                promote(tx, STEP)
+        if topics.total(Status.RESERVED):
+            over_us = topics.first_due(Agenda.LEASE)
+            if over_us is not None and over_us <= tx.boot_us:
+                self._expire_due(tx, STEP)
 
     def _expire_due(self, tx: Transaction, limit: int) -> tuple[int, int, bool]:
         due = tx.topics.due(Agenda.LEASE, tx.boot_us, limit)

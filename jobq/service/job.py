@@ -11,7 +11,7 @@ from jobq import codec, ids
 from jobq.backoff import wait_before_retry
 from jobq.errors import InvalidValue, JobNotFound, JobqError, ReservationLost, shown
 from jobq.job import Reservation, Settlement
-from jobq.options import DEFAULTS, LONGEST_S, JobOptions, seconds, several
+from jobq.options import DEFAULTS, LONGEST_S, UNSET, JobOptions, seconds, several
 from jobq.service.batch import NewJob
 from jobq.service.specs import Delay, delay_us
 from jobq.states import Event, Outcome, Reason
@@ -253,8 +253,11 @@ class Job:
         job, maker = self._reservation, self._holding.maker
         follow = tuple([NewJob.spec(new, maker) for new in then]) if then else ()
         encoded = None if result is None else maker.result(result)
-        keep_us = job.options.retention_us
-        return Settlement(job.id, job.token, Event.DONE, 0, keep_us, encoded, None, None, follow)
+        keep_us = None if job.options is UNSET else job.options.retention_us
+        return tuple.__new__(
+            Settlement,
+            (job.id, job.token, Event.DONE, 0, keep_us, encoded, None, None, follow),
+        )
 
     def _retry(self, delay: Delay | None, error: str | BaseException | None) -> Settlement:
         job = self._reservation

@@ -106,7 +106,9 @@ class SpecMaker:
         try:
             for payload in payloads:
                 specs.append(  # noqa: PERF401 - the error needs to know how many there are
-                    JobSpec(topic, weight, wait_us, pack(payload, limit=limit), options)
+                    tuple.__new__(
+                        JobSpec, (topic, weight, wait_us, pack(payload, limit=limit), options)
+                    )
                 )
         except InvalidValue as error:
             raise type(error)(f"payload {len(specs)}: {error}") from error

@@ -38,46 +38,44 @@ class Access:
         dirty: Whether anything was written; a clean transaction needs no commit to disk.
     """
 
-    __slots__ = ("_meta", "_totals", "db", "dirty", "txn")
+    __slots__ = ("_meta", "db", "dirty", "txn")
 
     def __init__(self, txn: lmdb.Transaction, db: Databases) -> None:
         self.txn = txn
         self.db = db
         self.dirty = False
         self._meta: Meta | None = None
-        self._totals: list[int] | None = None
 
     @property
     def meta(self) -> Meta:
-        """The meta record as this transaction has it."""
+        """The meta record as this transaction has it; who changes it sets `dirty`."""
         if self._meta is None:
-            data = self.txn.get(META_KEY, db=self.db.meta)
-            if data is None:
+            record = self.txn.get(META_KEY, db=self.db.meta)
+            if record is None:
                 raise StoreCorrupt("the meta record is missing: restore the queue from a backup")
-            self._meta = decode_meta(META_KEY, bytes(data))
+            self._meta = decode_meta(META_KEY, bytes(record))
         return self._meta
-
-    @meta.setter
-    def meta(self, meta: Meta) -> None:
-        self._meta = meta
-        self.dirty = True
 
     def add_total(self, status: Status, change: int) -> None:
         """Add to the store's number of jobs in *status*."""
-        if self._totals is None:
-            self._totals = list(self.meta.totals)
-        self._totals[STATUS_CODE[status]] += change
+        self.meta.totals[STATUS_CODE[status]] += change
 
     def total(self, status: Status) -> int:
         """The store's number of jobs in *status*."""
-        totals = self.meta.totals if self._totals is None else self._totals
-        return totals[STATUS_CODE[status]]
+        return self.meta.totals[STATUS_CODE[status]]
 
     def flush(self) -> int:
-        """Write the meta record under the number of a new commit, and give that number."""
+        """Write the meta record under the number of a new commit, and give that number.
+
+        Raises:
+            StoreCorrupt: A count would be below nothing: some index does not match its jobs.
+        """
         meta = self.meta
-        totals = meta.totals if self._totals is None else tuple(self._totals)
-        meta = meta._replace(group=meta.group + 1, totals=totals)
+        if min(meta.totals) < 0:
+            raise StoreCorrupt(
+                f"the store would count {meta.totals} jobs; `jobq check` lists what is wrong"
+            )
+        meta.group += 1
         self.txn.put(META_KEY, encode_meta(META_KEY, meta), db=self.db.meta)
         return meta.group
 

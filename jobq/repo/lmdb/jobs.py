@@ -34,7 +34,8 @@ class LmdbJobs(JobRepository):
         access = self._access
         minted = job_ids.mint(count, self._wall_us // 1000, access.meta.last_id)
         if minted:
-            access.meta = access.meta._replace(last_id=minted[-1])
+            access.meta.last_id = minted[-1]
+            access.dirty = True
         return minted
 
     def create(self, jobs: Sequence[tuple[bytes, JobBody]]) -> None:

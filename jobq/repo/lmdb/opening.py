@@ -113,7 +113,7 @@ def build(directory: Path, clock: Clock) -> None:
         with env.begin(write=True) as txn:
             settings = {"format": FORMAT, "created_us": clock.wall_us()}
             txn.put(SETTINGS_KEY, encode_settings(SETTINGS_KEY, settings), db=db.meta)
-            txn.put(META_KEY, encode_meta(META_KEY, Meta()), db=db.meta)
+            txn.put(META_KEY, encode_meta(META_KEY, Meta.empty()), db=db.meta)
     finally:
         env.close()
 

@@ -58,8 +58,8 @@ class LmdbTopics(TopicRepository):
         number = self.known(name)
         if number is None:
             access = self._access
-            number = access.meta.topics + 1
-            access.meta = access.meta._replace(topics=number)
+            number = access.meta.topics = access.meta.topics + 1
+            access.dirty = True
             key = topic_name_key(name)
             access.txn.put(key, encode_number(key, number), db=access.db.topics)
             self._numbers[name] = number
@@ -98,10 +98,10 @@ class LmdbTopics(TopicRepository):
     # Queues.
 
     def next_seq(self, count: int) -> int:
-        access = self._access
-        first = access.meta.seq + 1
-        if count:
-            access.meta = access.meta._replace(seq=first + count - 1)
+        meta = self._access.meta
+        first = meta.seq + 1
+        meta.seq += count
+        self._access.dirty = True
         return first
 
     def push(self, topic: int, jobs: Sequence[Waiting]) -> None:
@@ -126,7 +126,7 @@ class LmdbTopics(TopicRepository):
                 number, weight, seq = read_queue_key(bytes(key))
                 if number != topic:
                     break
-                taken.append(Waiting(weight, seq, bytes(job_id)))
+                taken.append(tuple.__new__(Waiting, (weight, seq, bytes(job_id))))
                 if len(taken) == limit:
                     break
             if taken:
@@ -159,7 +159,8 @@ class LmdbTopics(TopicRepository):
             key = agenda_key(agenda, at_us, slot)
             access.txn.put(key, encode_place(key, holder, b"".join(chunk)), db=access.db.agenda)
             slots += [slot] * len(chunk)
-        access.meta = access.meta._replace(slot=slot)
+        access.meta.slot = slot
+        access.dirty = True
         return slots
 
     def unhold(self, agenda: Agenda, jobs: Iterable[tuple[int, int, bytes]]) -> None:

@@ -27,30 +27,19 @@ def add(tx: Transaction, specs: Sequence[JobSpec]) -> list[bytes]:
         )
 
     jobs = []
-    for position, spec in enumerate(specs):
-        number = numbers[spec.topic]
-        if spec.delay_us > 0:
-            due_us, slot = tx.wall_us + spec.delay_us, slots[position]
+    place = seq
+    for position, (topic, weight, delay_us, payload, options) in enumerate(specs):
+        number, job_id = numbers[topic], ids[position]
+        if delay_us > 0:
+            due_us, slot = tx.wall_us + delay_us, slots[position]
             tx.topics.count(number, Status.DELAYED, 1)
-            note_due(tx, number, due_us - tx.wall_us)
+            note_due(tx, number, delay_us)
         else:
             due_us = slot = 0
-            ready[number].append(Waiting(spec.weight, seq + position, ids[position]))
-        jobs.append(
-            (
-                ids[position],
-                JobBody(
-                    number,
-                    spec.weight,
-                    seq + position,
-                    tx.wall_us,
-                    due_us,
-                    slot,
-                    spec.options,
-                    spec.payload,
-                ),
-            )
-        )
+            ready[number].append(tuple.__new__(Waiting, (weight, place, job_id)))
+        body = (number, weight, place, tx.wall_us, due_us, slot, options, payload)
+        jobs.append((job_id, tuple.__new__(JobBody, body)))
+        place += 1
     tx.jobs.create(jobs)
     for number, waiting in ready.items():
         make_ready(tx, number, waiting)

@@ -46,20 +46,11 @@ def take(tx: Transaction, request: ReserveRequest) -> list[Reservation]:
         lease_us = body.options.lease_us or DEFAULT_LEASE_US
         leases[lease_us].append(position)
         states.append(state)
-        reservations.append(
-            Reservation(
-                ids[position],
-                state.token + 1,
-                request.topic,
-                state.weight,
-                state.attempt + 1,
-                state.retries,
-                state.crashes,
-                lease_us,
-                body.options,
-                body.payload,
-            )
-        )
+        reservation = (
+            ids[position], state.token + 1, request.topic, weight, state.attempt + 1,
+            state.retries, state.crashes, lease_us, body.options, body.payload,
+        )  # fmt: skip
+        reservations.append(tuple.__new__(Reservation, reservation))
     moved = []
     holder = tx.holder()
     for lease_us, positions in leases.items():
@@ -68,30 +59,15 @@ def take(tx: Transaction, request: ReserveRequest) -> list[Reservation]:
         slots = tx.topics.hold(Agenda.LEASE, end_us, held, holder)
         for position, slot in zip(positions, slots, strict=True):
             was = states[position]
-            moved.append(
+            state = tuple.__new__(
+                JobState,
                 (
-                    ids[position],
-                    JobState(
-                        was.topic,
-                        was.weight,
-                        was.seq,
-                        Status.RESERVED,
-                        None,
-                        None,
-                        was.attempt + 1,
-                        was.token + 1,
-                        was.retries,
-                        was.crashes,
-                        was.resets,
-                        end_us,
-                        slot,
-                        holder,
-                        tx.wall_us,
-                        0,
-                        was.notes,
-                    ),
-                )
-            )
+                    number, was.weight, was.seq, Status.RESERVED, None, None,
+                    was.attempt + 1, was.token + 1, was.retries, was.crashes, was.resets,
+                    end_us, slot, holder, tx.wall_us, 0, was.notes,
+                ),
+            )  # fmt: skip
+            moved.append((ids[position], state))
         note_due(tx, number, lease_us)
     tx.jobs.update(moved)
     tx.topics.count(number, Status.READY, -len(moved))

@@ -78,7 +78,8 @@ def _move(tx: Transaction, chosen: Sequence[Settling], retention: Retention) -> 
         event = job.event
         state = _with_notes(tx, job, before)
         if event is Event.DONE:
-            endings.append(Ending(job.id, state, Status.DONE, None, event, job.keep_us))
+            ending = (job.id, state, Status.DONE, None, event, job.keep_us)
+            endings.append(tuple.__new__(Ending, ending))
         elif event is Event.CANCEL:
             reason = job.reason or Reason.CANCELED
             endings.append(Ending(job.id, state, Status.CANCELED, reason, event, job.keep_us))

@@ -1,0 +1,35 @@
+"""All benchmarks one after the other, in their quick forms, or those that are named.
+
+python -m benchmarks [batches] [latency] [redelivery] [contention]
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from benchmarks import batches, contention, latency, redelivery
+
+ALL: Final[dict[str, Callable[[Sequence[str]], int]]] = {
+    "batches": batches.main,
+    "latency": latency.main,
+    "redelivery": redelivery.main,
+    "contention": contention.main,
+}
+
+
+def main() -> int:
+    """Run; 1 if one of them found an error."""
+    names = sys.argv[1:] or list(ALL)
+    if unknown := [name for name in names if name not in ALL]:
+        print(f"no such benchmark: {', '.join(unknown)}", file=sys.stderr)
+        print(__doc__, file=sys.stderr)
+        return 2
+    status = 0
+    for name in names:
+        print(f"\n── {name} ──")
+        status |= ALL[name]([])
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""How many jobs a second live through enqueue, reserve and done, by batch size?
+
+One thread, one topic, payloads of 200 bytes, each call on disk before it returns. A life is
+`enqueue_many`, `reserve` and `done_many`, each for one batch: three commits. The sides take
+turns in every round, each on a fresh directory; the figures are medians, the ratios are medians
+of the ratios within a round, so that a slow minute of the machine hits all sides.
+"""
+
+import argparse
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jobq
+from benchmarks import machine, workloads
+from benchmarks.yardsticks.lmdb_bare import BareLmdb
+from benchmarks.yardsticks.parts import Payload, Queue
+from benchmarks.yardsticks.sqlite3_hand import SqliteQueue, SqliteQueueByStatement
+
+LIVES = {1: 600, 10: 4_000, 100: 15_000, 1_000: 30_000}
+"""Lives in a round by batch size: a few tenths of a second each."""
+
+TOPIC = "work"
+
+
+class JobqQueue:
+    """jobq as a user drives it."""
+
+    def __init__(self, path: str) -> None:
+        self._service = jobq.open(path)
+
+    def enqueue_many(self, payloads: Sequence[Payload]) -> list[str]:
+        return self._service.enqueue_many(TOPIC, payloads)
+
+    def reserve(self, n: int) -> list[jobq.Job]:
+        return self._service.reserve(TOPIC, n, timeout=0)
+
+    def payload(self, job: jobq.Job) -> Payload:
+        payload: Payload = job.payload
+        return payload
+
+    def done_many(self, jobs: Sequence[jobq.Job]) -> int:
+        return self._service.done_many(jobs).count(jobq.Outcome.OK)
+
+    def close(self) -> None:
+        self._service.close()
+
+
+SIDES: dict[str, Callable[[Path], Queue[Any]]] = {
+    "jobq": lambda path: JobqQueue(str(path)),
+    "sqlite3_hand": SqliteQueue,
+    "lmdb_bare": BareLmdb,
+    "jobq memory": lambda _: JobqQueue(":memory:"),
+    "sqlite3_by_statement": SqliteQueueByStatement,
+}
+USUAL = ("jobq", "sqlite3_hand", "lmdb_bare", "jobq memory")
+YARDSTICKS = ("sqlite3_hand", "lmdb_bare")
+
+
+class Run(NamedTuple):
+    """One side in one round. Microseconds are for one life."""
+
+    lives_per_s: float
+    enqueue_us: float
+    reserve_us: float
+    done_us: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run and print; the exit status."""
+    options = _options(arguments)
+    rounds: dict[int, dict[str, list[Run]]] = {}
+    with machine.workspace(options.dir) as directory:
+        facts = machine.facts(directory)
+        print(__doc__.splitlines()[0])
+        print(machine.describe(facts))
+        for batch in options.batches:
+            lives = max(batch, round(LIVES.get(batch, 20 * batch) * options.scale))
+            rounds[batch] = compare(directory, options.sides, batch, lives, options.rounds)
+            print_table(batch, lives, rounds[batch])
+    settings = {"payload_bytes": 200, "durability": "full", "threads": 1, "scale": options.scale}
+    machine.keep(
+        options.json,
+        "batches",
+        __doc__.splitlines()[0],
+        facts,
+        settings,
+        [
+            {"batch": batch, "side": side, "rounds": [run._asdict() for run in runs]}
+            for batch, sides in rounds.items()
+            for side, runs in sides.items()
+        ],
+    )
+    return 0
+
+
+def compare(
+    directory: Path, sides: Sequence[str], batch: int, lives: int, rounds: int
+) -> dict[str, list[Run]]:
+    """All rounds of all sides; every second round goes through the sides backwards."""
+    runs: dict[str, list[Run]] = {side: [] for side in sides}
+    for number in range(rounds):
+        for side in sides if number % 2 == 0 else reversed(sides):
+            path = directory / f"{side.replace(' ', '-')}-{batch}-{number}"
+            queue = SIDES[side](path)
+            try:
+                runs[side].append(live(queue, batch, lives))
+            finally:
+                queue.close()
+    return runs
+
+
+def live(queue: Queue[Any], batch: int, lives: int) -> Run:
+    """Drive *lives* lives through the queue, after one batch that is not counted."""
+    payloads = workloads.payloads(batch)
+    _cycle(queue, payloads)
+    gc.collect()
+    enqueue = reserve = done = 0
+    cycles = max(1, lives // batch)
+    for _ in range(cycles):
+        taken = _cycle(queue, payloads)
+        enqueue += taken[0]
+        reserve += taken[1]
+        done += taken[2]
+    count = cycles * batch
+    return Run(
+        lives_per_s=count * 1e9 / (enqueue + reserve + done),
+        enqueue_us=enqueue / count / 1000,
+        reserve_us=reserve / count / 1000,
+        done_us=done / count / 1000,
+    )
+
+
+def _cycle(queue: Queue[Any], payloads: Sequence[Payload]) -> tuple[int, int, int]:
+    """One batch through its life; the nanoseconds of each call."""
+    start = time.perf_counter_ns()
+    queue.enqueue_many(payloads)
+    enqueued = time.perf_counter_ns()
+    jobs = queue.reserve(len(payloads))
+    came = [queue.payload(job) for job in jobs]
+    reserved = time.perf_counter_ns()
+    finished = queue.done_many(jobs)
+    done = time.perf_counter_ns()
+    if came != payloads or finished != len(payloads):
+        raise AssertionError(f"{len(payloads)} in, {len(came)} out, {finished} done, or reordered")
+    return enqueued - start, reserved - enqueued, done - reserved
+
+
+def print_table(batch: int, lives: int, runs: dict[str, list[Run]]) -> None:
+    """Medians of one batch size, and ratios to the yardsticks that ran."""
+    against = [side for side in YARDSTICKS if side in runs]
+    print(f"\nbatches of {batch}, {lives:,} lives a round".replace(",", " "))
+    print(
+        f"  {'':20} {'lives/s':>9} {'least':>9} {'most':>9}   {'enqueue':>7} {'reserve':>7} "
+        f"{'done':>7} µs" + "".join(f"  / {side}" for side in against)
+    )
+    for side, some in runs.items():
+        rates = [run.lives_per_s for run in some]
+        print(
+            f"  {side:20} {statistics.median(rates):9.0f} {min(rates):9.0f} {max(rates):9.0f}   "
+            f"{statistics.median(run.enqueue_us for run in some):7.1f} "
+            f"{statistics.median(run.reserve_us for run in some):7.1f} "
+            f"{statistics.median(run.done_us for run in some):7.1f}   "
+            + "".join(f"  {ratio(some, runs[other]):{len(other) + 2}.2f}" for other in against)
+        )
+
+
+def ratio(some: Sequence[Run], others: Sequence[Run]) -> float:
+    """The median, over the rounds, of one side's rate divided by the other's."""
+    return statistics.median(
+        one.lives_per_s / other.lives_per_s for one, other in zip(some, others, strict=True)
+    )
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.batches", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=list(LIVES), metavar="N", help="batch sizes"
+    )
+    parser.add_argument(
+        "--sides", nargs="+", default=USUAL, choices=list(SIDES), help="default: all but the last"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="so many times the lives")
+    parser.add_argument("--dir", type=Path, help="directory on the disk to be measured")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results as data")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The payloads that every benchmark uses, and the figures that they print."""
+
+import math
+from collections.abc import Sequence
+
+from benchmarks.yardsticks.parts import Payload, encode
+
+_FILLER = "the quick brown fox jumps over the lazy dog; "
+
+
+def payloads(count: int, size: int = 200) -> list[Payload]:
+    """*count* different payloads, each *size* bytes as msgpack; at least 20."""
+    return [_payload(number, size) for number in range(count)]
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that *percent* of the values do not exceed (nearest rank).
+
+    >>> percentile([3, 1, 2, 4], 50), percentile([3, 1, 2, 4], 99)
+    (2, 4)
+    """
+    ranked = sorted(values)
+    return ranked[max(0, math.ceil(len(ranked) * percent / 100) - 1)]
+
+
+def _payload(number: int, size: int) -> Payload:
+    text = f"{number} " + _FILLER * (size // len(_FILLER) + 1)
+    length = size
+    while True:
+        payload = {"n": number, "text": text[:length]}
+        over = len(encode(payload)) - size
+        if over <= 0:
+            return payload
+        length -= over
