@@ -19,7 +19,7 @@ LEAVES = ("errors", "states", "clock", "options", "backoff", "ids", "codec", "to
 
 ADAPTERS = {"repo.memory.*", "repo.lmdb.*"}
 BELOW_ADAPTERS = {
-    *("repo.base", "repo.repositories", "repo.transactional", "repo.entry", "repo.forking"),
+    *("repo.base", "repo.repositories", "repo.transactional", "repo.entry", "repo.forking", "repo.surely"),
     *LEAVES,
 }
 
@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "repo": set(),  # only makes a package of the folder
     "repo.base": {*LEAVES},
     "repo.entry": {"errors"},
+    "repo.surely": set(),
     "repo.forking": set(),
     "repo.repositories": {"repo.base", *LEAVES},
     "repo.operations.*": {"repo.base", "repo.repositories", *LEAVES},

@@ -105,7 +105,8 @@ class Stats:
 
     Attributes:
         topics: By name.
-        next_due_us: When the next delayed job becomes ready (UTC); None if there is none.
+        next_due_us: When the next delayed job of the store becomes ready (UTC), whichever topics
+            were asked for; None if there is none.
         store: Facts about the store itself: `kind`, and for a file its path, size and such.
     """
 

@@ -1,8 +1,15 @@
 """One call at a time on one thread: what a signal handler must not do in the middle of a call."""
 
 import threading
+import weakref
 
 from jobq.errors import ReentrantCall
+
+
+class Mark:
+    """Stands for one call, for as long as the call's frame holds it."""
+
+    __slots__ = ("__weakref__",)
 
 
 class Entry(threading.local):
@@ -12,23 +19,37 @@ class Entry(threading.local):
     doing. If that was a call of the store, the handler's own call could wait for a lock that only
     the interrupted call will release. It is refused instead. The mark is per thread and set
     before the first lock is touched, so there is no moment in which the two can meet.
+
+    The mark lives in the frame of the call and is only referred to from here. So even if an
+    interrupt comes between two steps of setting or clearing it, it is gone with its call.
     """
 
-    inside = False
+    _mark: "weakref.ref[Mark] | None" = None
 
-    def enter(self) -> None:
-        """Mark this thread as inside; `leave` must follow.
+    @property
+    def mark(self) -> "weakref.ref[Mark] | None":
+        """The call under way, to ask later whether it still is."""
+        return self._mark
+
+    @property
+    def inside(self) -> bool:
+        """Whether a call of this thread is under way."""
+        return self._mark is not None and self._mark() is not None
+
+    def enter(self, mark: Mark) -> None:
+        """Begin a call; `leave` must follow.
 
         Raises:
-            ReentrantCall: It is inside already.
+            ReentrantCall: One is under way on this thread.
         """
         if self.inside:
             raise ReentrantCall(
                 "this thread is in the middle of a call of the same store: a signal handler or "
                 "finaliser cannot make another; set a flag there and act on it later"
             )
-        self.inside = True
+        self._mark = weakref.ref(mark)
 
-    def leave(self) -> None:
-        """Unmark this thread."""
-        self.inside = False
+    def leave(self, mark: Mark) -> None:
+        """End the call that *mark* stands for, if it has begun."""
+        if self._mark is not None and self._mark() is mark:
+            self._mark = None

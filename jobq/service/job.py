@@ -221,24 +221,23 @@ class Job:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        if self._settled is None:
+            self._hand_in(error)
         if isinstance(error, Exception):
             _log.warning(
-                "job %s of topic %r failed at attempt %d", self.id, self.topic, self.attempt,
-                exc_info=error, extra={"job_id": self.id, "topic": self.topic},
-            )  # fmt: skip
-        if self._settled is None:
-            if error is None:
-                settlement = self._done(None, ())
-            elif _is_interrupt(error):
-                settlement = self._release(0)
-            else:
-                settlement = self._retry(None, error)
-            self._hand_in(settlement, error)
+                "job %s of topic %r failed at attempt %d",
+                self.id,
+                self.topic,
+                self.attempt,
+                exc_info=error,
+                extra={"job_id": self.id, "topic": self.topic},
+            )
         return isinstance(error, Exception)
 
-    def _hand_in(self, settlement: Settlement, error: BaseException | None) -> None:
+    def _hand_in(self, error: BaseException | None) -> None:
         """Settle at the end of a block, or have the loop do it."""
         try:
+            settlement = self._outcome(error)
             if self._sink is None or not self._sink(self, settlement):
                 self._settle(settlement)
         except JobqError:
@@ -246,6 +245,12 @@ class Job:
                 raise
             # Nothing that goes wrong with the job may hold up an interrupt.
             _log.warning("job %s was not given back", self.id, exc_info=True)
+
+    def _outcome(self, error: BaseException | None) -> Settlement:
+        """What the end of a block says of the job."""
+        if error is None:
+            return self._done(None, ())
+        return self._release(0) if _is_interrupt(error) else self._retry(None, error)
 
     # Settlements, decided here and written by the store.
 

@@ -1,5 +1,6 @@
 """The service: jobs in and out, and what is known of them."""
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
@@ -25,6 +26,8 @@ MOST_AT_ONCE: Final = 10_000
 MOST_FOUND: Final = 10_000
 
 PRUNE_STEP: Final = 1_000
+
+_log = logging.getLogger("jobq")
 
 
 class JobService:
@@ -355,9 +358,12 @@ class JobService:
         try:
             for consumer in list(self._consumers):
                 consumer.end()
-            self._keeper.stop()
             self._holding.release_all()
+        except StoreUnavailable as error:
+            # Its files are gone or moved: nothing can be given back there, and nothing needs to be.
+            _log.warning("held jobs were not released: %s", error)
         finally:
+            self._keeper.stop()
             self.store.close()
 
     def __enter__(self) -> Self:

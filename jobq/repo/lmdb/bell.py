@@ -71,9 +71,7 @@ class Bell:
         self._counters[place] = (self._counters[place] + 1) & 0xFFFFFFFF
 
     def wake(self, topic: int, waiters: int = EVERYBODY) -> None:
-        """Wake up to so many who wait for the topic."""
-        if topic >= COUNTERS:
-            waiters = EVERYBODY  # topics share a counter: the wrong one may be woken first
+        """Wake up to so many who wait for the topic, or for one that shares its counter."""
         self._futex(self._place(topic), _FUTEX_WAKE, waiters, None)
 
     def wait(self, topic: int, seen: int, timeout: float) -> None:

@@ -18,21 +18,22 @@ import lmdb
 from jobq import ids
 from jobq.errors import JobqError, OutcomeUnknown, StoreFull, StoreUnavailable
 from jobq.repo import forking
-from jobq.repo.entry import Entry
+from jobq.repo.entry import Entry, Mark
 from jobq.repo.lmdb import files, steps
 from jobq.repo.lmdb.access import META_KEY, Access, Databases
-from jobq.repo.lmdb.bell import Bell
+from jobq.repo.lmdb.bell import COUNTERS, EVERYBODY, Bell
 from jobq.repo.lmdb.faults import of_system, translated, translating
 from jobq.repo.lmdb.filelock import FileLock
-from jobq.repo.lmdb.gate import Gate
+from jobq.repo.lmdb.gate import Alive, Gate
 from jobq.repo.lmdb.group import GroupCommit, Pending
 from jobq.repo.lmdb.holders import Holders
 from jobq.repo.lmdb.jobs import LmdbJobs
 from jobq.repo.lmdb.opening import Settings, build, look_at, open_databases, open_file
 from jobq.repo.lmdb.records import FORMAT, decode_meta
 from jobq.repo.lmdb.room import Room
-from jobq.repo.lmdb.topics import LmdbTopics
+from jobq.repo.lmdb.topics import UNKNOWN, LmdbTopics
 from jobq.repo.repositories import Transaction
+from jobq.repo.surely import surely
 
 T = TypeVar("T")
 
@@ -59,6 +60,7 @@ class Environment:
         self._closed = False
         self._broken: str | None = None
         self._checked_readers = 0.0
+        self._topics = 0
         self._env: lmdb.Environment | None = None
         self._db: Databases | None = None
         self._lock: FileLock | None = None
@@ -79,24 +81,37 @@ class Environment:
             JobqError: The environment cannot be written.
             BaseException: An interrupt; see `GroupCommit.submit`.
         """
-        self._entry.enter()
+        mark = Mark()
         try:
+            self._entry.enter(mark)
+            pending.alive = self._alive()
             self._group.submit(pending)
         finally:
-            self._entry.leave()
+            self._entry.leave(mark)
 
     def read(self, operation: Callable[[Transaction], T]) -> T:
         """Run an operation in a read transaction."""
-        self._entry.enter()
+        return self._gated(lambda: self._read(operation))
+
+    def _gated(self, call: Callable[[], T]) -> T:
+        mark = Mark()
         try:
+            self._entry.enter(mark)
             try:
-                self._gate.acquire()
-                self._open()
-                return self._read(operation)
+                self._gate.acquire(self._alive())
+                return call()
             finally:
                 self._gate.release_if_mine()
         finally:
-            self._entry.leave()
+            self._entry.leave(mark)
+
+    def _alive(self) -> Alive:
+        return self._entry.mark or object
+
+    @property
+    def broken(self) -> bool:
+        """Whether its files were found removed or replaced, and it has been closed for that."""
+        return self._broken is not None
 
     @property
     def holders(self) -> Holders:
@@ -115,17 +130,11 @@ class Environment:
 
     def facts(self) -> dict[str, int | str]:
         """What there is to say about the file."""
-        self._entry.enter()
-        try:
-            try:
-                self._gate.acquire()
-                env = self._open()
-                info, stat = env.info(), env.stat()
-            finally:
-                self._gate.release_if_mine()
-        finally:
-            self._entry.leave()
-        page = int(stat["psize"])
+        return self._gated(self._facts)
+
+    def _facts(self) -> dict[str, int | str]:
+        env = self._open()
+        info, page = env.info(), int(env.stat()["psize"])
         return {
             "kind": "lmdb",
             "path": str(self.path),
@@ -138,16 +147,11 @@ class Environment:
 
     def close(self) -> None:
         """Close the file, and be dead as a holder. Waits for the calls of other threads."""
-        self._entry.enter()
-        try:
-            try:
-                self._gate.acquire()
-                self._closed = True
-                self._shut()
-            finally:
-                self._gate.release_if_mine()
-        finally:
-            self._entry.leave()
+        self._gated(self._close)
+
+    def _close(self) -> None:
+        self._closed = True
+        self._shut()
 
     # Forks: hold still with the gate, so that no other thread is inside LMDB.
 
@@ -198,7 +202,8 @@ class Environment:
             self._lock.close()
         if self._holders is not None:
             self._holders.close()
-        self._env = self._db = self._lock = self._holders = None
+        # The bell goes with its last user: a waiter may be asleep at it.
+        self._env = self._db = self._lock = self._holders = self._bell = None
 
     def _reopen(self) -> lmdb.Environment:
         """After a panic or a failed commit. With gate and file lock."""
@@ -236,6 +241,8 @@ class Environment:
             except lmdb.Error as error:
                 if not left or not self._mend(error):
                     raise translated(error, self.path) from error
+            except OSError as error:
+                raise translated(error, self.path) from error
         raise AssertionError("unreachable")
 
     def _transaction(self, txn: lmdb.Transaction) -> tuple[Transaction, Access, LmdbTopics]:
@@ -259,7 +266,7 @@ class Environment:
         """Lead: get the locks, then commit whatever waits by then."""
         if self._env is None:
             try:
-                self._gate.acquire()
+                self._gate.acquire(self._alive())
                 self._open()
             finally:
                 self._gate.release_if_mine()
@@ -272,7 +279,7 @@ class Environment:
                 lock.acquire(self.settings.lock_timeout)
             steps.reached("file lock taken")
             try:
-                self._gate.acquire()
+                self._gate.acquire(self._alive())
                 self._open()
                 self._check_identity()
                 self._check_readers()
@@ -284,13 +291,16 @@ class Environment:
             finally:
                 self._gate.release_if_mine()
         finally:
-            lock.release()
+            surely(lock.release)
         steps.reached("file lock given back")
         for tx in rings:
             for topic in tx.soon:
                 self.bell.wake(topic)
             for topic, jobs in tx.woken.items():
-                self.bell.wake(topic, jobs)
+                # Who waits for a topic that is not there yet, or shares a counter, may wait for
+                # another one than is woken for: then everybody has to look.
+                shared = topic == UNKNOWN or self._topics >= COUNTERS
+                self.bell.wake(topic, EVERYBODY if shared else jobs)
         steps.reached("waiters woken")
 
     def _run_group(self, group: list[Pending], rings: list[Transaction]) -> None:
@@ -316,11 +326,15 @@ class Environment:
 
     def _worth_another_try(self, error: Exception, pending: Pending) -> bool:
         """Whether what stopped an operation is mended; if not, it is finished with the error."""
-        full = isinstance(error, lmdb.MapFullError) or self._is_full_disk(error)
-        if full and pending.kind.adds:
+        if isinstance(error, lmdb.MapFullError):
+            if self._grow(pending.kind.adds):
+                return True
             pending.finish(None, self._full(error))
             return False
-        if full and not isinstance(error, lmdb.MapFullError):
+        if self._is_full_disk(error):
+            if pending.kind.adds:
+                pending.finish(None, self._full(error))
+                return False
             self._room.give_up_ballast()
             return True
         if isinstance(error, lmdb.Error) and self._mend(error):
@@ -359,6 +373,7 @@ class Environment:
             txn.commit()  # also when there is nothing to do: aborting can be starved
             steps.reached("committed")
             self._db = access.db
+            self._topics = access.meta.topics if number else self._topics
             _finish(group, outcomes)
         except BaseException as error:
             with contextlib.suppress(lmdb.Error):
@@ -421,17 +436,27 @@ class Environment:
         env = self._open()
         if isinstance(error, lmdb.MapResizedError):
             env.set_mapsize(0)  # another process has grown it
-        elif isinstance(error, lmdb.MapFullError):
-            env.reader_check()
-            try:
-                env.set_mapsize(int(env.info()["map_size"]) + MAP_GROWTH)
-            except lmdb.Error:
-                return False
         elif isinstance(error, lmdb.ReadersFullError):
             return bool(env.reader_check())
         elif isinstance(error, lmdb.PanicError):
             self._reopen()
         else:
+            return False
+        return True
+
+    def _grow(self, adds: int) -> bool:
+        """A larger map, up to the limit for what adds jobs; false if it cannot be."""
+        env = self._open()
+        env.reader_check()
+        size = int(env.info()["map_size"])
+        larger = max(2 * size, size + 4 * adds) if adds else size + MAP_GROWTH
+        if adds:
+            larger = min(larger, self.settings.max_size)
+            if larger <= size:
+                return False
+        try:
+            env.set_mapsize(larger)
+        except lmdb.Error:
             return False
         return True
 

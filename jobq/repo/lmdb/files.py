@@ -74,9 +74,18 @@ def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bo
     finally:
         os.close(directory)
     _look_at(path)
-    # LMDB maps its lock file without having blocks for it: on a full disk that is SIGBUS.
     if not (path / LOCK).exists() or (path / LOCK).stat().st_blocks * 512 < LOCK_SIZE:
         _reserve_lock(path / LOCK)
+
+
+def which(path: Path) -> tuple[int, int]:
+    """Which file stands at the path: its device and inode.
+
+    Raises:
+        OSError: None does.
+    """
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 def identity(path: Path) -> Identity:
@@ -96,6 +105,7 @@ def _make(path: Path, build: Callable[[Path], None]) -> None:
     fresh = path / f"{_NEW}{secrets.token_hex(4)}"
     fresh.mkdir(mode=0o700)
     try:
+        _reserve_lock(fresh / LOCK)
         build(fresh)
         steps.reached("data file built")
         for name in (DATA, LOCK):
@@ -120,6 +130,7 @@ def _refuse_strangers(path: Path) -> None:
 
 
 def _reserve_lock(path: Path) -> None:
+    """Give the lock file its blocks: LMDB maps it, and on a full disk a hole in it is SIGBUS."""
     # Safe although LMDB's locks on it are POSIX locks: this process does not have it open yet
     # (the registry of environments sees to that), so closing our descriptor drops none of ours.
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -10,43 +10,75 @@ another had 149.
 
 import threading
 from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from jobq.repo.surely import surely
+
+HEAL_S: Final = 1.0
+"""Who waits longer than this looks whether the first in the queue is still there."""
+
+Alive = Callable[[], object | None]
+"""Gives None when the call that it stands for has ended."""
+
+
+class _Turn:
+    """A thread at the gate; it waits at the lock, which begins locked."""
+
+    __slots__ = ("alive", "lock", "thread")
+
+    def __init__(self, alive: Alive) -> None:
+        self.alive = alive
+        self.thread = threading.get_ident()
+        self.lock = threading.Lock()
+        self.lock.acquire()
 
 
 class Gate:
-    """A first-come, first-served lock that knows which thread has it.
+    """A first-come, first-served lock: who stands first in the queue has it.
 
     Interrupts (an exception raised by a signal handler) may come between any two steps. So
     `acquire` belongs inside the `try` whose `finally` calls `release_if_mine`: whatever has
-    happened by then, that leaves the gate free of this thread.
+    happened by then, that takes this thread out of the queue, and lets the first one in. Should
+    an interrupt keep even that from being called, those who wait notice that the call is over.
     """
 
-    __slots__ = ("_mutex", "_owner", "_queue")
+    __slots__ = ("_mutex", "_queue")
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._owner: int | None = None
-        self._queue: deque[tuple[int, threading.Lock]] = deque()
+        self._queue: deque[_Turn] = deque()
 
-    def acquire(self) -> None:
-        """Wait for this thread's turn; not reentrant."""
-        me = threading.get_ident()
+    def acquire(self, alive: Alive = object) -> None:
+        """Wait for this thread's turn; not reentrant.
+
+        Args:
+            alive: Gives None once the caller's call is over without `release_if_mine`.
+        """
+        turn = _Turn(alive)
         with self._mutex:
-            if self._owner is None:
-                self._owner = me
+            self._queue.append(turn)
+            if self._queue[0] is turn:
                 return
-            turn = threading.Lock()
-            turn.acquire()
-            self._queue.append((me, turn))
-        turn.acquire()  # the one who leaves makes us the owner and lets us in
+        while not turn.lock.acquire(timeout=HEAL_S):
+            self._heal()
 
     def release_if_mine(self) -> None:
-        """Let the next one in if this thread is inside; step out of the queue if it is there."""
+        """Let the next one in if this thread has the gate, or step out of the queue."""
+        surely(self._leave)
+
+    def _leave(self) -> None:
         me = threading.get_ident()
         with self._mutex:
-            if self._owner != me:
-                self._queue = deque(entry for entry in self._queue if entry[0] != me)
-            elif self._queue:
-                self._owner, turn = self._queue.popleft()
-                turn.release()
-            else:
-                self._owner = None
+            self._drop([turn for turn in self._queue if turn.thread == me])
+
+    def _heal(self) -> None:
+        with self._mutex:
+            self._drop([turn for turn in self._queue if turn.alive() is None])
+
+    def _drop(self, turns: list[_Turn]) -> None:
+        for turn in turns:
+            self._queue.remove(turn)
+        if self._queue and turns and self._queue[0].lock.locked():
+            # Letting in one that is in already does no harm: nobody waits at its lock any more.
+            self._queue[0].lock.release()

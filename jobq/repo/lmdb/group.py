@@ -12,7 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from jobq.repo.lmdb.gate import HEAL_S, Alive
 from jobq.repo.repositories import Transaction
+from jobq.repo.surely import surely
 from jobq.repo.transactional import Kind
 
 LARGEST_GROUP: Final = 256
@@ -23,11 +25,23 @@ class Pending:
     """An operation on its way, and what became of it.
 
     Attributes:
-        finished: `outcome` or `error` is set, and will not change.
         moves_time: What to call before the group's operations, to move what is due.
+        alive: Gives None when the caller's call is over, whatever became of it.
+        taken: It is in a group that is being run: it can no longer be withdrawn.
+        finished: `outcome` or `error` is set, and will not change.
     """
 
-    __slots__ = ("error", "finished", "kind", "moves_time", "operation", "outcome", "turn")
+    __slots__ = (
+        "alive",
+        "error",
+        "finished",
+        "kind",
+        "moves_time",
+        "operation",
+        "outcome",
+        "taken",
+        "turn",
+    )
 
     def __init__(
         self,
@@ -38,10 +52,13 @@ class Pending:
         self.operation = operation
         self.kind = kind
         self.moves_time = moves_time
+        self.alive: Alive = object
         self.outcome: Any = None
         self.error: BaseException | None = None
+        self.taken = False
         self.finished = False
-        self.turn: threading.Lock | None = None
+        self.turn = threading.Lock()
+        self.turn.acquire()
 
     def finish(self, outcome: Any, error: BaseException | None = None) -> None:
         """Say what became of it."""
@@ -51,21 +68,22 @@ class Pending:
 
 
 class GroupCommit:
-    """The queue of waiting operations of one process, and who leads.
+    """The queue of operations of one process. Who stands first leads.
+
+    An operation stays in the queue until it is finished or withdrawn. Interrupts may come between
+    any two steps; `_leave` puts everything right whatever has happened, and may be repeated.
 
     Args:
         run: Gets what it needs to write, calls its argument for the operations to run (once,
-            as late as it can), and finishes each. It may raise instead, for an operation that
-            it did not finish: if the exception is an interrupt of the leader, the others are run
-            by the next leader; whatever else it is, the leader's operation fails with it.
+            as late as it can), and finishes each. It may raise instead, for operations that
+            it did not finish: the leader's fails with the exception, the others are run by the
+            next leader.
     """
 
     def __init__(self, run: Callable[[Callable[[], list[Pending]]], None]) -> None:
         self._run = run
         self._mutex = threading.Lock()
         self._queue: deque[Pending] = deque()
-        self._leader: Pending | None = None
-        self._taken: list[Pending] = []
 
     def submit(self, mine: Pending) -> None:
         """Have *mine* run; returns when it is finished.
@@ -78,76 +96,58 @@ class GroupCommit:
         try:
             with self._mutex:
                 self._queue.append(mine)
-                if self._leader is None:
-                    self._leader = mine
-                else:
-                    mine.turn = threading.Lock()
-                    mine.turn.acquire()
             while not mine.finished:
-                if self._leader is mine:
-                    self._lead(mine)
-                elif mine.turn is not None:
-                    mine.turn.acquire()
-        except BaseException:
-            while True:
-                try:
-                    self._withdraw(mine)
-                    break
-                except BaseException:  # noqa: BLE001, S112 - another interrupt meanwhile
-                    continue
-            raise
-
-    def _lead(self, mine: Pending) -> None:
-        try:
-            self._run(self._take)
+                if self._queue[0] is mine:
+                    self._run(self._take)
+                # until somebody finishes it, or it is the first
+                elif not mine.turn.acquire(timeout=HEAL_S):
+                    self._heal()
         finally:
-            self._step_down(mine)
+            surely(lambda: self._leave(mine))
 
     def _take(self) -> list[Pending]:
         with self._mutex:
-            while self._queue and len(self._taken) < LARGEST_GROUP:
-                self._taken.append(self._queue.popleft())
-        return self._taken
+            group = [self._queue[place] for place in range(min(LARGEST_GROUP, len(self._queue)))]
+            for pending in group:
+                pending.taken = True
+            return group
 
-    def _step_down(self, mine: Pending) -> None:
-        """Let the group go, and make the next one lead. Harmless if done already."""
-        with self._mutex:
-            if self._leader is not mine:
-                return
-            for pending in reversed(self._taken):
-                if not pending.finished and pending is not mine and pending not in self._queue:
-                    self._queue.appendleft(pending)
-            if mine in self._queue:
-                self._queue.remove(mine)
-            mine.turn = None
-            for pending in self._taken:
-                if pending.finished:
-                    _let_go(pending)
-            self._taken = []
-            self._leader = self._queue[0] if self._queue else None
-            if self._leader is not None:
-                _let_go(self._leader)
+    def _leave(self, mine: Pending) -> None:
+        """Out of the queue with *mine*, however its call has ended, and with all that is finished.
 
-    def _withdraw(self, mine: Pending) -> None:
-        """After an interrupt: out of the queue, or wait for the outcome if it is too late."""
+        One that another leader has taken is waited for.
+        """
         while True:
-            self._step_down(mine)
             with self._mutex:
-                if mine in self._queue:
-                    self._queue.remove(mine)
-                    return
-                if mine.finished or mine.turn is None:
+                leads = bool(self._queue) and self._queue[0] is mine
+                if leads or mine.finished or not mine.taken:
+                    self._clear(mine, leads=leads)
                     return
             mine.turn.acquire()
+
+    def _heal(self) -> None:
+        """Clear away a first one whose call is over: an interrupt kept it from leaving."""
+        with self._mutex:
+            if self._queue and self._queue[0].alive() is None:
+                self._clear(self._queue[0], leads=True)
+
+    def _clear(self, mine: Pending, *, leads: bool) -> None:
+        for pending in list(self._queue):
+            if leads and not pending.finished:
+                pending.taken = False  # the run has ended without it
+            if pending.finished or leads:
+                _wake(pending)
+            if pending.finished or pending is mine:
+                self._queue.remove(pending)
+        if self._queue:
+            _wake(self._queue[0])
 
     def drop_all(self) -> None:
         """In a fork's child: the threads that waited do not exist here."""
         self._mutex = threading.Lock()
         self._queue.clear()
-        self._taken = []
-        self._leader = None
 
 
-def _let_go(pending: Pending) -> None:
-    if pending.turn is not None and pending.turn.locked():
+def _wake(pending: Pending) -> None:
+    if pending.turn.locked():
         pending.turn.release()

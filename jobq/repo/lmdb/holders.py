@@ -75,7 +75,11 @@ class Holders:
         return {holder for holder in holders if holder != self._mine and self._is_dead(holder)}
 
     def abandoned(self) -> set[bytes]:
-        """The dead holders that still have a file."""
+        """The dead holders that still have a file.
+
+        Raises:
+            OSError: They cannot be looked at.
+        """
         found = set()
         with contextlib.suppress(FileNotFoundError):
             for entry in os.listdir(self._directory):

@@ -48,9 +48,9 @@ def open_file(path: Path, settings: Settings) -> lmdb.Environment:
         lmdb.Error: It cannot be opened.
         InvalidValue: It lies where writing would replace the file.
     """
-    inode = os.stat(path / files.DATA).st_ino
+    before = files.which(path / files.DATA)
     env, map_size = _open_with_room(path, settings)
-    if os.stat(path / files.DATA).st_ino != inode:
+    if files.which(path / files.DATA) != before:
         env.close()
         raise InvalidValue(
             f"{path} lies in an image layer of overlayfs, where writing replaces files: "

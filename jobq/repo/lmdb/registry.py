@@ -54,7 +54,9 @@ class Registry:
             data = os.stat(path / files.DATA)
         except OSError:
             return None
-        return self._open.get((data.st_dev, data.st_ino))
+        env = self._open.get((data.st_dev, data.st_ino))
+        # One whose lock file was replaced has closed its file: it is of no use to anybody.
+        return None if env is None or env.broken else env
 
     def before_fork(self) -> None:
         """Wait until nobody opens or closes."""

@@ -8,8 +8,8 @@ there is still room for the rest:
 - In the map: live pages are counted (`stat` of each database, no scan) against the limit, and 64
   pages are left to draining.
 - On the disk: a file of 1 MiB, the ballast, stands in the directory. When a write of draining
-  hits the end of the disk, the ballast is given up and its blocks go to the data file. New jobs
-  are refused until there is room for a new ballast.
+  hits the end of the disk, the ballast is given up and its blocks go to the data file. Until there
+  is room for a new ballast, new jobs have to fit into what the data file has already.
 """
 
 import contextlib
@@ -49,25 +49,35 @@ class Room:
 
         Raises:
             StoreFull: So it is.
+            lmdb.MapFullError: There is room below the limit, once the map has grown.
         """
-        self._hold_ballast()
         info = env.info()
         page = int(env.stat()["psize"])
         # What a job takes beside its bytes: half-filled pages, index entries, copies of inner
         # pages; measured at up to 1.6 times for payloads of 200 bytes.
         need = 16 + 2 * size // page
-        most = min(self._limit, int(info["map_size"])) // page - DRAIN_PAGES
-        if info["last_pgno"] + 1 + need <= most:
+        end = int(info["last_pgno"]) + 1
+        held = self._hold_ballast()
+        if held and end + need <= self._limit // page - DRAIN_PAGES:
+            if end + need > int(info["map_size"]) // page - DRAIN_PAGES:
+                self._refuse_map(txn, db, need, int(info["map_size"]) // page)
             return
-        live = 2
-        for handle in db:
-            stat = txn.stat(handle)
-            live += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        if live + need > most:
+        most = self._limit
+        if not held:
+            # Nothing more is to be had from the disk: only what the file has already.
+            most = min(most, os.stat(self._directory / DATA).st_size)
+        live = _live_pages(txn, db)
+        if live + need > most // page - DRAIN_PAGES:
+            what = f"its limit is {self._limit} bytes" if held else "the disk is full"
             raise StoreFull(
-                f"the queue has {live * page} bytes of jobs and its limit is "
-                f"{self._limit} bytes: no room for {size} more; work some off first"
+                f"the queue {self._directory} has {live * page} bytes of jobs and {what}: no room "
+                f"for {size} more; work some off first"
             )
+
+    @staticmethod
+    def _refuse_map(txn: lmdb.Transaction, db: Databases, need: int, map_pages: int) -> None:
+        if _live_pages(txn, db) + need > map_pages - DRAIN_PAGES:
+            raise lmdb.MapFullError("the map has to grow first")
 
     def give_up_ballast(self) -> None:
         """Turn the ballast into room for the data file, as far as that is possible."""
@@ -89,21 +99,29 @@ class Room:
             return False
         return disk.f_bavail * disk.f_frsize < ALMOST_NOTHING
 
-    def _hold_ballast(self) -> None:
+    def _hold_ballast(self) -> bool:
+        """Whether the ballast is there; made if it is not, and there is room for it."""
         with contextlib.suppress(FileNotFoundError):
             if os.stat(self._ballast).st_size == BALLAST:
-                return
+                return True
         fd = None
         try:
             fd = os.open(self._ballast, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             os.posix_fallocate(fd, 0, BALLAST)
-        except OSError as error:
+        except OSError:
             with contextlib.suppress(OSError):
                 self._ballast.unlink()
-            raise StoreFull(
-                f"the disk of {self._directory} has no room for new jobs ({error.strerror}): "
-                "work some off, or make room"
-            ) from error
+            return False
         finally:
             if fd is not None:
                 os.close(fd)
+        return True
+
+
+def _live_pages(txn: lmdb.Transaction, db: Databases) -> int:
+    """The pages in use, without those of the list of free ones."""
+    live = 2  # the meta pages
+    for handle in db:
+        stat = txn.stat(handle)
+        live += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+    return live

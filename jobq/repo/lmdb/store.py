@@ -12,6 +12,7 @@ from jobq.clock import Clock, SystemClock
 from jobq.errors import InvalidValue, StoreBusy, StoreCorrupt, StoreUnavailable, shown
 from jobq.repo.base import Capabilities, Retention
 from jobq.repo.lmdb.environment import Environment
+from jobq.repo.lmdb.faults import translating
 from jobq.repo.lmdb.group import Pending
 from jobq.repo.lmdb.opening import LEVELS, MAP_SIZE, Settings
 from jobq.repo.lmdb.registry import REGISTRY
@@ -136,12 +137,13 @@ class LmdbStore(TransactionalStore):
         if self._recover():
             return
         number = self._numbers.get(topic, UNKNOWN)
-        seen = self._env.bell.read(number)
+        bell = self._env.bell
+        seen = bell.read(number)
         self._waiting[number] = self._waiting.get(number, 0) + 1
         try:
             sleep = self._read(lambda tx: self._sleep(tx, topic, number))
             if sleep > 0:
-                self._env.bell.wait(number, seen, min(timeout, sleep))
+                bell.wait(number, seen, min(timeout, sleep))
         finally:
             self._waiting[number] -= 1
 
@@ -162,11 +164,10 @@ class LmdbStore(TransactionalStore):
         return min(waits)
 
     def wake(self) -> None:
-        if self._closed:
-            return
-        bell = self._env.bell
-        for number, waiters in list(self._waiting.items()):
-            if waiters:
+        numbers = [number for number, waiters in list(self._waiting.items()) if waiters]
+        if numbers and not self._closed:
+            bell = self._env.bell
+            for number in numbers:
                 bell.raise_counter(number)
                 bell.wake(number)
 
@@ -176,7 +177,8 @@ class LmdbStore(TransactionalStore):
         if now - self._probed < PROBE_S:
             return False
         self._probed = now
-        dead = self._env.holders.abandoned()
+        with translating(self._env.path):
+            dead = self._env.holders.abandoned()
         if not dead:
             return False
         if self.advance(RECOVERY_STEP).more:

@@ -8,7 +8,7 @@ from jobq.clock import Clock, SystemClock
 from jobq.errors import StoreUnavailable
 from jobq.repo import forking
 from jobq.repo.base import Capabilities, Retention
-from jobq.repo.entry import Entry
+from jobq.repo.entry import Entry, Mark
 from jobq.repo.memory.jobs import MemoryJobs
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
@@ -54,8 +54,9 @@ class MemoryStore(TransactionalStore):
         kind: Kind,
         undo: Callable[[T], None] | None = None,
     ) -> T:
-        self._entry.enter()
+        mark = Mark()
         try:
+            self._entry.enter(mark)
             with self._changed:
                 try:
                     tx = self._transaction()
@@ -69,16 +70,17 @@ class MemoryStore(TransactionalStore):
                 if tx.woken or tx.soon:
                     self._changed.notify_all()
         finally:
-            self._entry.leave()
+            self._entry.leave(mark)
         return outcome
 
     def _read(self, operation: Callable[[Transaction], T]) -> T:
-        self._entry.enter()
+        mark = Mark()
         try:
+            self._entry.enter(mark)
             with self._changed:
                 return operation(self._transaction())
         finally:
-            self._entry.leave()
+            self._entry.leave(mark)
 
     def _transaction(self) -> Transaction:
         if self._closed:
@@ -96,8 +98,9 @@ class MemoryStore(TransactionalStore):
         return {"kind": "memory"}
 
     def wait(self, topic: str, timeout: float) -> None:
-        self._entry.enter()
+        mark = Mark()
         try:
+            self._entry.enter(mark)
             with self._changed:
                 tx = self._transaction()
                 number = tx.topics.known(topic)
@@ -105,7 +108,7 @@ class MemoryStore(TransactionalStore):
                     return
                 self._changed.wait(min(timeout, LONGEST_SLEEP, self._seconds_to_next(tx)))
         finally:
-            self._entry.leave()
+            self._entry.leave(mark)
 
     def _seconds_to_next(self, tx: Transaction) -> float:
         due_us = tx.topics.first_due(Agenda.DELAYED)
@@ -125,13 +128,14 @@ class MemoryStore(TransactionalStore):
                 self._changed.notify_all()
 
     def close(self) -> None:
-        self._entry.enter()
+        mark = Mark()
         try:
+            self._entry.enter(mark)
             with self._changed:
                 self._closed = True
                 self._changed.notify_all()
         finally:
-            self._entry.leave()
+            self._entry.leave(mark)
 
     # Forks: hold still, so that the child's copy is whole; it has no waiters.
 

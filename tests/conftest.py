@@ -1,0 +1,163 @@
+"""What tests share: the stores under test, on clocks that only move when told to.
+
+A store joins every test of the contract by one line in `STORES`.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from jobq import JobService
+from jobq.clock import ManualClock
+from jobq.errors import StoreUnavailable
+from jobq.repo.base import Capabilities, Store
+from jobq.repo.lmdb import LmdbStore
+from jobq.repo.memory import MemoryStore
+
+DEADLINE_S = 20.0
+"""How long a test waits for another thread before it fails; a busy machine must stay far below."""
+
+
+class Kind(NamedTuple):
+    """How to open one kind of store, in a directory of the test, and what it promises."""
+
+    name: str
+    open: Callable[..., Store]
+    capabilities: Capabilities
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+STORES = (
+    Kind("memory", lambda _, **settings: MemoryStore(**settings), MemoryStore.capabilities),
+    # What a power cut leaves is not the contract's subject, so nothing here waits for the disk.
+    Kind("lmdb", lambda path, **settings: LmdbStore(path, durability="unsafe", **settings),
+         LmdbStore.capabilities),
+)  # fmt: skip
+
+DURABLE = tuple(kind for kind in STORES if kind.capabilities.durable)
+
+
+class Opener:
+    """Opens stores of one kind for a test; its end checks and closes all that are still open.
+
+    Every one of them works on the test's clock, unless it is given another.
+    """
+
+    def __init__(self, kind: Kind, directory: Path, clock: ManualClock) -> None:
+        self.kind = kind
+        self.directory = directory
+        self.clock = clock
+        self._open: list[Store] = []
+
+    def __call__(self, name: str = "queue", **settings: Any) -> Store:
+        """A store; a durable one is the same again under the same name."""
+        store = self.kind.open(self.directory / name, **{"clock": self.clock, **settings})
+        self._open.append(store)
+        return store
+
+    def close(self, store: Store) -> None:
+        """Check and close one now."""
+        self._open.remove(store)
+        try:
+            problems = store.check().problems
+        except StoreUnavailable:  # the test closed it
+            return
+        store.close()
+        assert problems == ()
+
+    def close_all(self) -> None:
+        """Check and close the rest."""
+        for store in list(self._open):
+            self.close(store)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def _opener(kind: Kind, tmp_path: Path, clock: ManualClock) -> Iterator[Opener]:
+    opener = Opener(kind, tmp_path, clock)
+    yield opener
+    opener.close_all()
+
+
+@pytest.fixture(params=STORES, ids=repr)
+def opener(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> Iterator[Opener]:
+    """Opens stores of every kind."""
+    yield from _opener(request.param, tmp_path, clock)
+
+
+@pytest.fixture(params=DURABLE, ids=repr)
+def durable_opener(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
+) -> Iterator[Opener]:
+    """Opens stores of the kinds whose jobs outlive the process."""
+    yield from _opener(request.param, tmp_path, clock)
+
+
+@pytest.fixture
+def store(opener: Opener) -> Store:
+    """An empty store of every kind; clean at the end of the test."""
+    return opener()
+
+
+@pytest.fixture
+def svc(store: Store) -> Iterator[JobService]:
+    """A service over an empty store of every kind; clean at the end of the test, then closed."""
+    with JobService(store) as svc:
+        yield svc
+        if not svc.stopped:
+            assert svc.check().problems == ()
+
+
+def eventually(fact: Callable[[], object]) -> None:
+    """Wait until *fact* holds; for what another thread does in its own time."""
+    end = time.monotonic() + DEADLINE_S
+    while not fact():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.002)
+
+
+class Crew:
+    """Threads of a test: `start` them, and `join` raises what one of them raised."""
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+        self._errors: list[BaseException] = []
+
+    def start(self, work: Callable[..., object], *args: object) -> threading.Thread:
+        """Run *work* in a thread."""
+
+        def run() -> None:
+            try:
+                work(*args)
+            except BaseException as error:  # noqa: BLE001 - handed to the test by `join`
+                self._errors.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
+
+    def join(self) -> None:
+        """Wait for all of them."""
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+            assert not thread.is_alive(), "a thread does not end"
+        for error in self._errors:
+            raise error
+
+
+@pytest.fixture
+def crew() -> Iterator[Crew]:
+    """Threads that are waited for at the end of the test."""
+    crew = Crew()
+    yield crew
+    crew.join()

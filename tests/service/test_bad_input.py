@@ -1,0 +1,339 @@
+"""Bad input: each piece is an error of jobq's own that names it, and nothing is written."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from enum import Enum, StrEnum
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from jobq import Job, JobService, NewJob
+from jobq.clock import ManualClock
+from jobq.errors import InvalidValue, JobqError
+from jobq.repo.base import Store
+from jobq.repo.memory import MemoryStore
+
+NAN = float("nan")
+HUGE = 10**5000  # past what Python writes out in decimal
+
+NO_TEXT: list[Any] = [None, 5, b"mail", ["mail"], object(), True, type]
+NO_TOPIC: list[Any] = [*NO_TEXT, "", "a" * 256, "é" * 128, "\ud800", "mail\udcff", HUGE]
+NO_WEIGHT: list[Any] = [None, True, 1.0, NAN, "1", b"1", -32_769, 32_768, 2**64, HUGE, [1]]
+NO_SECONDS: list[Any] = [
+    *(True, "5", b"5", [5], 1j, object(), Fraction(1, 2)),
+    *(-1, -0.001, NAN, math.inf, -math.inf, 1e300, 2**63, 10**12, HUGE),
+]
+NO_DELAY: list[Any] = [*NO_SECONDS, timedelta(microseconds=-1), timedelta.max, timedelta.min]
+NO_ID: list[Any] = [
+    *(None, 5, b"x" * 16, HUGE, object()),
+    *("", "x", "0" * 32, "018bcfe5-6800-7000-8000-00000000000", "mail", "\ud800"),
+    *(" 018bcfe5-6800-7000-8000-000000000001", "{018bcfe5-6800-7000-8000-000000000001}"),
+]
+NO_COUNT: list[Any] = [None, True, 0, -1, 10_001, 1.0, "1", NAN, HUGE]
+
+
+def kind(value: object) -> str:
+    """How a test with *value* is called: what it shows as may be long, or fail."""
+    return type(value).__name__
+
+
+@pytest.fixture
+def svc() -> Iterator[JobService]:
+    """A service in memory: what is refused here does not come as far as a store."""
+    with JobService(MemoryStore(clock=ManualClock())) as svc:
+        yield svc
+        assert svc.check().problems == ()
+
+
+class Subclassed(dict[str, int]):
+    pass
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def cyclic() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+NO_PAYLOAD: list[Any] = [
+    object(),
+    bytearray(b"x"),
+    memoryview(b"x"),
+    2**64,
+    -(2**63) - 1,
+    HUGE,
+    "\ud800",
+    1j,
+    frozenset({1}),
+    Subclassed(a=1),
+    {"deep": [{"here": object()}]},
+    {object(): 1},
+    nested(2000),
+    cyclic(),
+    ValueError("x"),
+    print,
+    iter([1]),
+]
+
+
+def table(name: str, values: list[Any]) -> list[Any]:
+    """A row for each value, named by its kind."""
+    return [
+        pytest.param(name, value, id=f"{name}-{at}-{kind(value)}")
+        for at, value in enumerate(values)
+    ]
+
+
+ENQUEUE = [
+    *table("topic", NO_TOPIC),
+    *table("weight", NO_WEIGHT),
+    *table("delay", NO_DELAY),
+    *table("payload", NO_PAYLOAD),
+    *table("lease", [0, *NO_SECONDS]),
+    *table("max_retries", [-1, 1.5, True, 2**31, HUGE]),
+    *table("max_crashes", [-1, "1"]),
+    *table("min_backoff", [-1, NAN]),
+    *table("max_backoff", [math.inf]),
+    *table("factor", [0.5, NAN, HUGE]),
+    *table("jitter", [1.5, -0.5]),
+    *table("retention", [-1, NAN]),
+    *table("name", ["", "a" * 256, "\ud800", 5]),
+    *table("tags", ["abc", 5, [5], [""], ["a"] * 33]),
+    *table("leese", [5]),
+    *table("deadline", [5]),
+    *table("unique", ["k"]),
+]
+
+
+def said(caught: pytest.ExceptionInfo[JobqError]) -> str:
+    """The message, as far as anybody would read it."""
+    text = str(caught.value)
+    assert len(text) < 1000
+    return text
+
+
+def refused(store: Store, name: str, call: Callable[[], object]) -> None:
+    """*call* raises an error of jobq that names the argument, and writes nothing."""
+    before = store.stats(), store.topics(), store.find(None, None, None, 100)
+    with pytest.raises(InvalidValue) as caught:
+        call()
+    assert (store.stats(), store.topics(), store.find(None, None, None, 100)) == before
+    assert isinstance(caught.value, ValueError)
+    assert name in said(caught)
+    assert "expected" in said(caught)
+
+
+def arguments(name: str, value: Any) -> dict[str, Any]:
+    return {"topic": "mail", "payload": 1, name: value}
+
+
+NAMES = {"payload": "store", "tags": "tag"}  # how the message names the argument
+
+
+@pytest.mark.parametrize(("name", "value"), ENQUEUE)
+def test_enqueue_refuses_it(svc: JobService, name: str, value: Any) -> None:
+    refused(svc.store, NAMES.get(name, name), lambda: svc.enqueue(**arguments(name, value)))
+
+
+@pytest.mark.parametrize(("name", "value"), ENQUEUE)
+def test_enqueue_many_a_batch_and_a_follow_up_job_refuse_it_too(
+    svc: JobService, name: str, value: Any
+) -> None:
+    args = arguments(name, value)
+    svc.enqueue("parent")
+    (parent,) = svc.reserve("parent")
+
+    def many() -> None:
+        payloads = [1, args["payload"]]
+        rest = {key: item for key, item in args.items() if key != "payload"}
+        svc.enqueue_many(payloads=payloads, **rest)
+
+    def batch() -> None:
+        with svc.batch() as batch:
+            batch.enqueue("fine")
+            batch.enqueue(**args)
+
+    for call in (many, batch, lambda: parent.done(then=[NewJob("fine"), NewJob(**args)])):
+        refused(svc.store, NAMES.get(name, name), call)
+    parent.done()
+
+
+@pytest.mark.parametrize("payloads", ["text", b"bytes", {"a": 1}, 5, None, object(), 1.5], ids=kind)
+def test_enqueue_many_wants_several_payloads(svc: JobService, payloads: Any) -> None:
+    refused(svc.store, "payloads", lambda: svc.enqueue_many("mail", payloads))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda svc: svc.enqueue(7), "topic is 7: expected"),
+        (lambda svc: svc.enqueue(""), "topic is '', 0 bytes of UTF-8: expected 1 to 255"),
+        (lambda svc: svc.enqueue("a", weight=99_999), "weight is 99999: expected -32768 to 32767"),
+        (lambda svc: svc.enqueue("a", weight=True), "weight is True: expected an integer"),
+        (lambda svc: svc.enqueue("a", delay=-2), "delay is -2: expected at least 0 seconds"),
+        (lambda svc: svc.enqueue("a", delay="2"), "delay is '2': expected a number of seconds"),
+        (lambda svc: svc.enqueue("a", {"b": [1j]}), "complex at $.b[0]: expected bool, int, float"),
+        (lambda svc: svc.enqueue("a", lease=0), "lease is 0: expected more than 0 seconds"),
+        (lambda svc: svc.reserve("a", 0), "n is 0: expected 1 to 10000"),
+        (lambda svc: svc.find(status="x"), "status is 'x': expected one of ready, delayed"),
+        (lambda svc: svc.get("x"), "'x' is no job id: expected a UUID"),
+    ],
+)
+def test_an_error_names_the_value_and_what_was_expected(
+    svc: JobService, call: Callable[[JobService], object], message: str
+) -> None:
+    with pytest.raises(InvalidValue, match=re.escape(message)):
+        call(svc)
+
+
+RESERVE = [
+    *table("topic", NO_TOPIC),
+    *table("n", NO_COUNT),
+    *table("timeout", NO_SECONDS),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), RESERVE)
+def test_reserve_and_consume_refuse_it_at_the_call(svc: JobService, name: str, value: Any) -> None:
+    svc.enqueue("mail")
+    args: dict[str, Any] = {"topic": "mail", "timeout": 0, name: value}
+
+    refused(svc.store, name, lambda: svc.reserve(**args))
+    refused(svc.store, name, lambda: svc.consume(**args))
+
+
+def test_consume_refuses_what_it_cannot_call_at_the_call(svc: JobService) -> None:
+    refused(svc.store, "on_lost", lambda: svc.consume("mail", timeout=0, on_lost=5))  # type: ignore[arg-type]
+
+
+def calls(name: str, verb: str, call: Callable[[Job, Any], object], values: list[Any]) -> list[Any]:
+    """A row for each value: what the error names, and the call."""
+    return [
+        pytest.param(name, call, value, id=f"{verb}-{name}-{at}-{kind(value)}")
+        for at, value in enumerate(values)
+    ]
+
+
+SETTLE = [
+    *calls("delay", "retry", Job.retry, NO_DELAY),
+    *calls("delay", "release", Job.release, NO_DELAY),
+    *calls("seconds", "extend", Job.extend, [0, None, *NO_SECONDS]),
+    *calls("reason", "cancel", Job.cancel, [*NO_TEXT, "", "poison", "exhausted", "Rejected", HUGE]),
+    *calls(
+        "error", "retry", lambda job, value: job.retry(0, value), [5, b"x", ValueError, [], HUGE]
+    ),
+    *calls("error", "cancel", lambda job, value: job.cancel(error=value), [5, b"x", HUGE]),
+    *calls(
+        "then", "done", lambda job, value: job.done(then=value), [5, None, NewJob("x"), ["x"], "x"]
+    ),
+    *calls("store", "done", Job.done, NO_PAYLOAD),
+]
+
+
+@pytest.mark.parametrize(("name", "call", "value"), SETTLE)
+def test_a_settlement_with_it_leaves_the_job_held(
+    svc: JobService, name: str, call: Callable[[Job, Any], object], value: Any
+) -> None:
+    svc.enqueue("mail", max_retries=0)  # so that a delay is judged even where it is not needed
+    (job,) = svc.reserve("mail")
+
+    refused(svc.store, name, lambda: call(job, value))
+    assert not job.settled
+    job.done()
+
+
+@pytest.mark.parametrize("jobs", [5, None, [5], ["x"], [None], object()], ids=kind)
+def test_settling_many_wants_jobs(svc: JobService, jobs: Any) -> None:
+    for verb in (svc.done_many, svc.retry_many, svc.release_many):
+        refused(svc.store, "jobs", lambda verb=verb: verb(jobs))  # type: ignore[misc]
+
+
+def test_settling_many_wants_several_jobs(svc: JobService) -> None:
+    svc.enqueue("mail")
+    (job,) = svc.reserve("mail")
+    for verb in (svc.done_many, svc.retry_many, svc.release_many):
+        refused(svc.store, "jobs", lambda verb=verb: verb(job))  # type: ignore[misc]
+    refused(svc.store, "results", lambda: svc.done_many([job], results=5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("job_id", NO_ID, ids=kind)
+@pytest.mark.parametrize("verb", ["status", "get", "cancel", "reset", "delete"])
+def test_what_is_no_id_is_refused_as_such(svc: JobService, verb: str, job_id: Any) -> None:
+    refused(svc.store, "id", lambda: getattr(svc, verb)(job_id))
+
+
+@pytest.mark.parametrize("job_id", NO_ID, ids=kind)
+@pytest.mark.parametrize("verb", ["cancel", "reset", "delete"])
+def test_one_that_is_no_id_refuses_all_of_several(svc: JobService, verb: str, job_id: Any) -> None:
+    fine = svc.enqueue("mail")
+    if verb == "reset":
+        svc.cancel(fine)
+
+    refused(svc.store, "id", lambda: getattr(svc, verb)([fine, job_id]))
+
+
+FIND = [
+    *table("status", ["Ready", "", 5, b"ready", [], "poison", HUGE]),
+    *table("topic", NO_TOPIC[1:]),
+    *table("after", NO_ID[1:]),
+    *table("limit", NO_COUNT),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), FIND)
+def test_find_refuses_it(svc: JobService, name: str, value: Any) -> None:
+    svc.enqueue("mail")
+
+    named = "id" if name == "after" else name
+    refused(svc.store, named, lambda: svc.find(**{name: value}))
+
+
+@pytest.mark.parametrize("topic", NO_TOPIC[1:], ids=kind)
+def test_stats_refuse_what_is_no_topic(svc: JobService, topic: Any) -> None:
+    refused(svc.store, "topic", lambda: svc.stats(topic))
+
+
+# What is not bad.
+
+
+class Topic(StrEnum):
+    MAIL = "mail"
+
+
+class OldTopic(str, Enum):  # noqa: UP042 - many programs still have them, and str() shows another text
+    MAIL = "mail"
+
+
+class Text(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "something else"
+
+
+@pytest.mark.parametrize("name", [Topic.MAIL, OldTopic.MAIL, Text("mail")], ids=repr)
+def test_a_topic_of_a_child_of_str_is_the_text_that_it_equals(svc: JobService, name: str) -> None:
+    assert name == "mail"
+    job_id = svc.enqueue(name, name=name, tags=[name])
+    record = svc.get(job_id)
+
+    assert svc.topics() == ["mail"]
+    assert type(record.topic) is str
+    assert (record.options.name, record.options.tags) == ("mail", ("mail",))
+    assert [job.id for job in svc.reserve("mail", timeout=0)] == [job_id]
+    assert svc.stats(name).totals.reserved == 1
+
+
+@pytest.mark.parametrize("weight", [-32_768, 32_767, 0])
+def test_the_ends_of_int16_are_weights(svc: JobService, weight: int) -> None:
+    assert svc.get(svc.enqueue("mail", weight=weight)).weight == weight

@@ -1,0 +1,112 @@
+"""Leases during consume: kept while the holder is alive, however long a job takes."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from jobq import Job, JobService
+from jobq.clock import SystemClock
+from tests.conftest import DEADLINE_S, Opener, eventually
+
+LEASE_S = 0.6
+
+
+@pytest.fixture
+def svc(opener: Opener) -> Iterator[JobService]:
+    """A service whose leases are short, on the clocks of this machine."""
+    store = opener(clock=SystemClock())
+    svc = JobService(store, lease=LEASE_S)
+    yield svc
+    assert svc.check().problems == ()
+    svc.close()
+
+
+def nothing_comes_for(svc: JobService, seconds: float) -> bool:
+    """Whether another consumer of the topic waits that long in vain."""
+    return JobService(svc.store).reserve("mail", timeout=seconds) == []
+
+
+def test_consume_keeps_the_leases_of_its_whole_batch(svc: JobService) -> None:
+    svc.enqueue_many("mail", range(3))
+    for job in svc.consume("mail", n=3, timeout=0):
+        with job:
+            if job.payload == 0:
+                assert nothing_comes_for(svc, 2 * LEASE_S)
+            assert not job.canceled
+            assert (job.attempt, job.crashes) == (1, 0)
+
+    assert svc.stats().totals.done == 3
+
+
+def test_a_lease_is_kept_until_the_outcome_of_its_block_is_committed(svc: JobService) -> None:
+    """The loop may take its time between two blocks: the job is still its own."""
+    job_id = svc.enqueue("mail")
+    lost: list[Job] = []
+    for job in svc.consume("mail", timeout=0, on_lost=lost.append):
+        with job:
+            pass
+        assert nothing_comes_for(svc, 2 * LEASE_S)
+
+    assert lost == []
+    assert svc.get(job_id).attempt == 1
+
+
+def test_jobs_with_short_and_long_leases_are_kept_side_by_side(svc: JobService) -> None:
+    svc.enqueue("mail", lease=3600)
+    svc.enqueue("mail")
+    loop = svc.consume("mail", n=2, timeout=0)
+    first = next(loop)
+    assert nothing_comes_for(svc, 2 * LEASE_S)
+
+    first.done()
+    next(loop).done()
+    assert svc.stats().totals.done == 2
+
+
+def test_the_lease_of_a_job_that_the_loop_has_left_runs_out(svc: JobService) -> None:
+    svc.enqueue("mail")
+    for _ in svc.consume("mail", timeout=0):
+        pass  # neither settled nor released: it is held, and nobody works on it
+    (again,) = JobService(svc.store).reserve("mail", timeout=DEADLINE_S)
+
+    assert again.crashes == 1
+
+
+def test_reserve_leaves_leases_to_its_caller(svc: JobService) -> None:
+    svc.enqueue("mail")
+    svc.enqueue("other", lease=3600)
+    (mine,) = svc.reserve("mail")
+    loop = svc.consume("other", timeout=0)  # so that there is somebody who could keep leases
+    next(loop)
+    (again,) = JobService(svc.store).reserve("mail", timeout=DEADLINE_S)
+
+    assert (again.id, mine.canceled) == (mine.id, True)
+
+
+def test_a_job_that_was_lost_is_not_kept_any_more(
+    svc: JobService, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = svc.enqueue("mail")
+    with caplog.at_level(logging.ERROR, "jobq"):
+        for job in svc.consume("mail", timeout=0):
+            with job:
+                svc.cancel(job_id)
+                assert nothing_comes_for(svc, LEASE_S)
+
+    assert caplog.records == []
+    assert svc.status(job_id) == "canceled"
+
+
+def test_a_store_that_is_closed_under_the_keeper_ends_in_peace(
+    opener: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    svc = JobService(opener(clock=SystemClock()), lease=0.15)
+    svc.enqueue("mail")
+    loop = svc.consume("mail", timeout=0)
+    job = next(loop)
+    svc.store.close()
+    eventually(lambda: "leases of 1 jobs are not extended: the store is gone" in caplog.text)
+
+    assert not job.settled
+    svc._keeper.stop()

@@ -1,0 +1,138 @@
+"""A program as users write it, for the type checker: `assert_type` says what they get.
+
+mypy --strict reads this file with all others (`make check`); running it shows that the types
+are true. A `type: ignore` here is a fact too: mypy has to complain in that line.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, assert_type
+
+import pytest
+
+import jobq
+from jobq import Job, JobRecord, JobService, NewJob, Outcome, Reason, Stats, Status
+
+
+def test_jobs_in(tmp_path: Path) -> None:
+    with jobq.open(tmp_path / "queue", durability="unsafe", lease=30, tags=["t"]) as svc:
+        assert_type(svc, JobService)
+        assert_type(svc.enqueue("mail", {"n": 1}, weight=1, delay=0.5), str)
+        assert_type(svc.enqueue("mail", delay=timedelta(seconds=1), max_retries=0), str)
+        assert_type(svc.enqueue_many("mail", (n for n in range(2)), name="n"), list[str])
+        with svc.batch() as batch:
+            assert_type(batch.enqueue("mail", None, retention=0), None)
+        assert_type(batch.ids, list[str])
+
+
+def test_jobs_out() -> None:
+    with jobq.open(":memory:") as svc:
+        svc.enqueue_many("mail", range(9))
+        jobs = svc.reserve("mail", 5, timeout=0)
+        assert_type(jobs, list[Job])
+        with jobs[0] as job:
+            assert_type(job, Job)
+            assert_type(job.id, str)
+            assert_type(job.payload, Any)
+            assert_type(job.attempt, int)
+            assert_type(job.canceled, bool)
+            assert_type(job.options.lease, float | None)
+            assert_type(job.done([1], then=[NewJob("next", weight=1)]), list[str])
+        job.retry() if not job.settled else None
+        jobs[1].retry(timedelta(seconds=1), error=ValueError("x"))
+        jobs[2].release(0.5)
+        jobs[3].cancel("rejected", error="x")
+        jobs[4].extend(5)
+        assert_type(svc.done_many(jobs[4:], [None]), list[Outcome])
+        for job in svc.consume("mail", n=2, timeout=0, pipeline=True, on_lost=print):
+            assert_type(job, Job)
+            job.done()
+
+
+def test_the_code_after_a_block_is_reached() -> None:
+    """`with job:` swallows exceptions, and mypy has to know, or it calls what follows dead."""
+    with jobq.open(":memory:") as svc:
+        assert_type(handled(svc), str)
+
+
+def handled(svc: JobService) -> str:
+    svc.enqueue("mail")
+    for job in svc.reserve("mail"):
+        with job:
+            raise LookupError
+    return "handled"
+
+
+def test_what_is_known() -> None:
+    with jobq.open(":memory:") as svc:
+        job_id = svc.enqueue("mail")
+        assert_type(svc.status(job_id), Status)
+        record = svc.get(job_id)
+        assert_type(record, JobRecord)
+        assert_type(record.created, datetime)
+        assert_type(record.due, datetime | None)
+        assert_type(record.reason, Reason | None)
+        assert_type(svc.find(status="ready", topic="mail", limit=5), list[JobRecord])
+        assert_type(svc.find(status=Status.READY, after=job_id), list[JobRecord])
+        assert_type(svc.topics(), list[str])
+        assert_type(svc.stats(), Stats)
+        assert_type(svc.stats("mail").totals.ready, int)
+        assert_type(svc.check().problems, tuple[str, ...])
+        assert_type(svc.prune(), int)
+        assert_type(svc.stop(), None)
+
+
+def test_one_id_or_several() -> None:
+    """A str is one id, which raises; several ids give outcomes."""
+    with jobq.open(":memory:") as svc:
+        first, second = svc.enqueue_many("mail", range(2))
+        assert_type(svc.cancel([first], error="x"), list[Outcome])
+        svc.cancel(second)
+        assert_type(svc.reset(one for one in (first, second)), list[Outcome])
+        svc.delete(first)
+        svc.delete((second,))
+
+
+def test_a_loop_is_an_iterator() -> None:
+    with jobq.open(":memory:") as svc:
+        loop: Iterator[Job] = svc.consume("mail", timeout=0)
+        assert list(loop) == []
+
+
+def test_a_backoff_of_ones_own() -> None:
+    def backoff(k: int, options: jobq.JobOptions) -> float:
+        return min(options.max_backoff or 0, k)
+
+    with jobq.open(":memory:") as svc:
+        JobService(svc.store, backoff=backoff, jitter=0.0)
+
+
+def test_what_is_wrong_is_told_before_it_runs() -> None:
+    with jobq.open(":memory:") as svc:
+        (job_id,) = svc.enqueue_many("mail", [1])
+        (job,) = svc.reserve("mail")
+        wrong: list[Callable[[], object]] = [
+            lambda: svc.enqueue(5),  # type: ignore[arg-type]
+            lambda: svc.enqueue("mail", leese=5),  # type: ignore[call-arg]
+            lambda: svc.enqueue("mail", lease="5"),  # type: ignore[arg-type]
+            lambda: svc.enqueue("mail", weight=1.5),  # type: ignore[arg-type]
+            lambda: svc.reserve("mail", "5"),  # type: ignore[arg-type]
+            lambda: svc.cancel(5),  # type: ignore[call-overload]
+            lambda: svc.get(None),  # type: ignore[arg-type]
+            lambda: job.done(then=["mail"]),  # type: ignore[list-item]
+            lambda: job.cancel(5),  # type: ignore[arg-type]
+            lambda: svc.done_many([job_id]),  # type: ignore[list-item]
+        ]
+        for call in wrong:
+            with pytest.raises(jobq.InvalidValue):
+                call()
+        with pytest.raises(AttributeError):
+            job.payload = 5  # type: ignore[misc]
+
+
+def test_every_public_name_can_be_named_from_jobq() -> None:
+    names = [getattr(jobq, name) for name in jobq.__all__]
+
+    assert len(names) == len(set(jobq.__all__))
+    assert {name for name in vars(jobq) if not name.startswith("_")} >= set(jobq.__all__)
