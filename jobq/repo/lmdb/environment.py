@@ -45,6 +45,9 @@ until somebody looks."""
 
 TRIES: Final = 4
 
+ENGINE_ERRORS: Final = (lmdb.Error, OSError, JobqError, SystemError)
+"""What operations fail with; all else is a fault of ours, or was raised by a signal handler."""
+
 
 class Environment:
     """The environment of one queue directory, shared by all its stores in this process."""
@@ -68,7 +71,12 @@ class Environment:
         self._holders: Holders | None = None
         self._identity: files.Identity | None = None
         with translating(path):
-            files.prepare(path, create=settings.create, build=self._build, fuse=settings.fuse)
+            try:
+                files.prepare(path, create=settings.create, build=self._build, fuse=settings.fuse)
+            except lmdb.Error as error:
+                if self._is_full_disk(error):
+                    raise self._full(error) from error
+                raise
         self._open()
         forking.watch(self)
 
@@ -306,12 +314,18 @@ class Environment:
     def _run_group(self, group: list[Pending], rings: list[Transaction]) -> None:
         try:
             self._commit(group, rings)
-        except Exception as error:  # noqa: BLE001 - it becomes the operation's outcome
+        except Exception as error:
+            if all(pending.finished for pending in group):
+                raise  # an interrupt of the leader, after the commit
             if len(group) == 1 and not self._worth_another_try(error, group[0]):
                 return
             # Each alone: what one of them met must not touch the others.
             for pending in group:
                 self._run_alone(pending, rings)
+            if not isinstance(error, ENGINE_ERRORS) and not any(
+                type(pending.error) is type(error) for pending in group
+            ):
+                raise  # no fault of an operation: an interrupt of the leader, before the commit
 
     def _run_alone(self, pending: Pending, rings: list[Transaction]) -> None:
         for left in reversed(range(TRIES)):
@@ -386,8 +400,8 @@ class Environment:
             if committed and tx is not None:
                 _finish(group, outcomes)
                 rings.append(tx)
-            if not isinstance(error, Exception):
-                raise
+            if not isinstance(error, lmdb.Error):
+                raise  # an interrupt
             return
         rings.append(tx)
 

@@ -78,16 +78,6 @@ def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bo
         _reserve_lock(path / LOCK)
 
 
-def which(path: Path) -> tuple[int, int]:
-    """Which file stands at the path: its device and inode.
-
-    Raises:
-        OSError: None does.
-    """
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
-
-
 def identity(path: Path) -> Identity:
     """Which files stand there now.
 
@@ -232,7 +222,8 @@ def _refuse_network(path: Path, *, fuse: bool) -> None:
         text = Path("/proc/self/mountinfo").read_text(errors="replace")
     except OSError:
         return  # a system without it: nothing can be known
-    kind = kind_of(os.path.realpath(path), mounts(text))
+    where = os.path.realpath(path)
+    kind = kind_of(where, mounts(text))
     if kind in NETWORK or (kind.startswith("fuse") and kind != "fuseblk" and not fuse):
         raise InvalidValue(
             f"{path} is on a {kind} file system: expected a local one, since locks and memory "
@@ -242,6 +233,31 @@ def _refuse_network(path: Path, *, fuse: bool) -> None:
         _log.warning(
             "the queue %s is made on overlayfs: it is gone with its container; use a volume", path
         )
+    elif kind == "overlay" and in_image_layer(where, text):
+        raise InvalidValue(
+            f"{path} lies in an image layer of overlayfs, where writing replaces files: expected "
+            "a directory on a volume"
+        )
+
+
+def in_image_layer(path: str, text: str) -> bool:
+    """Whether the data file of the directory is only in a lower layer of an overlay.
+
+    The first write would copy it, and whoever has it open goes on with the old one. Only the
+    upper layer itself can tell, since the file shows the same inode before and after; where that
+    cannot be seen (inside a container), nothing is known.
+    """
+    for line in reversed(text.splitlines()):
+        left, separator, right = line.partition(" - overlay ")
+        point = left.split()[4] if separator else ""
+        if not separator or not (path + "/").startswith(point.rstrip("/") + "/"):
+            continue
+        options = dict(option.partition("=")[::2] for option in right.split()[-1].split(","))
+        upper = options.get("upperdir", "")
+        if not upper or not os.path.isdir(upper):
+            return False
+        return not os.path.exists(os.path.join(upper, os.path.relpath(path, point), DATA))
+    return False
 
 
 def _sync_file(path: Path) -> None:

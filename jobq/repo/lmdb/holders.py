@@ -58,7 +58,8 @@ class Holders:
             steps.reached("holder file made")
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.write(fd, json.dumps({"pid": os.getpid(), "program": sys.argv[:1]}).encode())
+                with contextlib.suppress(OSError):  # only for people; a full disk may refuse it
+                    os.write(fd, json.dumps({"pid": os.getpid(), "program": sys.argv[:1]}).encode())
                 steps.reached("holder file locked")
                 fresh.rename(path)
                 steps.reached("holder file renamed")

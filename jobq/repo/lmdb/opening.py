@@ -8,8 +8,7 @@ from typing import Final
 import lmdb
 
 from jobq.clock import Clock
-from jobq.errors import InvalidValue, StoreCorrupt
-from jobq.repo.lmdb import files
+from jobq.errors import StoreCorrupt
 from jobq.repo.lmdb.access import META_KEY, SETTINGS_KEY, Databases
 from jobq.repo.lmdb.records import FORMAT, Meta, decode_settings, encode_meta, encode_settings
 
@@ -46,16 +45,8 @@ def open_file(path: Path, settings: Settings) -> lmdb.Environment:
 
     Raises:
         lmdb.Error: It cannot be opened.
-        InvalidValue: It lies where writing would replace the file.
     """
-    before = files.which(path / files.DATA)
     env, map_size = _open_with_room(path, settings)
-    if files.which(path / files.DATA) != before:
-        env.close()
-        raise InvalidValue(
-            f"{path} lies in an image layer of overlayfs, where writing replaces files: "
-            "expected a directory on a volume"
-        )
     mine = str(os.getpid())
     if any(line.split()[:1] == [mine] for line in env.readers().splitlines()):
         # A process with our pid was killed in a read (a container that was restarted): its slot
