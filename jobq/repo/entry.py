@@ -49,7 +49,6 @@ class Entry(threading.local):
             )
         self._mark = weakref.ref(mark)
 
-    def leave(self, mark: Mark) -> None:
-        """End the call that *mark* stands for, if it has begun."""
-        if self._mark is not None and self._mark() is mark:
-            self._mark = None
+    def leave(self) -> None:
+        """End the call; may be repeated."""
+        self._mark = None

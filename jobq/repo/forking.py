@@ -19,35 +19,53 @@ class Forkable(Protocol):
         """Start anew: the other threads are gone, and what they held with them."""
 
 
-_watched: "weakref.WeakSet[Forkable]" = weakref.WeakSet()
-_stopped: list[Forkable] = []
-_lock = threading.Lock()
+class _Watched:
+    """Who is to be told of forks, in the order in which they asked.
+
+    Held weakly, because the hooks of `register_at_fork` cannot be taken back. Stopped in order:
+    who makes others (the registry of environments) comes before them, so while they are stopped
+    no more are made.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.all: list[weakref.ref[Forkable]] = []
+        self.stopped: list[Forkable] = []
+
+    def running(self) -> list[Forkable]:
+        """Those that live and are not stopped."""
+        with self.lock:
+            alive = [forkable for ref in self.all if (forkable := ref()) is not None]
+            self.all = [ref for ref in self.all if ref() is not None]
+        return [forkable for forkable in alive if forkable not in self.stopped]
+
+
+_watched = _Watched()
 
 
 def watch(forkable: Forkable) -> None:
     """Let *forkable* know of every fork from now on, for as long as it lives."""
-    with _lock:
-        _watched.add(forkable)
+    with _watched.lock:
+        _watched.all.append(weakref.ref(forkable))
 
 
 def _before() -> None:
-    _lock.acquire()
-    # Weak references, because the hooks of `register_at_fork` cannot be taken back.
-    for forkable in list(_watched):
-        forkable.before_fork()
-        _stopped.append(forkable)
+    # Without the lock while waiting: who is waited for may be about to watch another.
+    while running := _watched.running():
+        for forkable in running:
+            forkable.before_fork()
+            _watched.stopped.append(forkable)
 
 
 def _after_in_parent() -> None:
-    while _stopped:
-        _stopped.pop().after_fork_in_parent()
-    _lock.release()
+    while _watched.stopped:
+        _watched.stopped.pop().after_fork_in_parent()
 
 
 def _after_in_child() -> None:
-    while _stopped:
-        _stopped.pop().after_fork_in_child()
-    _lock.release()
+    _watched.lock = threading.Lock()
+    while _watched.stopped:
+        _watched.stopped.pop().after_fork_in_child()
 
 
 os.register_at_fork(

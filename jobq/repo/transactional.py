@@ -150,7 +150,7 @@ class TransactionalStore(Store):
         return self._write(lambda tx: self._advance(tx, limit), TIMELESS)
 
     def prune(self, limit: int = 1000) -> int:
-        return self._write(lambda tx: prune(tx, limit, self._retention), TIMELESS)
+        return self._write(lambda tx: prune(tx, limit, self._retention), DRAINS)
 
     # Reads.
 
@@ -227,7 +227,7 @@ class TransactionalStore(Store):
         again, poisoned_too = expire(tx, taken, self._retention)
         return Advanced(
             promoted,
-            expired + again,
+            expired + again + poisoned_too,
             poisoned + poisoned_too,
             more or more_expired or len(taken) < len(left),
         )

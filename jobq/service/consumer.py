@@ -1,6 +1,7 @@
 """The loop over jobs: reserve in batches, settle each block's outcome with the next step."""
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -45,13 +46,14 @@ class Consumer:
         self._ended: tuple[Job, Settlement] | None = None
         self._current: Job | None = None
         self._thread = 0
+        self._pid = os.getpid()
 
     def run(self, timeout: float | None) -> Iterator[Job]:
         """Jobs, until the service stops or no job came for *timeout* seconds."""
         service = self._service
         service._consumers.add(self)
         try:
-            while not service.stopped:
+            while not service.stopped and self._pid == os.getpid():
                 if self._batch:
                     self._commit(None)
                 elif not self._fill(timeout):
@@ -66,7 +68,8 @@ class Consumer:
                 self._let_go(job)
         finally:
             service._consumers.discard(self)
-            if not service.closed:  # closing has ended it already
+            # Closing has ended it already; and in a fork's child it is the parent's.
+            if not service.closed and self._pid == os.getpid():
                 try:
                     self.end()
                 except ReentrantCall:
@@ -91,6 +94,8 @@ class Consumer:
         Only the job that the loop is at, on the loop's thread: another one's outcome might wait
         here for as long as the loop waits for its next job.
         """
+        if self._pid != os.getpid():
+            return True  # a fork's child came out of the parent's block: not its job to settle
         if job is not self._current or threading.get_ident() != self._thread:
             return False
         self._ended = (job, settlement)  # the lease is kept until this is committed

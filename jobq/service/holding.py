@@ -24,10 +24,19 @@ class Holding:
         """Reservations as jobs in the hands of this service."""
         held = self._held
         jobs = []
-        for reservation in reservations:
-            held[reservation.id, reservation.token] = None
-            jobs.append(Job(self, reservation))
+        try:
+            for reservation in reservations:
+                held[reservation.id, reservation.token] = None
+                jobs.append(Job(self, reservation))
+        except BaseException:  # an interrupt: nobody would ever settle them
+            self._give_back(reservations)
+            raise
         return jobs
+
+    def _give_back(self, reservations: list[Reservation]) -> None:
+        for job in reservations:
+            self._held.pop((job.id, job.token), None)
+        self.store.settle([Settlement(job.id, job.token, Event.RELEASE) for job in reservations])
 
     def settle(
         self, jobs: list[Job], settlements: list[Settlement]

@@ -90,12 +90,12 @@ class Environment:
             BaseException: An interrupt; see `GroupCommit.submit`.
         """
         mark = Mark()
+        self._entry.enter(mark)
         try:
-            self._entry.enter(mark)
             pending.alive = self._alive()
             self._group.submit(pending)
         finally:
-            self._entry.leave(mark)
+            surely(self._entry.leave)
 
     def read(self, operation: Callable[[Transaction], T]) -> T:
         """Run an operation in a read transaction."""
@@ -103,15 +103,15 @@ class Environment:
 
     def _gated(self, call: Callable[[], T]) -> T:
         mark = Mark()
+        self._entry.enter(mark)
         try:
-            self._entry.enter(mark)
             try:
                 self._gate.acquire(self._alive())
                 return call()
             finally:
                 self._gate.release_if_mine()
         finally:
-            self._entry.leave(mark)
+            surely(self._entry.leave)
 
     def _alive(self) -> Alive:
         return self._entry.mark or object
@@ -270,7 +270,7 @@ class Environment:
 
     # Writing.
 
-    def _run(self, take: Callable[[], list[Pending]]) -> None:
+    def _run(self, take: Callable[[], list[Pending]], since: float) -> None:
         """Lead: get the locks, then commit whatever waits by then."""
         if self._env is None:
             try:
@@ -284,7 +284,8 @@ class Environment:
         rings: list[Transaction] = []
         try:
             with translating(self.path):
-                lock.acquire(self.settings.lock_timeout)
+                # From when the leader came: who waited behind another leader does not start anew.
+                lock.acquire(self.settings.lock_timeout + since - time.monotonic())
             steps.reached("file lock taken")
             try:
                 self._gate.acquire(self._alive())
@@ -300,6 +301,10 @@ class Environment:
                 self._gate.release_if_mine()
         finally:
             surely(lock.release)
+            self._ring(rings)
+
+    def _ring(self, rings: list[Transaction]) -> None:
+        """Wake who waits for what was committed."""
         steps.reached("file lock given back")
         for tx in rings:
             for topic in tx.soon:
@@ -363,12 +368,13 @@ class Environment:
             Exception: Nothing was written, none is finished.
             BaseException: An interrupt: either nothing was written and none is finished, or all.
         """
-        txn = self._begin()
-        steps.reached("transaction begun")
+        txn: lmdb.Transaction | None = None
+        tx: Transaction | None = None
         number = 0
         outcomes: list[Any] = []
-        tx: Transaction | None = None
         try:
+            txn = self._begin()
+            steps.reached("transaction begun")
             tx, access, topics = self._transaction(txn)
             mover = next((pending for pending in group if pending.kind.moves_time), None)
             if mover is not None:
@@ -390,8 +396,11 @@ class Environment:
             self._topics = access.meta.topics if number else self._topics
             _finish(group, outcomes)
         except BaseException as error:
-            with contextlib.suppress(lmdb.Error):
-                txn.abort()
+            # At once: an exception that is kept keeps this frame, and a transaction in it would
+            # keep the write lock.
+            if txn is not None:
+                with contextlib.suppress(lmdb.Error):
+                    txn.abort()
             if not number or isinstance(error, lmdb.MapFullError):
                 raise
             committed = self._find_out(number, error, group, outcomes)

@@ -68,6 +68,8 @@ def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bo
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)  # of several makers, one makes it
+        for left in path.glob(f"{_NEW}*"):  # of a maker that was killed; we have the lock
+            shutil.rmtree(left, ignore_errors=True)
         if not (path / DATA).exists():
             _refuse_strangers(path)
             _make(path, build)
@@ -90,8 +92,6 @@ def identity(path: Path) -> Identity:
 
 
 def _make(path: Path, build: Callable[[Path], None]) -> None:
-    for left in path.glob(f"{_NEW}*"):  # of a maker that was killed; we have the lock
-        shutil.rmtree(left, ignore_errors=True)
     fresh = path / f"{_NEW}{secrets.token_hex(4)}"
     fresh.mkdir(mode=0o700)
     try:

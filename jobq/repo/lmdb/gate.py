@@ -57,6 +57,8 @@ class Gate:
         """
         turn = _Turn(alive)
         with self._mutex:
+            # One of this thread's that is still there was left behind by an interrupt.
+            self._drop([other for other in self._queue if other.thread == turn.thread])
             self._queue.append(turn)
             if self._queue[0] is turn:
                 return
@@ -79,6 +81,6 @@ class Gate:
     def _drop(self, turns: list[_Turn]) -> None:
         for turn in turns:
             self._queue.remove(turn)
-        if self._queue and turns and self._queue[0].lock.locked():
+        if self._queue and self._queue[0].lock.locked():
             # Letting in one that is in already does no harm: nobody waits at its lock any more.
             self._queue[0].lock.release()

@@ -8,6 +8,7 @@ nothing.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -25,6 +26,7 @@ class Pending:
     """An operation on its way, and what became of it.
 
     Attributes:
+        since: When it was handed in, on the monotonic clock.
         moves_time: What to call before the group's operations, to move what is due.
         alive: Gives None when the caller's call is over, whatever became of it.
         taken: It is in a group that is being run: it can no longer be withdrawn.
@@ -39,7 +41,9 @@ class Pending:
         "moves_time",
         "operation",
         "outcome",
+        "since",
         "taken",
+        "thread",
         "turn",
     )
 
@@ -53,6 +57,8 @@ class Pending:
         self.kind = kind
         self.moves_time = moves_time
         self.alive: Alive = object
+        self.since = time.monotonic()
+        self.thread = threading.get_ident()
         self.outcome: Any = None
         self.error: BaseException | None = None
         self.taken = False
@@ -74,13 +80,13 @@ class GroupCommit:
     any two steps; `_leave` puts everything right whatever has happened, and may be repeated.
 
     Args:
-        run: Gets what it needs to write, calls its argument for the operations to run (once,
-            as late as it can), and finishes each. It may raise instead, for operations that
-            it did not finish: the leader's fails with the exception, the others are run by the
-            next leader.
+        run: Gets what it needs to write, calls its first argument for the operations to run
+            (once, as late as it can), and finishes each. The second argument is since when the
+            leader has been waiting. It may raise instead, for operations that it did not finish:
+            the leader's fails with the exception, the others are run by the next leader.
     """
 
-    def __init__(self, run: Callable[[Callable[[], list[Pending]]], None]) -> None:
+    def __init__(self, run: Callable[[Callable[[], list[Pending]], float], None]) -> None:
         self._run = run
         self._mutex = threading.Lock()
         self._queue: deque[Pending] = deque()
@@ -95,10 +101,13 @@ class GroupCommit:
         """
         try:
             with self._mutex:
+                for left in [other for other in self._queue if other.thread == mine.thread]:
+                    # An interrupt kept this thread's last call from leaving.
+                    self._clear(left, leads=self._queue[0] is left)
                 self._queue.append(mine)
             while not mine.finished:
                 if self._queue[0] is mine:
-                    self._run(self._take)
+                    self._run(self._take, mine.since)
                 # until somebody finishes it, or it is the first
                 elif not mine.turn.acquire(timeout=HEAL_S):
                     self._heal()

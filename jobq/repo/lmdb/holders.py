@@ -90,6 +90,10 @@ class Holders:
                         found.add(holder)
         return found
 
+    def half_made(self) -> bool:
+        """Whether there is a file that was not renamed yet: being made, or left by a death."""
+        return next(self._directory.glob(f"*{_NEW}"), None) is not None
+
     def remove(self, holders: Iterable[bytes]) -> None:
         """Remove the files of dead holders that hold nothing; under the write lock.
 

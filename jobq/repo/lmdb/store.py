@@ -179,9 +179,9 @@ class LmdbStore(TransactionalStore):
         self._probed = now
         with translating(self._env.path):
             dead = self._env.holders.abandoned()
-        if not dead:
-            return False
-        if self.advance(RECOVERY_STEP).more:
+            if not dead and not self._env.holders.half_made():
+                return False
+        if dead and self.advance(RECOVERY_STEP).more:
             self._probed = 0.0
             return True
 

@@ -13,6 +13,7 @@ from jobq.repo.memory.jobs import MemoryJobs
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
 from jobq.repo.repositories import Agenda, Transaction
+from jobq.repo.surely import surely
 from jobq.repo.transactional import Kind, TransactionalStore
 
 T = TypeVar("T")
@@ -55,8 +56,8 @@ class MemoryStore(TransactionalStore):
         undo: Callable[[T], None] | None = None,
     ) -> T:
         mark = Mark()
+        self._entry.enter(mark)
         try:
-            self._entry.enter(mark)
             with self._changed:
                 try:
                     tx = self._transaction()
@@ -70,17 +71,17 @@ class MemoryStore(TransactionalStore):
                 if tx.woken or tx.soon:
                     self._changed.notify_all()
         finally:
-            self._entry.leave(mark)
+            surely(self._entry.leave)
         return outcome
 
     def _read(self, operation: Callable[[Transaction], T]) -> T:
         mark = Mark()
+        self._entry.enter(mark)
         try:
-            self._entry.enter(mark)
             with self._changed:
                 return operation(self._transaction())
         finally:
-            self._entry.leave(mark)
+            surely(self._entry.leave)
 
     def _transaction(self) -> Transaction:
         if self._closed:
@@ -99,8 +100,8 @@ class MemoryStore(TransactionalStore):
 
     def wait(self, topic: str, timeout: float) -> None:
         mark = Mark()
+        self._entry.enter(mark)
         try:
-            self._entry.enter(mark)
             with self._changed:
                 tx = self._transaction()
                 number = tx.topics.known(topic)
@@ -108,7 +109,7 @@ class MemoryStore(TransactionalStore):
                     return
                 self._changed.wait(min(timeout, LONGEST_SLEEP, self._seconds_to_next(tx)))
         finally:
-            self._entry.leave(mark)
+            surely(self._entry.leave)
 
     def _seconds_to_next(self, tx: Transaction) -> float:
         due_us = tx.topics.first_due(Agenda.DELAYED)
@@ -129,13 +130,13 @@ class MemoryStore(TransactionalStore):
 
     def close(self) -> None:
         mark = Mark()
+        self._entry.enter(mark)
         try:
-            self._entry.enter(mark)
             with self._changed:
                 self._closed = True
                 self._changed.notify_all()
         finally:
-            self._entry.leave(mark)
+            surely(self._entry.leave)
 
     # Forks: hold still, so that the child's copy is whole; it has no waiters.
 

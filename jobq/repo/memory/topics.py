@@ -104,22 +104,16 @@ class MemoryTopics(TopicRepository):
 
     def unhold(self, agenda: Agenda, jobs: Iterable[tuple[int, int, bytes]]) -> None:
         entries = self._agendas[agenda]
+        noted = set()
         for at_us, slot, job_id in jobs:
             key = (at_us, slot)
             holder, members = entries[key]
-            self._undo.note(self._hold_again, entries, key, holder, job_id)
+            if key not in noted:  # as it was, with its order: jobs that fall due together have one
+                noted.add(key)
+                self._undo.note(entries.__setitem__, key, (holder, dict(members)))
             del members[job_id]
             if not members:
                 del entries[key]
-
-    @staticmethod
-    def _hold_again(
-        entries: SortedDict[tuple[int, int], tuple[bytes, Members]],
-        key: tuple[int, int],
-        holder: bytes,
-        job_id: bytes,
-    ) -> None:
-        entries.setdefault(key, (holder, {}))[1][job_id] = None
 
     def due(self, agenda: Agenda, until_us: int | None, limit: int) -> list[Held]:
         return list(islice(self._until(agenda, until_us), max(0, limit)))

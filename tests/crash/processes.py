@@ -1,0 +1,213 @@
+"""Processes to be killed: started from a clean helper, spoken to through a pipe, always reaped.
+
+They come from a fork server, which has imported jobq and holds nothing else: so one starts in some
+10 ms, without a thread, an open store or a signal handler of the test's own process. Every one dies
+with that server, and the server with the test run, however that ends.
+"""
+
+import ctypes
+import faulthandler
+import multiprocessing
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
+
+from jobq.repo.lmdb.bell import _FUTEX_WAIT, _SYSCALL
+
+CONTEXT: Final = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["jobq", "jobq.repo.lmdb", "pytest", __name__])
+
+DEADLINE_S: Final = 20.0
+"""How long anything here is waited for; what takes longer hangs."""
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Pipe(Protocol):
+    """A child's end of the pipe between it and its test."""
+
+    def send(self, obj: Any, /) -> None: ...
+    def recv(self) -> Any: ...
+    def poll(self, timeout: float | None = ..., /) -> bool: ...
+
+
+class Failure(NamedTuple):
+    """What a child says whose function raised."""
+
+    text: str
+
+
+class Child:
+    """A process that calls *work* with its end of a pipe and *arguments*."""
+
+    def __init__(self, work: Callable[..., object], *arguments: Any) -> None:
+        self._pipe, theirs = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=_live, args=(theirs, work, arguments), daemon=True)
+        self._process.start()
+        theirs.close()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    def tell(self, message: Any = None) -> None:
+        """Send it something."""
+        self._pipe.send(message)
+
+    def hear(self, timeout: float = DEADLINE_S) -> Any:
+        """The next thing that it says; one that hangs is made to show where, on its stderr."""
+        if not self._pipe.poll(timeout):
+            self.signal(signal.SIGABRT)
+            self._process.join(2)
+            raise AssertionError(f"a child has said nothing for {timeout:g} s")
+        try:
+            said = self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            raise AssertionError(f"a child ended with {self.ended()} and said nothing") from None
+        assert not isinstance(said, Failure), f"a child failed:\n{said.text}"
+        return said
+
+    def heard(self) -> bool:
+        """Whether it has said something more, or ended."""
+        return self._pipe.poll()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        if self._process.exitcode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL; returns when it is dead. Harmless if it is."""
+        self._process.kill()
+        self.ended()
+
+    def ended(self, timeout: float = DEADLINE_S) -> int:
+        """Its exit status, or minus the signal that killed it; waits for its end."""
+        self._process.join(timeout)
+        status = self._process.exitcode
+        assert status is not None, f"a child has not ended for {timeout:g} s"
+        return status
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.exitcode is None
+
+    def discard(self) -> None:
+        """Kill it and let go of everything."""
+        try:
+            self.kill()
+        finally:
+            self._pipe.close()
+        self._process.close()
+
+
+class Start:
+    """Starts children of one test, and discards them all at its end."""
+
+    def __init__(self) -> None:
+        self._children: list[Child] = []
+
+    def __call__(self, work: Callable[..., object], *arguments: Any) -> Child:
+        """A process that calls *work*, a function at the top of a module, with its pipe first."""
+        child = Child(work, *arguments)
+        self._children.append(child)
+        return child
+
+    def discard_all(self) -> None:
+        """Kill and reap what is left."""
+        for child in self._children:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+        for child in self._children:
+            child.discard()
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that forked it is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def kill_myself() -> NoReturn:
+    """SIGKILL for this process, now."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def eventually(fact: Callable[[], object], timeout: float = DEADLINE_S) -> None:
+    """Wait until *fact* holds; for what another process does in its own time."""
+    end = time.monotonic() + timeout
+    while not fact():
+        assert time.monotonic() < end, f"it did not come about in {timeout:g} s"
+        time.sleep(0.002)
+
+
+def state_of(pid: int) -> str:
+    """The letter by which the kernel calls a process's state: R, S, D, T (stopped), Z, …"""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def waits(pid: int) -> bool:
+    """Whether a thread sleeps until a call comes through a bell: in a futex between processes."""
+    if state_of(pid) != "S":
+        return False
+    # The number of the system call and its arguments, of which the second says whether the futex
+    # is private to its process, as all others are.
+    number, _, operation = Path(f"/proc/{pid}/syscall").read_text().split()[:3]
+    return int(number) == _SYSCALL[platform.machine()] and int(operation, 16) == _FUTEX_WAIT
+
+
+def threads_of(pid: int) -> list[int]:
+    """Its threads; each has a state of its own."""
+    return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+
+
+class Notebook:
+    """A file to which many processes append what happened, and which outlives their deaths.
+
+    A note is one line of 64 bytes. A process that is killed in the middle of a long write leaves
+    whole pages of it, so whole notes.
+    """
+
+    SIZE: Final = 64
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def note(self, *lines: str) -> None:
+        """Append *lines*, words of at most 63 bytes together."""
+        data = b"".join(line.encode().ljust(self.SIZE - 1) + b"\n" for line in lines)
+        assert len(data) == self.SIZE * len(lines)
+        os.write(self._fd, data)
+
+    def read(self) -> list[str]:
+        """All notes so far."""
+        return [line.rstrip() for line in Path(self._path).read_text().splitlines()]
+
+    def __len__(self) -> int:
+        return Path(self._path).stat().st_size // self.SIZE
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+
+def _live(pipe: Pipe, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    die_with_parent()
+    faulthandler.enable()
+    try:
+        work(pipe, *arguments)
+    except EOFError:
+        sys.exit(3)  # the test has discarded us
+    except SystemExit:
+        raise
+    except BaseException:  # noqa: BLE001 - the test raises it
+        with suppress(OSError):
+            pipe.send(Failure(traceback.format_exc()))
+        sys.exit(1)

@@ -1,0 +1,617 @@
+"""Signals at every moment: Ctrl-C, and handlers that use the queue.
+
+An interrupted call raises `KeyboardInterrupt` and nothing else. It has happened or it has not, the
+queue is clean, its process goes on, and no job stays reserved for a caller that never got it.
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple, NoReturn, cast
+
+import pytest
+
+import jobq
+from jobq import JobqError, JobService, ReentrantCall, Status, StoreBusy, ids
+from jobq.repo.lmdb.filelock import FileLock
+from tests.crash.anywhere import Interrupter
+from tests.crash.conftest import Say
+from tests.crash.processes import Notebook, Pipe, Start
+from tests.crash.verbs import CASES, Case, copy, fill, with_steps, without_steps
+
+WORKERS: Final = 2
+
+IN_CALL: Final = {name: case for name, case in CASES.items() if not case.victim and not case.opens}
+"""The verbs of a process that has the queue open."""
+
+RESERVING: Final = ("reserve", "reserve, the first of the process", "settle and reserve")
+
+CRASHING: Final = ("expire", "close")
+"""Verbs that take jobs from their holder, or that are the end of it."""
+
+
+# Ctrl-C.
+
+
+@pytest.mark.parametrize("name", IN_CALL)
+def test_a_verb_interrupted_at_any_step_is_whole_or_absent_and_its_process_goes_on(
+    name: str, start: Start, tmp_path: Path
+) -> None:
+    children = [start(_interrupt, name, str(tmp_path), part) for part in range(WORKERS)]
+    wrong = [line for child in children for line in child.hear()]
+
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "every", [pytest.param(7, id="sampled"), pytest.param(1, id="all", marks=pytest.mark.storm)]
+)
+def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
+    every: int, start: Start, tmp_path: Path, seed: int, say: Say
+) -> None:
+    """Also between two instructions: no lock stays taken, no thread is left waiting."""
+    first = random.Random(seed).randrange(every) + 1
+    wrong: list[str] = []
+    points = 0
+    todo = {
+        verb: start(_interrupt_anywhere, str(tmp_path / verb), verb, first, every)
+        for verb in ANYWHERE
+    }
+    while todo:
+        verb, child = todo.popitem()
+        survey: Anywhere = child.hear(600)
+        points += survey.points
+        wrong += survey.wrong
+        if survey.wrong and len(wrong) < MOST_WRONG:  # that process is beyond repair
+            again = tmp_path / f"{verb} {survey.next}"
+            todo[verb] = start(_interrupt_anywhere, str(again), verb, survey.next, every)
+    say(f"interrupted at {points} points")
+
+    assert not wrong, "\n".join(wrong)
+    assert points * every > 500
+
+
+@pytest.mark.parametrize("verb", ["enqueue", "reserve", "settle and reserve"])
+def test_an_interrupt_that_is_kept_keeps_nothing_of_the_queue(
+    verb: str, start: Start, tmp_path: Path
+) -> None:
+    """As Python's shell keeps the last exception, with all that its frames refer to."""
+    child = start(_keep_interrupts, verb, str(tmp_path))
+
+    assert child.hear() == []
+
+
+def test_a_storm_of_ctrl_c_raises_nothing_else_and_loses_nothing(
+    start: Start, path: str, tmp_path: Path, seed: int, say: Say
+) -> None:
+    """Into the main thread of a process whose other threads use the queue as well."""
+    chance = random.Random(seed)
+    child = start(_use_in_a_storm, path, str(tmp_path), chance.randrange(2**32))
+    assert child.hear() == "ready"
+    end = time.monotonic() + 4.0
+    sent = 0
+    while time.monotonic() < end and not child.heard():
+        child.signal(signal.SIGINT)
+        sent += 1
+        time.sleep(chance.uniform(0.0, 0.004))
+    child.signal(signal.SIGTERM)
+    said: Said = child.hear()
+    with jobq.open(path) as svc:
+        records = svc.find(limit=10_000)
+        report = svc.check()
+    status_of = {record.id: record.status for record in records}
+    added, finished = Notebook(tmp_path / "added").read(), Notebook(tmp_path / "finished").read()
+    say(
+        f"{sent} interrupts, {said.interrupted} of {said.calls} calls interrupted, "
+        f"{len(status_of)} jobs"
+    )
+
+    assert said.errors == []
+    assert said.interrupted > 100
+    assert [jid for jid in added if jid not in status_of] == []
+    assert [jid for jid in finished if status_of[jid] is not Status.DONE] == []
+    assert Status.RESERVED not in status_of.values()
+    # What `close` does not give back, because no caller ever got it, counts as a crash.
+    assert [record.id for record in records if record.crashes] == []
+    assert report.problems == ()
+
+
+# Calls from a signal handler.
+
+
+def test_a_handler_that_enqueues_in_the_middle_of_a_call_is_refused(
+    start: Start, path: str
+) -> None:
+    refused, accepted, reached = start(_call_from_a_handler, path).hear()
+
+    assert refused == reached > 5, "at each step of a call"
+    assert accepted == 1, "and not between calls"
+    with jobq.open(path) as svc:
+        assert svc.stats("handler").totals.ready == 1
+        assert svc.stats("mail").totals.ready == 1
+        assert svc.check().ok
+
+
+def test_handlers_that_use_the_queue_a_thousand_times_a_second_block_nothing(
+    start: Start, path: str, say: Say
+) -> None:
+    said: Handled = start(_call_from_handlers, path).hear()
+    say(f"{said.accepted} calls of handlers accepted, {said.refused} refused, {said.calls} calls")
+    with jobq.open(path) as svc:
+        totals = svc.stats("handler").totals
+
+        assert said.errors == []
+        assert totals.ready == said.accepted > 0
+        assert said.refused > 0
+        assert svc.check().ok
+
+
+# In the child: an interrupt at each step of a verb.
+
+
+def _interrupt(pipe: Pipe, name: str, directory: str, part: int) -> None:
+    """Run a verb with an interrupt at each step that falls to this *part*; say what was wrong."""
+    case = CASES[name]
+    root = Path(directory) / str(part)
+    root.mkdir()
+    fill(str(root / "full"), case)
+    wrong: list[str] = []
+    step = 1 + part
+    while True:
+        once = Once(name, case, copy(root / "full", root / str(step)), step)
+        wrong += [f"{name}, interrupted at {step}: {word}" for word in once.wrong]
+        if once.hangs or not once.interrupted:
+            break
+        step += WORKERS
+    pipe.send(wrong)
+    os._exit(0)  # even if a thread hangs
+
+
+class Once:
+    """A verb that is interrupted at one step, and what was wrong with it or afterwards.
+
+    Attributes:
+        interrupted: There was such a step.
+        hangs: Nothing more can be done in this process.
+    """
+
+    def __init__(self, name: str, case: Case, path: str, step: int) -> None:
+        self.wrong: list[str] = []
+        self.interrupted = False
+        self.hangs = False
+        self._name = name
+        self._step = step
+        self._reached: list[str] = []
+        svc = jobq.open(path)
+        held = case.hold(svc)
+        before = _picture(svc)
+        self._act(lambda: case.act(svc, held))
+        if not svc.stopped:
+            self._judge(before, _picture(svc))
+            self._go_on(svc)
+        if self.hangs:
+            return
+        svc.close()
+        with jobq.open(path) as again:
+            if name not in CRASHING and any(record.crashes for record in again.find(limit=1000)):
+                self._note("close did not give back all jobs that were held")
+            self.wrong += again.check().problems
+
+    def _act(self, act: Callable[[], object]) -> None:
+        with_steps(self._strike, self._reached.append)
+        try:
+            act()
+            if self.interrupted:
+                self._note("the interrupt was swallowed")
+        except KeyboardInterrupt:
+            pass
+        except Exception as error:  # noqa: BLE001 - told to the test
+            self._note(f"it raised {type(error).__name__}: {error}")
+        without_steps()
+
+    def _strike(self, number: int, _: str) -> None:
+        if number == self._step:
+            self.interrupted = True
+            signal.raise_signal(signal.SIGINT)
+
+    def _judge(self, before: "Picture", after: "Picture") -> None:
+        committed = "committed" in self._reached
+        if self._name in RESERVING:
+            if self.interrupted and after.reserved - before.reserved:
+                self._note("jobs stay reserved that nobody got")
+        elif not committed and after != before:
+            self._note("it has an effect, but nothing was committed")
+        elif committed and after == before:
+            self._note("it was committed, but has no effect")
+
+    def _go_on(self, svc: JobService) -> None:
+        """Another thread and the same one can use the queue as before."""
+        went_on = threading.Event()
+
+        def go_on() -> None:
+            svc.enqueue("mail", "from a thread")
+            svc.stats()
+            went_on.set()
+
+        threading.Thread(target=go_on, daemon=True).start()
+        if not went_on.wait(5):
+            self._note("another thread hangs")
+            self.hangs = True
+            return
+        try:
+            svc.enqueue("mail", "after")
+            self.wrong += svc.check().problems
+        except JobqError as error:
+            self._note(f"the same thread gets {type(error).__name__}: {error}")
+            self.hangs = True
+
+    def _note(self, word: str) -> None:
+        self.wrong.append(f"after {self._reached}: {word}")
+
+
+class Picture(NamedTuple):
+    """What there is, as far as verbs change it."""
+
+    jobs: frozenset[Any]
+    reserved: frozenset[str]
+
+
+def _picture(svc: JobService) -> Picture:
+    jobs, reserved = set(), set()
+    for record in svc.find(limit=1000):
+        # In tens of seconds: the verb that extends adds thousands.
+        lease = (record.lease_until_us or 0) // 10_000_000
+        jobs.add((record.id, record.status, record.attempt, record.retries, record.resets, lease))
+        if record.status is Status.RESERVED:
+            reserved.add(record.id)
+    return Picture(frozenset(jobs), frozenset(reserved))
+
+
+def _keep_interrupts(pipe: Pipe, name: str, directory: str) -> None:
+    """Interrupt a verb at each step, keep the exceptions, and see whether anybody hangs."""
+    case = CASES[name]
+    fill(f"{directory}/full", case)
+    kept: list[KeyboardInterrupt] = []
+    wrong: list[str] = []
+    step = 0
+    while len(kept) == step:
+        step += 1
+        path = copy(Path(directory) / "full", Path(directory) / str(step))
+        svc = jobq.open(path)
+        held = case.hold(svc)
+
+        def strike(number: int, _: str, at: int = step) -> None:
+            if number == at:
+                signal.raise_signal(signal.SIGINT)
+
+        reached: list[str] = []
+        with_steps(strike, reached.append)
+        try:
+            case.act(svc, held)
+        except KeyboardInterrupt as error:
+            kept.append(error)
+        except Exception as error:  # noqa: BLE001 - told to the test
+            wrong.append(f"interrupted after {reached}: {type(error).__name__}: {error}")
+            break
+        without_steps()
+        if words := _impaired(svc, path):
+            wrong.append(f"interrupted after {reached}: {words}")
+            break
+        svc.close()
+    pipe.send(wrong)
+    os._exit(0)
+
+
+# In the child: an interrupt at each point of the code.
+
+
+class Anywhere(NamedTuple):
+    """What became of the interrupts of one verb, until something went wrong; and where to go on."""
+
+    points: int
+    wrong: list[str]
+    next: int
+
+
+MOST_WRONG: Final = 40
+
+ANYWHERE: Final[dict[str, Callable[[JobService], object]]] = {
+    "stats": lambda svc: svc.stats(),
+    "enqueue": lambda svc: svc.enqueue("mail"),
+    "reserve": lambda svc: svc.reserve("mail", 1, timeout=0),
+    "done": lambda svc: svc.done_many(svc.reserve("mail", 2, timeout=0)),
+    "wait": lambda svc: svc.reserve("nothing", timeout=0.002),
+}
+
+
+def _interrupt_anywhere(pipe: Pipe, path: str, verb: str, first: int, every: int) -> None:
+    """Interrupt a verb at every so many points; after each, all has to be as if nothing was."""
+    svc = jobq.open(path)
+    for warm_up in ANYWHERE.values():  # the first calls of a process have more points
+        svc.enqueue("mail")
+        warm_up(svc)
+    n = first
+    interrupter = Interrupter(n)
+
+    def report(words: str) -> NoReturn:
+        wrong = [f"{verb}, interrupted at {interrupter.where}: {words}"]
+        pipe.send(Anywhere((n - first) // every, wrong, n + every))
+        os._exit(0)
+
+    signal.signal(signal.SIGALRM, lambda *_: report("its own thread hangs"))
+    while True:
+        signal.alarm(6)
+        interrupter = Interrupter(n)
+        svc.enqueue("mail")
+        try:
+            interrupter.call(lambda: ANYWHERE[verb](svc))
+        except KeyboardInterrupt:
+            pass
+        except Exception as error:  # noqa: BLE001 - told to the test
+            report(f"it raises {type(error).__name__}: {error}")
+        if interrupter.where is None:
+            break
+        if words := _impaired(svc, path):
+            report(words)
+        n += every
+    signal.alarm(0)
+    if not (checked := svc.check()).ok:
+        report(str(checked.problems))
+    pipe.send(Anywhere((n - first) // every, [], n))
+    svc.close()
+
+
+def _impaired(svc: JobService, path: str) -> str:
+    """What does not work any more; empty if all is well."""
+    said: list[str] = []
+
+    def use() -> None:
+        try:
+            svc.enqueue("another thread")
+            svc.stats()
+            said.append("")
+        except JobqError as error:
+            said.append(f"another thread gets {type(error).__name__}")
+
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(2)
+    if not said:
+        return "another thread hangs"
+    lock = FileLock(Path(path))  # as another process sees it
+    try:
+        lock.acquire(0.5)
+        lock.release()
+    except StoreBusy:
+        return "the lock between processes is still taken"
+    finally:
+        lock.close()
+    try:
+        reserved = {record.id for record in svc.find(status=Status.RESERVED)}
+    except JobqError as error:
+        return f"the same thread gets {type(error).__name__}"
+    # What the service knows that it holds, it gives back when it is closed.
+    if reserved - {ids.to_text(raw) for raw, _ in svc._holding._held}:
+        return "a job stays reserved, and nobody knows"
+    return said[0]
+
+
+# In the child: a storm.
+
+
+class Said(NamedTuple):
+    """What a process says of the storm it was in."""
+
+    calls: int
+    interrupted: int
+    errors: list[str]
+
+
+def _use_in_a_storm(pipe: Pipe, path: str, directory: str, seed: int) -> None:
+    user = User(path, directory, random.Random(seed))
+    threads = [threading.Thread(target=user.work, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    pipe.send("ready")
+    said = user.stand_the_storm()
+    for thread in threads:
+        thread.join(10)
+        if thread.is_alive():
+            said.errors.append("a thread hangs")
+            pipe.send(said)
+            os._exit(1)
+    user.svc.close()
+    pipe.send(said)
+
+
+class User:
+    """Who uses a queue by all verbs, in the main thread while it is interrupted, and in others."""
+
+    def __init__(self, path: str, directory: str, chance: random.Random) -> None:
+        self.svc = jobq.open(path, max_retries=1_000_000)
+        self._chance = chance
+        self._added = Notebook(f"{directory}/added")
+        self._finished = Notebook(f"{directory}/finished")
+        self._held: dict[str, jobq.Job] = {}
+        self._errors: list[str] = []
+        self._ended = False
+        self._armed = False
+        signal.signal(signal.SIGTERM, self._end)
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    def stand_the_storm(self) -> Said:
+        """Make calls until told to end; what they raised."""
+        calls = interrupted = 0
+        while not self._ended:
+            verb = self._chance.choice(self._verbs())
+            calls += 1
+            try:
+                self._armed = True
+                verb()
+                self._armed = False
+            except KeyboardInterrupt:
+                self._armed = False
+                interrupted += 1
+            except JobqError as error:
+                self._armed = False
+                self._errors.append(f"{verb.__name__}: {type(error).__name__}: {error}")
+                self._ended = True
+        return Said(calls, interrupted, self._errors)
+
+    def work(self) -> None:
+        """What another thread does meanwhile, uninterrupted."""
+        mine = f"thread {threading.get_ident()}"
+        while not self._ended:
+            try:
+                self._added.note(self.svc.enqueue(mine))
+                for job in self.svc.reserve(mine, 3, timeout=0):
+                    job.done()
+                    self._finished.note(job.id)
+                self.svc.stats()
+            except Exception as error:  # noqa: BLE001 - told to the test
+                self._errors.append(f"in a thread: {type(error).__name__}: {error}")
+                return
+
+    def _end(self, *_: object) -> None:
+        self._ended = True
+
+    def _interrupt(self, *_: object) -> None:
+        if self._armed:  # as Python's own handler does, but not between calls
+            self._armed = False  # and not twice in one: that would be two impatient people
+            raise KeyboardInterrupt
+
+    def _verbs(self) -> list[Callable[[], object]]:
+        return [
+            self._enqueue,
+            self._enqueue_many,
+            self._reserve,
+            self._done,
+            self._retry,
+            self._release,
+            self._extend,
+            self._consume,
+            self.svc.stats,
+            self.svc.topics,
+        ]
+
+    def _enqueue(self) -> None:
+        self._added.note(self.svc.enqueue("mail", self._chance.random()))
+
+    def _enqueue_many(self) -> None:
+        self._added.note(*self.svc.enqueue_many("mail", range(3)))
+
+    def _reserve(self) -> None:
+        self._held.update((job.id, job) for job in self.svc.reserve("mail", 3, timeout=0))
+
+    def _done(self) -> None:
+        def done(job: jobq.Job) -> None:
+            job.done()
+            self._finished.note(job.id)
+
+        self._settle(done)
+
+    def _retry(self) -> None:
+        self._settle(lambda job: job.retry(0))
+
+    def _release(self) -> None:
+        self._settle(jobq.Job.release)
+
+    def _extend(self) -> None:
+        self._settle(lambda job: job.extend(100))
+
+    def _settle(self, how: Callable[[jobq.Job], object]) -> None:
+        if self._held:
+            jid, job = next(iter(self._held.items()))
+            # A call for it may have been interrupted after it had taken effect.
+            with suppress(jobq.ReservationLost):
+                how(job)
+            self._held.pop(jid, None)
+
+    def _consume(self) -> None:
+        loop = cast(Generator[jobq.Job], self.svc.consume("mail", 2, timeout=0))
+        with closing(loop):
+            for job in loop:
+                with job:
+                    break
+
+
+# In the child: handlers that make calls.
+
+
+def _call_from_a_handler(pipe: Pipe, path: str) -> None:
+    svc = jobq.open(path)
+    answers: list[str] = []
+    reached: list[str] = []
+
+    def handler(*_: object) -> None:
+        try:
+            svc.enqueue("handler")
+        except ReentrantCall:
+            answers.append("refused")
+        else:
+            answers.append("accepted")
+
+    signal.signal(signal.SIGUSR1, handler)
+    with_steps(lambda *_: signal.raise_signal(signal.SIGUSR1), reached.append)
+    svc.enqueue("mail")
+    without_steps()
+    signal.raise_signal(signal.SIGUSR1)
+    svc.close()
+    pipe.send((answers.count("refused"), answers.count("accepted"), len(reached)))
+
+
+class Handled(NamedTuple):
+    """What became of calls from signal handlers."""
+
+    calls: int
+    accepted: int
+    refused: int
+    errors: list[str]
+
+
+def _call_from_handlers(pipe: Pipe, path: str) -> None:
+    svc = jobq.open(path)
+    answers: list[str] = []
+    errors: list[str] = []
+    calls = 0
+    end = time.monotonic() + 2.0
+
+    def handler(*_: object) -> None:
+        try:
+            svc.enqueue("handler")
+            answers.append("accepted")
+            svc.stats()
+        except ReentrantCall:
+            answers.append("refused")
+
+    def work() -> None:
+        while time.monotonic() < end:
+            svc.enqueue("thread")
+            svc.done_many(svc.reserve("thread", 5, timeout=0))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        while time.monotonic() < end:
+            svc.enqueue("mail")
+            for job in svc.reserve("mail", 5, timeout=0):
+                with job:
+                    pass
+            svc.reserve("nothing", timeout=0.003)
+            calls += 1
+    except JobqError as error:
+        errors.append(f"{type(error).__name__}: {error}")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    thread.join(10)
+    if thread.is_alive():
+        errors.append("a thread hangs")
+    svc.close()
+    pipe.send(Handled(calls, answers.count("accepted"), answers.count("refused"), errors))

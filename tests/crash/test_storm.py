@@ -1,0 +1,161 @@
+"""Eight processes produce and consume, and every moment one of them is killed: nothing is lost.
+
+The oracle is independent of the queue: producers note the ids that `enqueue` gave them, consumers
+those for which `done` returned, in files that outlive them.
+"""
+
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+import jobq
+from jobq import JobService, NewJob, Status
+from tests.crash.conftest import Say
+from tests.crash.processes import Child, Notebook, Pipe, Start
+
+PROCESSES: Final = 8
+TOPICS: Final = ("mail", "mail-slow", "mail\0x")
+LEASE_S: Final = 600.0
+
+
+class Storm(NamedTuple):
+    """How hard it blows.
+
+    Attributes:
+        jobs: Produced until so many are acknowledged.
+        every_s: Seconds between two kills.
+        patience_s: It has to be over by then.
+    """
+
+    jobs: int
+    every_s: float
+    patience_s: float
+
+
+@pytest.mark.parametrize(
+    "storm",
+    [
+        pytest.param(Storm(4_000, 0.1, 60.0), id="short"),
+        pytest.param(Storm(50_000, 0.5, 600.0), id="long", marks=pytest.mark.storm),
+        pytest.param(Storm(50_000, 0.05, 900.0), id="wild", marks=pytest.mark.storm),
+    ],
+)
+def test_every_acknowledged_job_is_done_and_none_twice_though_processes_are_killed(
+    storm: Storm, start: Start, path: str, tmp_path: Path, seed: int, say: Say
+) -> None:
+    chance = random.Random(seed)
+    added, finished = Notebook(tmp_path / "added"), Notebook(tmp_path / "finished")
+    enough = tmp_path / "enough"
+
+    def another() -> Child:
+        return start(_live, path, str(tmp_path), chance.randrange(2**32))
+
+    began = time.monotonic()
+    crew = [another() for _ in range(PROCESSES)]
+    kills = 0
+    with jobq.open(path) as svc:
+        while not (enough.exists() and svc.stats().totals.unfinished == 0):
+            assert time.monotonic() - began < storm.patience_s, svc.stats()
+            time.sleep(storm.every_s)
+            if len(added) >= storm.jobs:
+                enough.touch()
+            victim = chance.choice(crew)
+            assert victim.alive, f"a process ended by itself: {victim.hear()}"
+            victim.kill()
+            kills += 1
+            crew[crew.index(victim)] = another()
+        took = time.monotonic() - began
+        for child in crew:
+            child.signal(signal.SIGTERM)
+        for child in crew:
+            child.ended()
+        status_of, crashes = _every(svc)
+        report = svc.check()
+    acknowledged, done = added.read(), Counter(finished.read())
+    say(
+        f"{len(status_of)} jobs ({len(acknowledged)} acknowledged), {kills} kills, "
+        f"{crashes} redelivered, {took:.1f} s, {len(status_of) / took:.0f} jobs/s"
+    )
+
+    assert [jid for jid in acknowledged if status_of.get(jid) is not Status.DONE] == []
+    assert [jid for jid, times in done.items() if times > 1] == []
+    assert [jid for jid in done if status_of.get(jid) is not Status.DONE] == []
+    assert set(status_of.values()) == {Status.DONE}
+    assert len(acknowledged) >= storm.jobs
+    assert kills > 0
+    assert crashes > 0, "no job was held by a victim: the storm shows nothing"
+    assert report.problems == ()
+
+
+# What the processes do.
+
+
+def _live(pipe: Pipe, path: str, directory: str, seed: int) -> None:
+    """Produce and consume in many ways, until told to stop."""
+    chance = random.Random(seed)
+    added, finished = Notebook(f"{directory}/added"), Notebook(f"{directory}/finished")
+    enough = Path(directory) / "enough"
+    with jobq.open(path, lease=LEASE_S, max_crashes=0, max_retries=1_000_000) as svc:
+        signal.signal(signal.SIGTERM, lambda *_: svc.stop())
+        while not svc.stopped:
+            if not enough.exists():
+                added.note(*_produce(svc, chance))
+            _consume(svc, chance, added, finished)
+    pipe.send("stopped")
+
+
+def _produce(svc: JobService, chance: random.Random) -> list[str]:
+    topic, weight = chance.choice(TOPICS), chance.randint(-2, 2)
+    match chance.randrange(4):
+        case 0:
+            return [svc.enqueue(topic, "one", weight=weight)]
+        case 1:
+            return [svc.enqueue(topic, "late", delay=chance.uniform(0.001, 0.2))]
+        case 2:
+            return svc.enqueue_many(topic, range(chance.randint(1, 15)), weight=weight)
+        case _:
+            with svc.batch() as batch:
+                for _ in range(chance.randint(1, 5)):
+                    batch.enqueue(chance.choice(TOPICS), bytes(chance.randrange(300)))
+            return batch.ids
+
+
+def _consume(svc: JobService, chance: random.Random, added: Notebook, finished: Notebook) -> None:
+    jobs = svc.reserve(chance.choice(TOPICS), chance.randint(1, 8), timeout=0.02)
+    match chance.randrange(8):
+        case 0:
+            svc.release_many(jobs)
+        case 1:
+            svc.retry_many(jobs, delay=chance.choice([0, 0.01]))
+        case 2 | 3:
+            outcomes = svc.done_many(jobs)
+            assert set(outcomes) <= {"ok"}, outcomes
+            finished.note(*(job.id for job in jobs))
+        case 4:
+            for job in jobs:
+                with job:
+                    pass
+                finished.note(job.id)
+        case _:
+            for job in jobs:
+                then = [NewJob(job.topic, "then")] if chance.random() < 0.1 else []
+                follow = job.done(chance.random(), then)
+                finished.note(job.id)
+                added.note(*follow)
+
+
+def _every(svc: JobService) -> tuple[dict[str, Status], int]:
+    """All jobs' statuses, and how often a job came back from a dead holder."""
+    statuses, crashes = {}, 0
+    after = None
+    while page := svc.find(after=after, limit=1000):
+        for record in page:
+            statuses[record.id] = record.status
+            crashes += record.crashes
+        after = page[-1].id
+    return statuses, crashes

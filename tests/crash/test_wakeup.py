@@ -1,0 +1,437 @@
+"""Who waits for a job gets it when it is there, from whatever process it comes; nobody polls.
+
+A waiter that missed its call would sleep on until its next look at the clock, one second after it
+fell asleep. So the bounds here are below that, and far above what a busy machine needs.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+
+import jobq
+from jobq import JobService
+from jobq.repo.lmdb import steps
+from jobq.repo.lmdb.bell import COUNTERS
+from tests.crash.conftest import Say
+from tests.crash.processes import (
+    Child,
+    Pipe,
+    Start,
+    eventually,
+    kill_myself,
+    threads_of,
+    waits,
+)
+
+SOON_S: Final = 0.5
+MISSED_S: Final = 0.9
+"""Whoever had to wait so long for a job that was ready has missed a call."""
+
+
+# Calls that must come through.
+
+
+@pytest.mark.parametrize("topic_exists", [True, False])
+def test_a_waiter_gets_a_job_that_another_process_enqueues(
+    topic_exists: bool, start: Start, path: str
+) -> None:
+    with jobq.open(path) as svc:
+        if topic_exists:
+            _make_topics(svc, "mail")
+        waiter = asleep(start(_get, path, "mail"))
+        since_ns = time.monotonic_ns()
+        svc.enqueue("mail", "now")
+
+        assert seconds(waiter, since_ns) < SOON_S
+
+
+def test_a_waiter_is_not_forgotten_for_one_of_another_topic_that_does_not_exist_yet(
+    start: Start, path: str
+) -> None:
+    with jobq.open(path) as svc:
+        for number in range(3):
+            asleep(start(_get, path, f"never {number}"))
+        waiter = asleep(start(_get, path, "mail"))
+        since_ns = time.monotonic_ns()
+        svc.enqueue("mail", "now")
+
+        assert seconds(waiter, since_ns) < SOON_S
+
+
+@pytest.mark.parametrize("topic_exists", [True, False])
+def test_as_many_waiters_get_up_as_there_are_jobs(
+    topic_exists: bool, start: Start, path: str
+) -> None:
+    with jobq.open(path) as svc:
+        if topic_exists:
+            _make_topics(svc, "mail")
+        waiters = [asleep(start(_get, path, "mail")) for _ in range(5)]
+        since_ns = time.monotonic_ns()
+        svc.enqueue_many("mail", range(5))
+
+        assert max(seconds(waiter, since_ns) for waiter in waiters) < SOON_S
+
+
+def test_a_waiter_is_not_forgotten_for_one_of_another_topic_that_shares_its_counter(
+    start: Start, path: str
+) -> None:
+    """There are more topics than counters: some of the last share one with some of the first."""
+    with jobq.open(path, durability="unsafe") as svc:
+        for number in range(COUNTERS + 8):
+            _make_topics(svc, f"topic {number}")
+    with jobq.open(path) as svc:
+        for number in range(COUNTERS - 2, COUNTERS + 3):
+            asleep(start(_get, path, f"topic {number}"))
+        waiters = [asleep(start(_get, path, f"topic {number}")) for number in range(4)]
+        slept = []
+        for number, waiter in enumerate(waiters):
+            since_ns = time.monotonic_ns()
+            svc.enqueue(f"topic {number}")
+            slept.append(seconds(waiter, since_ns))
+
+        assert max(slept) < SOON_S
+
+
+def test_a_delayed_job_comes_at_its_time_and_not_before(start: Start, path: str) -> None:
+    with jobq.open(path) as svc:
+        waiter = asleep(start(_get, path, "mail"))
+        since_ns = time.monotonic_ns()
+        svc.enqueue("mail", delay=0.3)
+        after = seconds(waiter, since_ns)
+
+        assert 0.3 <= after < 1.0
+
+
+def test_an_earlier_due_time_shortens_a_sleep_that_has_begun(start: Start, path: str) -> None:
+    with jobq.open(path) as svc:
+        svc.enqueue("mail", "later", delay=0.95)
+        waiter = asleep(start(_get, path, "mail"))
+        since_ns = time.monotonic_ns()
+        svc.enqueue("mail", "sooner", delay=0.1)
+        after = seconds(waiter, since_ns)
+
+        assert 0.1 <= after < SOON_S
+
+
+def test_the_end_of_a_short_lease_is_not_slept_through(start: Start, path: str) -> None:
+    with jobq.open(path) as svc:
+        svc.enqueue("mail", lease=0.3)
+        waiter = asleep(start(_get, path, "mail"), after=lambda: svc.reserve("mail", timeout=0))
+        since_ns = time.monotonic_ns()
+
+        assert seconds(waiter, since_ns) < MISSED_S
+
+
+@pytest.mark.parametrize("how", ["retry", "release", "reset", "follow-up", "close"])
+def test_a_job_that_comes_back_wakes_a_waiter(how: str, start: Start, path: str) -> None:
+    with jobq.open(path) as svc:
+        svc.enqueue("mail")
+        giver = start(_give_back, path, how)
+        giver.hear()
+        held = svc.stats("mail").totals
+        waiter = asleep(start(_get, path, "mail"))
+        since_ns = time.monotonic_ns()
+        giver.tell("now")
+
+        assert held.ready == 0
+        assert seconds(waiter, since_ns) < SOON_S
+
+
+def test_a_producer_that_dies_before_it_calls_costs_a_waiter_a_second_at_most(
+    start: Start, path: str
+) -> None:
+    with jobq.open(path) as svc:
+        _make_topics(svc, "mail")
+        waiter = asleep(start(_get, path, "mail"))
+        since_ns = time.monotonic_ns()
+        producer = start(_enqueue_and_die, path, "committed")
+        after = seconds(waiter, since_ns)
+
+        assert producer.ended() == -signal.SIGKILL
+        assert after < 1.0 + SOON_S
+
+
+def test_a_producer_that_is_interrupted_after_its_commit_still_calls(
+    start: Start, path: str
+) -> None:
+    """Ctrl-C at an unlucky moment: the job is there, and its waiter must not sleep on."""
+    with jobq.open(path) as svc:
+        _make_topics(svc, "mail")
+        waiter = asleep(start(_get, path, "mail"))
+        since_ns = time.monotonic_ns()
+        producer = start(_enqueue_and_be_interrupted, path, "committed")
+        after = seconds(waiter, since_ns)
+
+        assert producer.hear() == "KeyboardInterrupt"
+        assert after < SOON_S
+
+
+# Stopping.
+
+
+@pytest.mark.parametrize("how", ["reserve", "consume"])
+def test_stop_in_a_signal_handler_ends_a_wait(how: str, start: Start, path: str) -> None:
+    with jobq.open(path) as svc:
+        svc.enqueue("begun")
+        waiter = asleep(start(_wait_until_stopped, path, how))
+        since_ns = time.monotonic_ns()
+        waiter.signal(signal.SIGTERM)
+        after = seconds(waiter, since_ns)
+        waiter.ended()
+
+        assert after < 1.0 + SOON_S
+        assert svc.stats().totals.reserved == 0
+        assert svc.check().ok
+
+
+def test_ctrl_c_ends_a_wait_and_harms_nothing(start: Start, path: str) -> None:
+    with jobq.open(path) as svc:
+        waiter = asleep(start(_wait_until_interrupted, path))
+        since_ns = time.monotonic_ns()
+        waiter.signal(signal.SIGINT)
+        after = seconds(waiter, since_ns)
+        jid = svc.enqueue("mail", "after")
+
+        assert after < SOON_S
+        assert waiter.hear() == [jid], "the same process goes on"
+        assert svc.check().ok
+
+
+def test_stop_wakes_all_threads_that_wait(path: str) -> None:
+    with jobq.open(path) as svc:
+        _make_topics(svc, "mail")
+        ended: list[list[Any]] = []
+        threads = [
+            threading.Thread(target=lambda: ended.append(svc.reserve("mail")), daemon=True)
+            for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: sum(map(waits, threads_of(os.getpid()))) == len(threads))
+        since = time.monotonic()
+        svc.stop()
+        for thread in threads:
+            thread.join(5)
+        after = time.monotonic() - since
+
+        assert ended == [[]] * 6
+        assert after < 1.0 + SOON_S
+
+
+# No call is missed.
+
+
+def test_no_call_is_missed_in_two_thousand_passes(start: Start, path: str, say: Say) -> None:
+    """Four processes pass jobs on in a ring, each with a waiter that is nearly always asleep."""
+    players, passes, balls = 4, 2000, 4
+    with jobq.open(path, retention=0) as svc:
+        _make_topics(svc, "end", *(f"player {number}" for number in range(players)))
+        children = [start(_pass_on, path, number, players) for number in range(players)]
+        for child in children:
+            child.hear()
+        for ball in range(balls):
+            svc.enqueue("player 0", {"left": passes // balls, "ball": ball, "ns": _now_ns()})
+        [*dropped] = _take(svc, "end", balls, 60)
+        for child in children:
+            child.signal(signal.SIGTERM)
+        slowest_ns, count = zip(*(child.hear() for child in children), strict=True)
+        report = svc.check()
+    slowest = max(slowest_ns) / 1e9
+    say(f"{sum(count)} passes between {players} processes, the slowest took {slowest:.3f} s")
+
+    assert len(dropped) == balls
+    assert sum(count) >= passes - balls
+    assert slowest < MISSED_S
+    assert report.problems == ()
+
+
+def test_no_call_is_missed_when_all_wait_for_the_same_topic(
+    start: Start, path: str, say: Say
+) -> None:
+    """Each question is answered before the next one is asked, by any of three processes."""
+    questions = 200
+    with jobq.open(path, retention=0) as svc:
+        _make_topics(svc, "questions", "answers")
+        children = [start(_answer, path) for _ in range(3)]
+        for child in children:
+            child.hear()
+        slowest = 0.0
+        for number in range(questions):
+            since = time.monotonic()
+            svc.enqueue("questions", number)
+            [answer] = svc.reserve("answers", timeout=10)
+            slowest = max(slowest, time.monotonic() - since)
+            assert answer.payload == number
+            answer.done()
+        for child in children:
+            child.signal(signal.SIGTERM)
+        answered = [child.hear() for child in children]
+        report = svc.check()
+    say(f"{questions} questions to 3 processes ({answered}), the slowest took {slowest:.3f} s")
+
+    assert sum(answered) == questions
+    assert slowest < MISSED_S
+    assert report.problems == ()
+
+
+# In the test.
+
+
+def asleep(child: Child, after: Callable[[], object] = lambda: None) -> Child:
+    """The child, once it waits for a job: nothing runs in it any more."""
+    assert child.hear() == "about to wait"
+    after()
+    child.tell("wait")
+    eventually(lambda: waits(child.pid))
+    return child
+
+
+def seconds(child: Child, since_ns: int) -> float:
+    """From a moment to that at which the child had its job, or ended its wait."""
+    came_ns: int = child.hear()
+    return (came_ns - since_ns) / 1e9
+
+
+def _make_topics(svc: JobService, *topics: str) -> None:
+    with svc.batch() as batch:
+        for topic in topics:
+            batch.enqueue(topic)
+    svc.delete(batch.ids)
+
+
+def _take(svc: JobService, topic: str, n: int, timeout: float) -> list[jobq.Job]:
+    jobs: list[jobq.Job] = []
+    end = time.monotonic() + timeout
+    while len(jobs) < n and time.monotonic() < end:
+        jobs += svc.reserve(topic, timeout=max(0.0, end - time.monotonic()))
+    svc.done_many(jobs)
+    return jobs
+
+
+def _now_ns() -> int:
+    return time.monotonic_ns()
+
+
+# What the children do.
+
+
+def _get(pipe: Pipe, path: str, topic: str) -> None:
+    with jobq.open(path) as svc:
+        pipe.send("about to wait")
+        pipe.recv()
+        jobs = svc.reserve(topic, timeout=30)
+        pipe.send(_now_ns())
+        svc.done_many(jobs)
+
+
+def _give_back(pipe: Pipe, path: str, how: str) -> None:
+    with jobq.open(path) as svc:
+        [job] = svc.reserve("mail", timeout=0)
+        if how == "reset":
+            job.done()
+        if how == "follow-up":
+            job.done()
+            svc.enqueue("first")
+            [job] = svc.reserve("first", timeout=0)
+        pipe.send("holding")
+        pipe.recv()
+        match how:
+            case "retry":
+                job.retry(0)
+            case "release":
+                job.release()
+            case "reset":
+                svc.reset(job.id)
+            case "follow-up":
+                job.done(then=[jobq.NewJob("mail")])
+            case "close":
+                svc.close()
+
+
+def _enqueue_and_die(_: Pipe, path: str, at: str) -> None:
+    svc = jobq.open(path)
+
+    def reached(step: str) -> None:
+        if step == at:
+            kill_myself()
+
+    steps.reached = reached
+    svc.enqueue("mail")
+
+
+def _enqueue_and_be_interrupted(pipe: Pipe, path: str, at: str) -> None:
+    svc = jobq.open(path)
+
+    def reached(step: str) -> None:
+        if step == at:
+            signal.raise_signal(signal.SIGINT)
+
+    steps.reached = reached
+    try:
+        svc.enqueue("mail")
+    except KeyboardInterrupt:
+        pipe.send("KeyboardInterrupt")
+    else:
+        pipe.send("no interrupt")
+    pipe.recv()  # alive, so that nothing but its call wakes anybody
+
+
+def _wait_until_stopped(pipe: Pipe, path: str, how: str) -> None:
+    with jobq.open(path) as svc:
+        signal.signal(signal.SIGTERM, lambda *_: svc.stop())
+        if how == "consume":
+            for job in svc.consume("begun", 1):
+                with job:
+                    pipe.send("about to wait")
+                    pipe.recv()
+        else:
+            pipe.send("about to wait")
+            pipe.recv()
+            assert svc.reserve("mail") == []
+        pipe.send(_now_ns())
+
+
+def _wait_until_interrupted(pipe: Pipe, path: str) -> None:
+    with jobq.open(path) as svc:
+        pipe.send("about to wait")
+        pipe.recv()
+        with pytest.raises(KeyboardInterrupt):
+            svc.reserve("mail")
+        pipe.send(_now_ns())
+        jobs = svc.reserve("mail", timeout=30)
+        pipe.send([job.id for job in jobs])
+
+
+def _pass_on(pipe: Pipe, path: str, me: int, players: int) -> None:
+    """Pass jobs on to the next one; say the longest that one was underway, and how many."""
+    with jobq.open(path, retention=0) as svc:
+        signal.signal(signal.SIGTERM, lambda *_: svc.stop())
+        slowest_ns = count = 0
+        pipe.send("ready")
+        while jobs := svc.reserve(f"player {me}"):
+            for job in jobs:
+                ball = job.payload
+                slowest_ns = max(slowest_ns, _now_ns() - ball["ns"])
+                count += 1
+                left = ball["left"] - 1
+                to = f"player {(me + 1) % players}" if left > 0 else "end"
+                ball = {"left": left, "ball": ball["ball"], "ns": _now_ns()}
+                job.done(then=[jobq.NewJob(to, ball)])
+        pipe.send((slowest_ns, count))
+
+
+def _answer(pipe: Pipe, path: str) -> None:
+    with jobq.open(path, retention=0) as svc:
+        signal.signal(signal.SIGTERM, lambda *_: svc.stop())
+        count = 0
+        pipe.send("ready")
+        while jobs := svc.reserve("questions"):
+            for job in jobs:
+                job.done(then=[jobq.NewJob("answers", job.payload)])
+                count += 1
+        pipe.send(count)

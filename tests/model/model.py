@@ -1,0 +1,512 @@
+"""The port as a plain model: what a store must answer, in ordinary lists and dicts.
+
+It is written from the words of the design and of `jobq.repo.base`, slow and obvious: every
+question goes through all jobs, nothing is indexed, counted or cached. Jobs are numbered 0, 1, 2, …
+in the order in which they were enqueued, and the reservations of a job 1, 2, 3, …; a store's own
+ids and tokens are translated to these by whoever compares the two.
+
+Where the words leave the order of equals open (jobs that fall due in the same microsecond), the
+model takes those first that came to wait first; where they do not say which finished jobs a limit
+lets go first, it takes the done ones before the canceled ones. Every store so far does the same.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from jobq.clock import Clock
+from jobq.errors import InvalidValue
+from jobq.job import JobRecord, JobSpec
+from jobq.options import DEFAULTS, JobOptions
+from jobq.repo.base import Retention
+from jobq.states import FINISHED, Event, Outcome, Reason, Status
+from jobq.topic import TopicStats
+
+STEP: Final = 256
+"""How many due jobs of each kind a writing verb moves on its way."""
+
+RECOVERY: Final = 1000
+"""How many jobs of dead holders are taken back at once; stories stay below."""
+
+SOMEBODY: Final = "somebody"
+"""The holder of every reserved job: who it is differs from store to store."""
+
+UNFINISHED: Final = frozenset(Status) - FINISHED
+
+
+class Say(NamedTuple):
+    """What a holder says of a job: a `Settlement` in the model's numbers."""
+
+    job: int
+    token: int
+    event: Event
+    delay_us: int | None = 0
+    keep_us: int | None = None
+    result: bytes | None = None
+    error: str | None = None
+    reason: Reason | None = None
+    follow: tuple[JobSpec, ...] = ()
+
+
+class Handed(NamedTuple):
+    """A `Reservation` in the model's numbers."""
+
+    job: int
+    token: int
+    topic: str
+    weight: int
+    attempt: int
+    retries: int
+    crashes: int
+    lease_us: int
+    options: JobOptions
+    payload: bytes
+
+
+class Said(NamedTuple):
+    """A `Settled` in the model's numbers."""
+
+    outcomes: list[Outcome]
+    follow: list[list[int]]
+    reserved: list[Handed]
+
+
+class Moved(NamedTuple):
+    """An `Advanced`; `more` may also be said when the limit was just reached."""
+
+    promoted: int
+    expired: int
+    poisoned: int
+    more: bool
+
+
+class Counted(NamedTuple):
+    """What `stats` says of jobs."""
+
+    topics: tuple[TopicStats, ...]
+    next_due_us: int | None
+
+
+class Port(Protocol):
+    """What a story can be told to: the model, and every store in the model's numbers."""
+
+    def enqueue(self, specs: Sequence[JobSpec]) -> list[int]: ...
+    def reserve(self, topic: str, n: int) -> list[Handed]: ...
+    def settle(self, says: Sequence[Say], reserve: tuple[str, int] | None = None) -> Said: ...
+    def extend(self, holds: Sequence[tuple[int, int, int]]) -> list[Outcome]: ...
+    def holds(self, job: int, token: int) -> bool: ...
+    def cancel(self, jobs: Sequence[int], error: str | None = None) -> list[Outcome]: ...
+    def reset(self, jobs: Sequence[int]) -> list[Outcome]: ...
+    def delete(self, jobs: Sequence[int]) -> list[Outcome]: ...
+    def advance(self, limit: int) -> Moved: ...
+    def prune(self, limit: int) -> int: ...
+    def status(self, jobs: Sequence[int]) -> list[Status | None]: ...
+    def get(self, jobs: Sequence[int]) -> list[JobRecord | None]: ...
+    def find(
+        self, status: Status | None, topic: str | None, after: int | None, limit: int
+    ) -> list[JobRecord]: ...
+    def topics(self) -> list[str]: ...
+    def stats(self, topic: str | None = None) -> Counted: ...
+    def reopen(self) -> None: ...
+
+
+@dataclass
+class Job:
+    """One job of the model.
+
+    Attributes:
+        number: 0, 1, 2, … in the order of enqueueing.
+        place: Where it stands among the jobs of its weight; the lowest is served first.
+        said: What its last holder said of it, unless anybody has touched it since.
+        until_us: When it is due, when its lease is over (boot clock), or when it may be
+            forgotten; only the status tells which.
+        since: Grows with whatever begins to wait; tells equals apart.
+    """
+
+    number: int
+    topic: str
+    weight: int
+    place: int
+    options: JobOptions
+    payload: bytes
+    created_us: int
+    status: Status = Status.READY
+    reason: Reason | None = None
+    said: Event | None = None
+    attempt: int = 0
+    token: int = 0
+    retries: int = 0
+    crashes: int = 0
+    resets: int = 0
+    error: str | None = None
+    result: bytes | None = None
+    until_us: int = 0
+    since: int = 0
+    reserved_us: int | None = None
+    ended_us: int | None = None
+
+
+class Model:
+    """A queue of which every answer is obvious.
+
+    Args:
+        clock: The clock that the stores have.
+        retention: The retention that the stores have.
+        step: How many due jobs of each kind a writing verb moves on its way.
+
+    Attributes:
+        enqueued: How many jobs there ever were: the number of the next one.
+    """
+
+    def __init__(self, clock: Clock, retention: Retention, step: int = STEP) -> None:
+        self._clock = clock
+        self._retention = retention
+        self._step = step
+        self.enqueued = 0
+        self._jobs: dict[int, Job] = {}
+        self._topics: set[str] = set()
+        self._places = itertools.count()
+        self._ticks = itertools.count()
+
+    # What anybody does.
+
+    def enqueue(self, specs: Sequence[JobSpec]) -> list[int]:
+        self._let_time_pass()
+        return [self._add(spec) for spec in specs]
+
+    def cancel(self, jobs: Sequence[int], error: str | None = None) -> list[Outcome]:
+        self._let_time_pass()
+        outcomes, ended = [], []
+        for job in map(self._jobs.get, jobs):
+            if job is None:
+                outcomes.append(Outcome.MISSING)
+            elif job.status in FINISHED:
+                outcomes.append(Outcome.INVALID)
+            else:
+                job.said = None
+                job.error = job.error if error is None else error
+                self._end(job, Status.CANCELED, Reason.CANCELED, _retention(job.options))
+                ended.append(job)
+                outcomes.append(Outcome.OK)
+        self._tidy_after(ended)
+        return outcomes
+
+    def reset(self, jobs: Sequence[int]) -> list[Outcome]:
+        self._let_time_pass()
+        outcomes = []
+        for job in map(self._jobs.get, jobs):
+            if job is None:
+                outcomes.append(Outcome.MISSING)
+            elif job.status not in FINISHED:
+                outcomes.append(Outcome.INVALID)
+            else:
+                job.status = Status.READY
+                job.place = next(self._places)
+                job.retries = job.crashes = 0
+                job.resets += 1
+                job.reason = job.said = job.result = job.error = job.ended_us = None
+                outcomes.append(Outcome.OK)
+        return outcomes
+
+    def delete(self, jobs: Sequence[int]) -> list[Outcome]:
+        self._let_time_pass()
+        outcomes = []
+        for number in jobs:
+            job = self._jobs.get(number)
+            if job is None:
+                outcomes.append(Outcome.MISSING)
+            elif job.status is Status.RESERVED:
+                outcomes.append(Outcome.INVALID)
+            else:
+                del self._jobs[number]
+                outcomes.append(Outcome.OK)
+        return outcomes
+
+    # What holders do.
+
+    def reserve(self, topic: str, n: int) -> list[Handed]:
+        self._let_time_pass()
+        return self._hand_out(topic, n)
+
+    def settle(self, says: Sequence[Say], reserve: tuple[str, int] | None = None) -> Said:
+        if any(say.event not in SETTLEMENTS for say in says):
+            raise InvalidValue("this is no settlement")
+        self._let_time_pass()
+        outcomes, ended, follow = [], [], []
+        for say in says:
+            job = self._jobs.get(say.job)
+            if job is None:
+                outcomes.append(Outcome.MISSING)
+            elif self.holds(say.job, say.token):
+                outcomes.append(Outcome.OK)
+                self._settle(job, say)
+                if job.status in FINISHED:
+                    ended.append(job)
+                follow.append(say.follow)
+                continue
+            elif job.token == say.token and job.said is say.event:
+                outcomes.append(Outcome.OK)  # repeated, and nothing happened in between
+            else:
+                outcomes.append(Outcome.STALE)
+            follow.append(())
+        self._tidy_after(ended)
+        new = [[self._add(spec) for spec in specs] for specs in follow]
+        return Said(outcomes, new, self._hand_out(*reserve) if reserve else [])
+
+    def _settle(self, job: Job, say: Say) -> None:
+        job.said = say.event
+        job.error = job.error if say.error is None else say.error
+        match say.event:
+            case Event.DONE:
+                job.result = say.result
+                self._end(job, Status.DONE, None, say.keep_us)
+            case Event.CANCEL:
+                self._end(job, Status.CANCELED, say.reason or Reason.CANCELED, say.keep_us)
+            case Event.RETRY if say.delay_us is None:
+                self._end(job, Status.CANCELED, Reason.EXHAUSTED, say.keep_us)
+            case Event.RETRY:
+                job.retries += 1
+                self._wait(job, say.delay_us or 0)
+            case Event.RELEASE:
+                job.attempt -= 1
+                self._wait(job, say.delay_us or 0)
+
+    def extend(self, holds: Sequence[tuple[int, int, int]]) -> list[Outcome]:
+        self._let_time_pass()
+        outcomes = []
+        ends: dict[int, int] = {}
+        for number, token, lease_us in holds:
+            if number not in self._jobs:
+                outcomes.append(Outcome.MISSING)
+            elif not self.holds(number, token):
+                outcomes.append(Outcome.STALE)
+            else:
+                outcomes.append(Outcome.OK)
+                ends[number] = self._clock.boot_us() + lease_us  # the last word counts
+        for number, end_us in ends.items():
+            self._jobs[number].until_us = end_us
+            self._jobs[number].since = next(self._ticks)
+        return outcomes
+
+    def holds(self, job: int, token: int) -> bool:
+        held = self._jobs.get(job)
+        return (
+            held is not None
+            and held.status is Status.RESERVED
+            and held.token == token
+            and held.until_us > self._clock.boot_us()
+        )
+
+    # What time does.
+
+    def advance(self, limit: int) -> Moved:
+        promoted = self._promote(limit)
+        over = self._over()
+        poisoned = self._expire(over[:limit])
+        more = bool(self._due() or self._over())
+        return Moved(promoted, min(limit, len(over)), poisoned, more)
+
+    def prune(self, limit: int) -> int:
+        """Forget finished jobs: those whose time is over, then done ones that are too many."""
+        late = [
+            job
+            for status in (Status.DONE, Status.CANCELED)
+            for job in self._waiting(status)
+            if job.until_us <= self._clock.wall_us()
+        ][:limit]
+        self._forget(late)
+        done = self._waiting(Status.DONE)
+        too_many = done[: max(0, min(len(done) - self._retention.max_done, limit - len(late)))]
+        self._forget(too_many)
+        return len(late) + len(too_many)
+
+    def reopen(self) -> None:
+        """Time moves, and the holders of all reserved jobs are dead: these are ready, or poison."""
+        self.advance(RECOVERY)
+        self._expire(self._waiting(Status.RESERVED)[:RECOVERY])
+
+    def _let_time_pass(self) -> None:
+        """The bounded step at the head of every writing verb."""
+        self._promote(self._step)
+        self._expire(self._over()[: self._step])
+
+    def _promote(self, limit: int) -> int:
+        due = self._due()[:limit]
+        for job in due:
+            job.status = Status.READY
+        return len(due)
+
+    def _expire(self, jobs: Iterable[Job]) -> int:
+        poisoned = []
+        for job in jobs:
+            job.crashes += 1
+            most = job.options.max_crashes
+            most = DEFAULTS.max_crashes if most is None else most
+            if most and job.crashes > most:
+                self._end(job, Status.CANCELED, Reason.POISON, _retention(job.options))
+                poisoned.append(job)
+            else:
+                job.status = Status.READY
+        self._tidy_after(poisoned)
+        return len(poisoned)
+
+    def _due(self) -> list[Job]:
+        delayed = self._waiting(Status.DELAYED)
+        return [job for job in delayed if job.until_us <= self._clock.wall_us()]
+
+    def _over(self) -> list[Job]:
+        reserved = self._waiting(Status.RESERVED)
+        return [job for job in reserved if job.until_us <= self._clock.boot_us()]
+
+    # What anybody may read.
+
+    def status(self, jobs: Sequence[int]) -> list[Status | None]:
+        return [None if record is None else record.status for record in self.get(jobs)]
+
+    def get(self, jobs: Sequence[int]) -> list[JobRecord | None]:
+        return [self._record(self._jobs[job]) if job in self._jobs else None for job in jobs]
+
+    def find(
+        self, status: Status | None, topic: str | None, after: int | None, limit: int
+    ) -> list[JobRecord]:
+        return [
+            self._record(job)
+            for number, job in sorted(self._jobs.items())
+            if status in (None, job.status)
+            and topic in (None, job.topic)
+            and (after is None or number > after)
+        ][:limit]
+
+    def topics(self) -> list[str]:
+        return sorted(self._topics)
+
+    def stats(self, topic: str | None = None) -> Counted:
+        counted = []
+        for name in self.topics() if topic is None else [topic]:
+            statuses = [job.status for job in self._jobs.values() if job.topic == name]
+            counts = {status.value: statuses.count(status) for status in Status}
+            counted.append(TopicStats(name, **counts))
+        delayed = self._waiting(Status.DELAYED)
+        return Counted(tuple(counted), delayed[0].until_us if delayed else None)
+
+    # What a story wants to know of its own past.
+
+    def numbers(self, *statuses: Status) -> list[int]:
+        """The jobs in one of these states, by number."""
+        return [number for number, job in sorted(self._jobs.items()) if job.status in statuses]
+
+    def held(self) -> list[tuple[int, int]]:
+        """Job and token of each reservation, whether its lease is over or not."""
+        return [(job.number, job.token) for job in self._waiting(Status.RESERVED)]
+
+    def next_us(self, status: Status) -> int | None:
+        """When the first job in *status* is due, over, or may be forgotten."""
+        waiting = self._waiting(status)
+        return waiting[0].until_us if waiting else None
+
+    def last_us(self, status: Status) -> int | None:
+        """When the last job in *status* is due, over, or may be forgotten."""
+        waiting = self._waiting(status)
+        return waiting[-1].until_us if waiting else None
+
+    # Small things.
+
+    def _add(self, spec: JobSpec) -> int:
+        job = Job(
+            self.enqueued, spec.topic, spec.weight, next(self._places),
+            spec.options, spec.payload, self._clock.wall_us(),
+        )  # fmt: skip
+        self._wait(job, spec.delay_us)
+        self.enqueued += 1
+        self._jobs[job.number] = job
+        self._topics.add(job.topic)
+        return job.number
+
+    def _hand_out(self, topic: str, n: int) -> list[Handed]:
+        ready = [
+            job for job in self._jobs.values() if job.topic == topic and job.status is Status.READY
+        ]
+        handed = []
+        for job in sorted(ready, key=lambda job: (job.weight, job.place))[:n]:
+            lease = job.options.lease if job.options.lease is not None else DEFAULTS.lease
+            assert lease is not None
+            lease_us = round(lease * 1_000_000)
+            job.status = Status.RESERVED
+            job.said = None
+            job.attempt += 1
+            job.token += 1
+            job.reserved_us = self._clock.wall_us()
+            job.until_us = self._clock.boot_us() + lease_us
+            job.since = next(self._ticks)
+            handed.append(
+                Handed(
+                    job.number, job.token, job.topic, job.weight, job.attempt, job.retries,
+                    job.crashes, lease_us, job.options, job.payload,
+                )
+            )  # fmt: skip
+        return handed
+
+    def _wait(self, job: Job, delay_us: int) -> None:
+        """Ready at once, in its place; or only after the delay."""
+        job.status = Status.DELAYED if delay_us > 0 else Status.READY
+        job.until_us = self._clock.wall_us() + delay_us
+        job.since = next(self._ticks)
+
+    def _end(self, job: Job, status: Status, reason: Reason | None, keep_us: int | None) -> None:
+        if keep_us is None:
+            done = status is Status.DONE
+            keep_us = self._retention.done_us if done else self._retention.canceled_us
+        job.status = status
+        job.reason = reason
+        job.ended_us = self._clock.wall_us()
+        job.until_us = job.ended_us + keep_us
+        job.since = next(self._ticks)
+
+    def _tidy_after(self, ended: Sequence[Job]) -> None:
+        """A verb that finishes k jobs forgets those that are not kept, and up to 2 k + 16 more."""
+        if ended:
+            self._forget(job for job in ended if job.until_us == job.ended_us)
+            self.prune(2 * len(ended) + 16)
+
+    def _forget(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            del self._jobs[job.number]
+
+    def _waiting(self, status: Status) -> list[Job]:
+        """The jobs in *status*, those first whose time comes first."""
+        jobs = [job for job in self._jobs.values() if job.status is status]
+        return sorted(jobs, key=lambda job: (job.until_us, job.since))
+
+    def _record(self, job: Job) -> JobRecord:
+        reserved = job.status is Status.RESERVED
+        lease_left_us = job.until_us - self._clock.boot_us()
+        return JobRecord(
+            id=str(job.number),
+            topic=job.topic,
+            status=job.status,
+            weight=job.weight,
+            attempt=job.attempt,
+            retries=job.retries,
+            crashes=job.crashes,
+            resets=job.resets,
+            reason=job.reason,
+            error=job.error,
+            options=job.options,
+            holder=SOMEBODY if reserved else None,
+            created_us=job.created_us,
+            due_us=job.until_us if job.status is Status.DELAYED else None,
+            lease_until_us=self._clock.wall_us() + lease_left_us if reserved else None,
+            reserved_us=job.reserved_us,
+            ended_us=job.ended_us,
+            payload_bytes=job.payload,
+            result_bytes=job.result,
+        )
+
+
+SETTLEMENTS: Final = frozenset({Event.DONE, Event.RETRY, Event.RELEASE, Event.CANCEL})
+
+
+def _retention(options: JobOptions) -> int | None:
+    """How long a job wants to be kept once it is finished; None leaves it to the store."""
+    return None if options.retention is None else round(options.retention * 1_000_000)

@@ -1,0 +1,60 @@
+"""What the tests of the LMDB adapter share: children, small disks, and raw LMDB."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.repo.lmdb.processes import CANNOT, Child
+
+Start = Callable[..., Child]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts children, which are killed at the end of the test if they still live."""
+    children: list[Child] = []
+
+    def start(work: Callable[..., object], *args: Any, **how: Any) -> Child:
+        children.append(Child(work, *args, **how))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.kill()
+
+
+@pytest.fixture
+def on_a_disk(start: Start, tmp_path: Path) -> Callable[..., None]:
+    """Runs a function in a child that may mount file systems which nobody else sees.
+
+    The function gets a directory to mount on. They are gone with the child.
+    """
+    wrap = _may_mount()
+    if wrap is None:
+        pytest.skip("nobody may mount a file system here: needs root or user namespaces")
+
+    def run(work: Callable[..., object], *args: Any) -> None:
+        directory = tmp_path / "disk"
+        directory.mkdir(exist_ok=True)
+        child = start(work, str(directory), *args, wrap=wrap)
+        if (status := child.wait()) == CANNOT:
+            pytest.skip("this kernel has no such file system")
+        assert status == 0, f"the child ended with status {status}"
+
+    return run
+
+
+@cache
+def _may_mount() -> tuple[str, ...] | None:
+    for wrap in (("unshare", "--mount"), ("unshare", "--map-root-user", "--mount")):
+        probe = [*wrap, "mount", "-t", "tmpfs", "-o", "size=64k", "none", "/mnt"]
+        try:
+            if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
+                return wrap
+        except FileNotFoundError:
+            return None
+    return None

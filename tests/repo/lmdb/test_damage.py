@@ -1,0 +1,371 @@
+"""Damaged data files: what is read from one is right, or there is an error.
+
+LMDB has no checksums, and it trusts its file: of such files a bare LMDB queue read 36 % silently
+wrong, and a truncated one kills its reader by SIGBUS. Here each damaged file is opened in a process
+of its own, since LMDB's own assertions may still end it.
+"""
+
+import contextlib
+import gc
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lmdb
+import pytest
+
+import jobq
+from jobq import JobService
+from jobq.errors import JobNotFound, JobqError, ReservationLost, StoreCorrupt
+from tests.repo.lmdb.conftest import Start
+from tests.repo.lmdb.processes import outcome_of, say
+
+PAGE = 4096
+TOPICS = ("mail", "mail-slow", "thumbnails")
+
+
+class Known(NamedTuple):
+    """What was enqueued."""
+
+    topic: str
+    weight: int
+    payload: bytes
+    result: bytes
+
+
+class Original(NamedTuple):
+    """A queue on disk, closed: its jobs, its file, and the file as it was earlier."""
+
+    jobs: dict[str, Known]
+    data: bytes
+    earlier: tuple[bytes, ...]
+    foreign: bytes
+
+
+def make(path: Path, dice: random.Random) -> Original:
+    """A queue with jobs in every state and payloads from nothing to several pages."""
+    jobs: dict[str, Known] = {}
+    files: list[bytes] = []
+    for stage in range(3):
+        with jobq.open(path, durability="unsafe") as svc:
+            for topic in TOPICS:
+                for _ in range(5):
+                    weight = dice.randrange(-2, 3)
+                    size = dice.choice((0, 20, 300, 1500, 2500, 9000))
+                    payload, result = dice.randbytes(size), dice.randbytes(20)
+                    delay = dice.choice((None, None, 3600))
+                    jid = svc.enqueue(topic, payload, weight=weight, delay=delay, tags=["a"])
+                    jobs[jid] = Known(topic, weight, payload, result)
+                svc.cancel(svc.enqueue(topic, b""))
+                for job in svc.reserve(topic, 5, timeout=0):
+                    if dice.random() < 0.3:
+                        job.retry(0, error="again")
+                    elif dice.random() < 0.8:
+                        job.done(jobs[job.id].result)
+            assert svc.check().ok
+        files.append((path / "data.mdb").read_bytes())
+        assert stage < 3
+    with jobq.open(path.with_name("foreign"), durability="unsafe") as svc:
+        svc.enqueue_many(TOPICS[0], [dice.randbytes(300) for _ in range(100)])
+    foreign = (path.with_name("foreign") / "data.mdb").read_bytes()
+    return Original(jobs, files[-1], tuple(files[:-1]), foreign)
+
+
+def look_through(path: Path, original: Original) -> str:
+    """Read the queue whole, work it off, and say what came of it: `ok`, or `corrupt` for errors.
+
+    Raises:
+        AssertionError: Something wrong was read, or something is missing and nothing says so.
+    """
+    try:
+        svc = jobq.open(path, durability="unsafe")
+    except StoreCorrupt:
+        return "corrupt, refused"
+    try:
+        return look_into(svc, original)
+    finally:
+        with contextlib.suppress(JobqError):
+            svc.close()
+
+
+def look_into(svc: JobService, original: Original) -> str:
+    """The same, of an open queue."""
+    report = svc.check()
+    noticed = not report.ok
+    seen = set()
+    for jid, known in original.jobs.items():
+        try:
+            record = svc.get(jid)
+        except StoreCorrupt:
+            noticed = True
+            continue
+        except JobNotFound:
+            continue
+        assert record.payload == known.payload, "a wrong payload was read"
+        assert (record.topic, record.weight) == known[:2], "a wrong topic or weight was read"
+        if record.status == "done":
+            assert record.result == known.result, "a wrong result was read"
+        seen.add(jid)
+    for topic in TOPICS:
+        try:
+            svc.stats(topic)
+            while jobs := svc.reserve(topic, timeout=0):
+                for job in jobs:
+                    if job.id in original.jobs:
+                        known = original.jobs[job.id]
+                        assert job.payload == known.payload, "a wrong payload was handed out"
+                        assert job.topic == known.topic, "handed out in a wrong topic"
+                        assert job.weight == known.weight, "handed out with a wrong weight"
+                    else:
+                        assert job.payload == b"", "an unknown payload was handed out"
+                    job.done(b"x")
+            svc.enqueue(topic, b"new", weight=-9)
+            [job] = svc.reserve(topic, timeout=0)
+            assert job.payload == b"new", "a new job did not come back"
+        except (StoreCorrupt, ReservationLost):
+            noticed = True
+    assert noticed or len(seen) == len(original.jobs), "jobs are missing and check says all is well"
+    return "corrupt" if noticed else "ok"
+
+
+# The ways in which files get damaged: each takes the file and gives another.
+
+
+def one_bit(data: bytearray, dice: random.Random, _: Original) -> None:
+    at = dice.randrange(2 * PAGE, len(data))
+    data[at] ^= 1 << dice.randrange(8)
+
+
+def a_bit_of_a_meta_page(data: bytearray, dice: random.Random, _: Original) -> None:
+    at = dice.choice((0, PAGE)) + dice.randrange(152)
+    data[at] ^= 1 << dice.randrange(8)
+
+
+def bytes_of_a_page_header(data: bytearray, dice: random.Random, _: Original) -> None:
+    start = dice.randrange(len(data) // PAGE) * PAGE
+    for _unused in range(3):
+        data[start + dice.randrange(40)] = dice.randrange(256)
+
+
+def a_block_of_noise(data: bytearray, dice: random.Random, _: Original) -> None:
+    start = dice.randrange(4, len(data) // 512) * 512
+    data[start : start + 512] = dice.randbytes(512)
+
+
+def a_page_of_zeros(data: bytearray, dice: random.Random, _: Original) -> None:
+    start = dice.randrange(len(data) // PAGE) * PAGE
+    data[start : start + PAGE] = bytes(PAGE)
+
+
+def two_pages_swapped(data: bytearray, dice: random.Random, _: Original) -> None:
+    one, other = (at * PAGE for at in dice.sample(range(2, len(data) // PAGE), 2))
+    data[one : one + PAGE], data[other : other + PAGE] = (
+        data[other : other + PAGE],
+        data[one : one + PAGE],
+    )
+    if dice.random() < 0.5:  # each with the right number, as if they had always been there
+        data[one : one + 8], data[other : other + 8] = (
+            data[other : other + 8],
+            data[one : one + 8],
+        )
+
+
+def a_lost_write(data: bytearray, dice: random.Random, original: Original) -> None:
+    earlier = dice.choice(original.earlier)
+    changed = [
+        at
+        for at in range(0, min(len(data), len(earlier)), PAGE)
+        if data[at : at + PAGE] != earlier[at : at + PAGE]
+    ]
+    start = dice.choice(changed)
+    data[start : start + PAGE] = earlier[start : start + PAGE]
+
+
+def a_page_of_another_queue(data: bytearray, dice: random.Random, original: Original) -> None:
+    start = dice.randrange(2, min(len(data), len(original.foreign)) // PAGE) * PAGE
+    data[start : start + PAGE] = original.foreign[start : start + PAGE]
+
+
+def cut_short(data: bytearray, dice: random.Random, _: Original) -> None:
+    del data[dice.randrange(len(data)) :]
+
+
+WAYS: tuple[Callable[[bytearray, random.Random, Original], None], ...] = (
+    one_bit,
+    a_bit_of_a_meta_page,
+    bytes_of_a_page_header,
+    a_block_of_noise,
+    a_page_of_zeros,
+    two_pages_swapped,
+    a_lost_write,
+    a_page_of_another_queue,
+    cut_short,
+)
+
+
+# Whole files.
+
+
+def _try_mutants(path: str, seed: int, count: int) -> None:
+    """Damage a queue *count* times, and say what came of each: the way, and the outcome."""
+    original = make(Path(path, "original"), random.Random(seed))
+    mutant = Path(path, "mutant")
+    gc.freeze()  # forks are cheaper if they do not touch what is there already
+    for number in range(count):
+        dice = random.Random(f"{seed}/{number}")
+        way = WAYS[number % len(WAYS)]
+        data = bytearray(original.data)
+        way(data, dice, original)
+        shutil.rmtree(mutant, ignore_errors=True)
+        mutant.mkdir()
+        (mutant / "data.mdb").write_bytes(data)
+        say([way.__name__, number, outcome_of(lambda: look_through(mutant, original))])
+    say(None)
+
+
+def count_outcomes(start: Start, tmp_path: Path, count: int) -> tuple[Counter[Any], list[str]]:
+    """How often each way led to each outcome, and what must not have been among them."""
+    seed = random.getrandbits(32)
+    print(f"seed {seed}")
+    child = start(_try_mutants, str(tmp_path), seed, count)
+    outcomes: Counter[Any] = Counter()
+    wrong = []
+    while (answer := child.said()) is not None:
+        way, number, outcome = answer
+        outcomes[way, outcome.split(":")[0]] += 1
+        # What LMDB finds wrong in the middle of a tree may still end the process.
+        if outcome not in {"ok", "corrupt", "corrupt, refused", "SIGABRT", "SIGBUS", "SIGSEGV"}:
+            wrong.append(f"seed {seed}, number {number}, {way}: {outcome}")
+    child.join()
+    for (way, outcome), times in sorted(outcomes.items()):
+        print(f"{way:24} {outcome:20} {times:5}")
+    return outcomes, wrong
+
+
+def test_no_damaged_file_is_read_wrong(start: Start, tmp_path: Path) -> None:
+    outcomes, wrong = count_outcomes(start, tmp_path, 300)
+
+    assert not wrong, "\n".join(wrong)
+    assert outcomes.total() == 300
+    assert sum(times for (_, outcome), times in outcomes.items() if "corrupt" in outcome) > 100
+
+
+@pytest.mark.storm
+def test_no_damaged_file_is_read_wrong_in_many(start: Start, tmp_path: Path) -> None:
+    outcomes, wrong = count_outcomes(start, tmp_path, 5000)
+
+    assert not wrong, "\n".join(wrong)
+    assert outcomes.total() == 5000
+
+
+# Files that were cut short: past their end, a page of the map is SIGBUS.
+
+
+def _try_lengths(path: str) -> None:
+    """Cut a queue at every page, and once inside each, and say what came of it."""
+    original = make(Path(path, "original"), random.Random(1))
+    mutant = Path(path, "mutant")
+    mutant.mkdir()
+    for page in range(len(original.data) // PAGE):
+        for length in (page * PAGE, page * PAGE + 1 + 41 * page):
+            for left in mutant.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            (mutant / "data.mdb").write_bytes(original.data[:length])
+            say([length, outcome_of(lambda: look_through(mutant, original))])
+    say([len(original.data), None])
+
+
+def test_a_file_that_was_cut_short_is_refused_at_open_wherever_it_was_cut(
+    start: Start, tmp_path: Path
+) -> None:
+    child = start(_try_lengths, str(tmp_path))
+    outcomes = {}
+    while (answer := child.said())[1] is not None:
+        outcomes[answer[0]] = answer[1]
+
+    refused = [length for length, outcome in outcomes.items() if outcome == "corrupt, refused"]
+    assert {*outcomes.values()} <= {"ok", "corrupt, refused"}, outcomes
+    assert len(outcomes) >= 2 * 50
+    # Only pages at the very end, which were free, can be missing from a sound file.
+    assert len(refused) >= 0.9 * len(outcomes)
+    assert min(outcomes.keys() - refused, default=answer[0]) > max(refused)
+
+
+# Single records, in a file that is sound as LMDB sees it.
+
+
+def flip(data: bytes, bit: int) -> bytes:
+    flipped = bytearray(data)
+    flipped[bit // 8] ^= 1 << bit % 8
+    return bytes(flipped)
+
+
+def bits_to_flip(
+    name: str, in_key: int, in_value: int, dice: random.Random
+) -> list[tuple[bool, int]]:
+    """Some bits of a record of so many: whether in the key, and which."""
+    bits = [(True, bit) for bit in dice.sample(range(in_key), 6)]
+    bits += [(False, bit) for bit in dice.sample(range(in_value), 6)]
+    if name in {"topics", "queue"}:  # the last bits of a topic's number: they make it another's
+        bits += [(name == "queue", bit) for bit in (24, 25)]
+    return bits
+
+
+def make_small(path: Path) -> Original:
+    """A queue with a few jobs, one of each sort."""
+    jobs: dict[str, Known] = {}
+    with jobq.open(path, durability="unsafe") as svc:
+        for topic in TOPICS:
+            for weight, delay in ((0, None), (1, None), (0, 3600)):
+                payload = f"{topic} {weight} {delay}".encode()
+                jid = svc.enqueue(topic, payload, weight=weight, delay=delay)
+                jobs[jid] = Known(topic, weight, payload, b"result")
+        [job] = svc.reserve(TOPICS[0], timeout=0)
+        job.done(b"result")
+        [job] = svc.reserve(TOPICS[1], timeout=0)
+        job.retry(0, error="again")
+        [job] = svc.reserve(TOPICS[2], timeout=0)  # its holder is dead when the file is opened
+    return Original(jobs, (path / "data.mdb").read_bytes(), (), b"")
+
+
+def records_of(path: Path) -> list[tuple[str, bytes, bytes]]:
+    """Every record of a closed queue: database, key, value."""
+    found = []
+    with lmdb.open(str(path), max_dbs=20, lib_version=0) as env:
+        with env.begin() as txn:
+            names = [bytes(key).decode() for key, _ in txn.cursor()]
+        for name in names:
+            db = env.open_db(name.encode(), create=False)
+            with env.begin() as txn:
+                found += [(name, bytes(key), bytes(value)) for key, value in txn.cursor(db)]
+    return found
+
+
+def test_no_damaged_record_is_read_wrong(tmp_path: Path) -> None:
+    """Whichever bit of whichever record has flipped, in its key or in its value."""
+    dice = random.Random(seed := random.getrandbits(32))
+    original = make_small(tmp_path / "original")
+    mutant = tmp_path / "mutant"
+    outcomes: Counter[str] = Counter()
+    for name, key, value in records_of(tmp_path / "original"):
+        for in_key, bit in bits_to_flip(name, 8 * len(key), 8 * len(value), dice):
+            shutil.rmtree(mutant, ignore_errors=True)
+            mutant.mkdir()
+            (mutant / "data.mdb").write_bytes(original.data)
+            with lmdb.open(str(mutant), max_dbs=20, sync=False, lib_version=0) as env:
+                db = env.open_db(name.encode(), create=False)
+                with env.begin(write=True) as txn:
+                    txn.delete(key, db=db)
+                    put = (flip(key, bit), value) if in_key else (key, flip(value, bit))
+                    txn.put(*put, db=db)
+
+            outcome = look_through(mutant, original)
+
+            outcomes[outcome] += 1
+            what = f"bit {bit} of the {'key' if in_key else 'value'} of {key!r} in {name}"
+            assert outcome in {"corrupt", "corrupt, refused"}, f"seed {seed}: {what}: {outcome}"
+
+    assert outcomes.total() > 300

@@ -1,0 +1,281 @@
+"""Records come back as they went in, or not at all."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobq.errors import StoreCorrupt
+from jobq.options import UNSET, JobOptions
+from jobq.repo.lmdb import records
+from jobq.repo.lmdb.keys import agenda_key, note_key, topic_number_key
+from jobq.repo.lmdb.records import (
+    VERSION,
+    Meta,
+    decode_body,
+    decode_meta,
+    decode_note,
+    decode_options,
+    decode_place,
+    decode_settings,
+    decode_state,
+    decode_topic,
+    encode_body,
+    encode_meta,
+    encode_note,
+    encode_options,
+    encode_place,
+    encode_settings,
+    encode_state,
+    encode_topic,
+)
+from jobq.repo.repositories import JobBody, JobState
+from jobq.states import Event, Reason, Status
+
+ids = st.binary(min_size=16, max_size=16)
+holders = st.binary(min_size=8, max_size=8)
+u8, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 32, 64))
+weights = st.integers(-(2**15), 2**15 - 1)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=255).filter(
+    lambda text: len(text.encode()) <= 255
+)
+durations = st.floats(0, 3e9)
+options = st.one_of(
+    st.just(UNSET),
+    st.builds(
+        JobOptions,
+        **{name: st.none() | durations for name in ("lease", "min_backoff", "retention")},
+        max_retries=st.none() | st.integers(0, 2**31 - 1),
+        name=st.none() | texts,
+        tags=st.none() | st.lists(texts, max_size=4).map(tuple),
+    ),
+)
+bodies = st.builds(JobBody, u32, weights, u64, u64, u64, u64, options, st.binary(max_size=300))
+states = st.builds(
+    JobState,
+    u32,
+    weights,
+    u64,
+    st.sampled_from(list(Status)),
+    st.sampled_from([None, *Reason]),
+    st.sampled_from([None, Event.DONE, Event.RETRY, Event.RELEASE, Event.CANCEL]),
+    *(u32,) * 5,
+    *(u64,) * 2,
+    holders,
+    *(u64,) * 2,
+    u8,
+)
+metas = st.builds(Meta, u64, u64, u64, u32, ids, st.lists(u64, min_size=5, max_size=5))
+
+
+class Sort(NamedTuple):
+    """One sort of record: two keys that it may stand under, a value, the way there and back."""
+
+    name: str
+    keys: tuple[bytes, bytes]
+    value: Any
+    encode: Callable[[bytes, Any], bytes]
+    decode: Callable[[bytes, bytes], Any]
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+JOB, OTHER_JOB = bytes(range(16)), bytes(range(1, 17))
+SORTS = (
+    Sort(
+        "body",
+        (JOB, OTHER_JOB),
+        JobBody(3, -7, 9, 10, 0, 0, JobOptions(lease=30.0, tags=("a",)), b"payload" * 20),
+        encode_body,
+        decode_body,
+    ),
+    Sort(
+        "body without options or payload",
+        (JOB, OTHER_JOB),
+        JobBody(3, -7, 9, 10, 11, 12, UNSET, b""),
+        encode_body,
+        decode_body,
+    ),
+    Sort(
+        "state",
+        (JOB, OTHER_JOB),
+        JobState(3, -7, 9, Status.CANCELED, Reason.POISON, Event.RETRY, 2, 3, 4, 5, 6, 7, 8,
+                 b"12345678", 10, 11, 3),
+        encode_state,
+        decode_state,
+    ),
+    Sort(
+        "place in an agenda",
+        (agenda_key(1, 77, 1), agenda_key(1, 77, 2)),
+        (b"12345678", [JOB, OTHER_JOB]),
+        lambda key, value: encode_place(key, value[0], b"".join(value[1])),
+        decode_place,
+    ),
+    Sort(
+        "topic",
+        (topic_number_key(1), topic_number_key(2)),
+        ([1, 2, 3, 4, 5], "mail"),
+        lambda key, value: encode_topic(key, *value),
+        decode_topic,
+    ),
+    Sort(
+        "meta",
+        (b"meta", b"atem"),
+        Meta(1, 2, 3, 4, JOB, [5, 6, 7, 8, 9]),
+        encode_meta,
+        decode_meta,
+    ),
+    Sort("note", (note_key(JOB, 1), note_key(JOB, 2)), b"a result", encode_note, decode_note),
+    Sort("empty note", (note_key(JOB, 1), note_key(OTHER_JOB, 1)), b"", encode_note, decode_note),
+    Sort(
+        "settings",
+        (b"settings", b"setting"),
+        {"format": 1, "created_us": 5},
+        encode_settings,
+        decode_settings,
+    ),
+)  # fmt: skip
+
+sort_by_sort = pytest.mark.parametrize("sort", SORTS, ids=repr)
+
+
+@given(ids, bodies)
+def test_a_body_comes_back_as_it_was(job_id: bytes, body: JobBody) -> None:
+    assert decode_body(job_id, encode_body(job_id, body)) == body
+
+
+@given(ids, states)
+def test_a_state_comes_back_as_it_was(job_id: bytes, state: JobState) -> None:
+    assert decode_state(job_id, encode_state(job_id, state)) == state
+
+
+@given(st.binary(min_size=17, max_size=17), holders, st.lists(ids, min_size=1, max_size=64))
+def test_a_place_comes_back_as_it_was(key: bytes, holder: bytes, jobs: list[bytes]) -> None:
+    assert decode_place(key, encode_place(key, holder, b"".join(jobs))) == (holder, jobs)
+
+
+@given(st.binary(max_size=5), st.lists(u64, min_size=5, max_size=5), texts)
+def test_a_topic_comes_back_as_it_was(key: bytes, counts: list[int], name: str) -> None:
+    assert decode_topic(key, encode_topic(key, counts, name)) == (counts, name)
+
+
+@given(metas)
+def test_the_meta_record_comes_back_as_it_was(meta: Meta) -> None:
+    assert decode_meta(b"meta", encode_meta(b"meta", meta)) == meta
+
+
+@given(st.binary(min_size=17, max_size=17), st.binary(max_size=300))
+def test_a_note_comes_back_as_it_was(key: bytes, note: bytes) -> None:
+    assert decode_note(key, encode_note(key, note)) == note
+
+
+@given(options.filter(lambda these: these != UNSET))
+def test_options_come_back_as_they_were(these: JobOptions) -> None:
+    assert decode_options(encode_options(these)) == these
+
+
+def test_no_options_take_no_room() -> None:
+    assert encode_options(UNSET) == b""
+
+
+@given(options, st.dictionaries(texts, u32, max_size=3))
+def test_options_of_newer_versions_are_left_out(these: JobOptions, newer: dict[str, int]) -> None:
+    newer = {f"newer_{name}": value for name, value in newer.items()}
+
+    found = decode_options(msgpack.packb({**newer, **these.as_dict()}))
+
+    assert found == these
+
+
+@sort_by_sort
+def test_every_sort_comes_back_as_it_was(sort: Sort) -> None:
+    key = sort.keys[0]
+
+    assert sort.decode(key, sort.encode(key, sort.value)) == sort.value
+
+
+@sort_by_sort
+def test_any_single_flipped_bit_is_noticed(sort: Sort) -> None:
+    key = sort.keys[0]
+    data = sort.encode(key, sort.value)
+
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(StoreCorrupt):
+            sort.decode(key, bytes(flipped))
+
+
+@sort_by_sort
+def test_any_single_flipped_bit_of_its_key_is_noticed(sort: Sort) -> None:
+    key = sort.keys[0]
+    data = sort.encode(key, sort.value)
+
+    for bit in range(8 * len(key)):
+        flipped = bytearray(key)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(StoreCorrupt):
+            sort.decode(bytes(flipped), data)
+
+
+@sort_by_sort
+def test_a_record_under_another_key_is_noticed(sort: Sort) -> None:
+    with pytest.raises(StoreCorrupt):
+        sort.decode(sort.keys[1], sort.encode(sort.keys[0], sort.value))
+
+
+@sort_by_sort
+def test_a_record_that_is_cut_short_or_too_long_is_noticed(sort: Sort) -> None:
+    key = sort.keys[0]
+    data = sort.encode(key, sort.value)
+
+    for length in range(len(data)):
+        with pytest.raises(StoreCorrupt):
+            sort.decode(key, data[:length])
+    with pytest.raises(StoreCorrupt):
+        sort.decode(key, data + b"\0")
+
+
+@given(st.sampled_from(SORTS), st.binary(max_size=200))
+def test_what_is_no_record_is_noticed(sort: Sort, data: bytes) -> None:
+    with pytest.raises(StoreCorrupt):
+        sort.decode(sort.keys[0], data)
+
+
+@sort_by_sort
+def test_a_record_of_one_sort_is_not_read_as_another(sort: Sort) -> None:
+    """Body and state stand under the same key: of a page in the other's place, every key fits."""
+    key = sort.keys[0]
+    data = sort.encode(key, sort.value)
+
+    for other in SORTS:
+        if other.decode is not sort.decode:
+            with pytest.raises(StoreCorrupt):
+                other.decode(other.keys[0], data)
+
+
+@pytest.mark.parametrize(
+    "sort", [sort for sort in SORTS if sort.name in {"body", "state", "topic", "meta"}], ids=repr
+)
+def test_a_record_of_another_version_is_refused_although_it_is_intact(
+    sort: Sort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = sort.keys[0]
+    with monkeypatch.context() as newer:
+        newer.setattr(records, "VERSION", VERSION + 1)
+        data = sort.encode(key, sort.value)
+
+    with pytest.raises(StoreCorrupt, match=f"of version {VERSION + 1}"):
+        sort.decode(key, data)
+
+
+@pytest.mark.parametrize("value", [None, 5, b"format", ["format", 1]])
+def test_settings_that_are_no_map_are_refused(value: object) -> None:
+    data = encode_note(b"settings", msgpack.packb(value))
+
+    with pytest.raises(StoreCorrupt, match="settings"):
+        decode_settings(b"settings", data)
