@@ -21,23 +21,22 @@ class Entry(threading.local):
     before the first lock is touched, so there is no moment in which the two can meet.
 
     The mark lives in the frame of the call and is only referred to from here. So even if an
-    interrupt comes between two steps of setting or clearing it, it is gone with its call.
+    interrupt comes between setting it and the call's `try`, it is gone with its call. It is
+    cleared by an assignment, `entry.mark = None`: between two of those no handler runs.
+
+    Attributes:
+        mark: The call under way; also to ask later whether it still is.
     """
 
-    _mark: "weakref.ref[Mark] | None" = None
-
-    @property
-    def mark(self) -> "weakref.ref[Mark] | None":
-        """The call under way, to ask later whether it still is."""
-        return self._mark
+    mark: "weakref.ref[Mark] | None" = None
 
     @property
     def inside(self) -> bool:
         """Whether a call of this thread is under way."""
-        return self._mark is not None and self._mark() is not None
+        return self.mark is not None and self.mark() is not None
 
     def enter(self, mark: Mark) -> None:
-        """Begin a call; `leave` must follow.
+        """Begin a call; at its end `mark` has to be set to None.
 
         Raises:
             ReentrantCall: One is under way on this thread.
@@ -47,8 +46,4 @@ class Entry(threading.local):
                 "this thread is in the middle of a call of the same store: a signal handler or "
                 "finaliser cannot make another; set a flag there and act on it later"
             )
-        self._mark = weakref.ref(mark)
-
-    def leave(self) -> None:
-        """End the call; may be repeated."""
-        self._mark = None
+        self.mark = weakref.ref(mark)

@@ -13,12 +13,15 @@ def surely(clean_up: Callable[[], None]) -> None:
     A signal handler may raise between any two steps. Then *clean_up* is called again, and the
     exception is raised when it is done.
     """
-    interrupt: BaseException | None = None
+    try:  # first of all: in between, an interrupt would find nothing cleaned up
+        clean_up()
+        return
+    except BaseException as error:  # noqa: BLE001 - whatever the handler raised
+        interrupt = error
     for _ in range(MOST_TRIES):
         try:
             clean_up()
             break
-        except BaseException as error:  # noqa: BLE001 - whatever the handler raised
+        except BaseException as error:  # noqa: BLE001 - and again
             interrupt = error
-    if interrupt is not None:
-        raise interrupt
+    raise interrupt

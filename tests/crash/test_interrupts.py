@@ -49,7 +49,7 @@ def test_a_verb_interrupted_at_any_step_is_whole_or_absent_and_its_process_goes_
 
 
 @pytest.mark.parametrize(
-    "every", [pytest.param(7, id="sampled"), pytest.param(1, id="all", marks=pytest.mark.storm)]
+    "every", [pytest.param(11, id="sampled"), pytest.param(1, id="all", marks=pytest.mark.storm)]
 )
 def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
     every: int, start: Start, tmp_path: Path, seed: int, say: Say
@@ -93,7 +93,7 @@ def test_a_storm_of_ctrl_c_raises_nothing_else_and_loses_nothing(
     chance = random.Random(seed)
     child = start(_use_in_a_storm, path, str(tmp_path), chance.randrange(2**32))
     assert child.hear() == "ready"
-    end = time.monotonic() + 4.0
+    end = time.monotonic() + 3.0
     sent = 0
     while time.monotonic() < end and not child.heard():
         child.signal(signal.SIGINT)
@@ -579,7 +579,7 @@ def _call_from_handlers(pipe: Pipe, path: str) -> None:
     answers: list[str] = []
     errors: list[str] = []
     calls = 0
-    end = time.monotonic() + 2.0
+    end = time.monotonic() + 1.2
 
     def handler(*_: object) -> None:
         try:

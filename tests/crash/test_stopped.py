@@ -192,7 +192,7 @@ def _enqueue_and_be_signalled(pipe: Pipe, path: str) -> None:
 def _end_with_busy_threads(pipe: Pipe, path: str, directory: str, way: str, daemon: bool) -> None:
     svc = jobq.open(path)
     added, finished = Notebook(f"{directory}/added"), Notebook(f"{directory}/finished")
-    end = time.monotonic() + 1.5
+    end = time.monotonic() + 0.8
 
     def work(topic: str) -> None:
         with suppress(JobqError):  # what a closed store says

@@ -95,7 +95,7 @@ class Environment:
             pending.alive = self._alive()
             self._group.submit(pending)
         finally:
-            surely(self._entry.leave)
+            self._entry.mark = None
 
     def read(self, operation: Callable[[Transaction], T]) -> T:
         """Run an operation in a read transaction."""
@@ -111,7 +111,7 @@ class Environment:
             finally:
                 self._gate.release_if_mine()
         finally:
-            surely(self._entry.leave)
+            self._entry.mark = None
 
     def _alive(self) -> Alive:
         return self._entry.mark or object

@@ -13,7 +13,6 @@ from jobq.repo.memory.jobs import MemoryJobs
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
 from jobq.repo.repositories import Agenda, Transaction
-from jobq.repo.surely import surely
 from jobq.repo.transactional import Kind, TransactionalStore
 
 T = TypeVar("T")
@@ -71,7 +70,7 @@ class MemoryStore(TransactionalStore):
                 if tx.woken or tx.soon:
                     self._changed.notify_all()
         finally:
-            surely(self._entry.leave)
+            self._entry.mark = None
         return outcome
 
     def _read(self, operation: Callable[[Transaction], T]) -> T:
@@ -81,7 +80,7 @@ class MemoryStore(TransactionalStore):
             with self._changed:
                 return operation(self._transaction())
         finally:
-            surely(self._entry.leave)
+            self._entry.mark = None
 
     def _transaction(self) -> Transaction:
         if self._closed:
@@ -109,7 +108,7 @@ class MemoryStore(TransactionalStore):
                     return
                 self._changed.wait(min(timeout, LONGEST_SLEEP, self._seconds_to_next(tx)))
         finally:
-            surely(self._entry.leave)
+            self._entry.mark = None
 
     def _seconds_to_next(self, tx: Transaction) -> float:
         due_us = tx.topics.first_due(Agenda.DELAYED)
@@ -136,7 +135,7 @@ class MemoryStore(TransactionalStore):
                 self._closed = True
                 self._changed.notify_all()
         finally:
-            surely(self._entry.leave)
+            self._entry.mark = None
 
     # Forks: hold still, so that the child's copy is whole; it has no waiters.
 

@@ -1,5 +1,6 @@
 """Holders: a process is dead to the others as soon as it is dead, and never before."""
 
+import fcntl
 import os
 import resource
 import signal
@@ -84,6 +85,19 @@ def test_looking_at_a_holder_does_not_make_it_look_dead_to_others(directory: Pat
     for _ in range(100):
         assert [looker.dead([mine]) for looker in lookers] == [set()] * 3
     holders.close()
+
+
+def test_a_dead_holder_is_dead_to_all_who_look_at_the_same_time(
+    directory: Path, start: Start
+) -> None:
+    child = start(_is_a_holder, str(directory))
+    holder = bytes.fromhex(child.said())
+    child.kill()
+
+    with (directory / holder.hex()).open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # somebody else is looking
+
+        assert Holders(directory, BOOT).dead([holder]) == {holder}
 
 
 def test_a_holder_that_closed_is_dead_and_gets_a_new_name(directory: Path) -> None:
