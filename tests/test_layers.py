@@ -19,7 +19,14 @@ LEAVES = ("errors", "states", "clock", "options", "backoff", "ids", "codec", "to
 
 ADAPTERS = {"repo.memory.*", "repo.lmdb.*"}
 BELOW_ADAPTERS = {
-    *("repo.base", "repo.repositories", "repo.transactional", "repo.entry", "repo.forking", "repo.surely"),
+    *(
+        "repo.base",
+        "repo.repositories",
+        "repo.transactional",
+        "repo.entry",
+        "repo.forking",
+        "repo.surely",
+    ),
     *LEAVES,
 }
 

@@ -108,15 +108,12 @@ class Consumer:
         if self._ended is None:
             return
         job, settlement = self._ended
-        holding = self._service._holding
-        settled = holding.settle_and_reserve([job], [settlement], reserve)
+        outcome, jobs = self._service._holding.settle_and_reserve(job, settlement, reserve)
         self._ended = None  # only now: after an error it is tried once more at the end
-        self._add(holding.take(settled.reserved))
+        self._add(jobs)
         self._service._keeper.forget(job)
-        if settled.outcomes[0] is not Outcome.OK:
-            _log.warning(
-                "%s", job.lost(settled.outcomes[0]), extra={"job_id": job.id, "topic": job.topic}
-            )
+        if outcome is not Outcome.OK:
+            _log.warning("%s", job.lost(outcome), extra={"job_id": job.id, "topic": job.topic})
             if self._on_lost is not None:
                 self._on_lost(job)
 

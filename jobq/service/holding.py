@@ -4,7 +4,7 @@ import os
 
 from jobq import ids
 from jobq.job import Reservation, Settlement
-from jobq.repo.base import ReserveRequest, Settled, Store
+from jobq.repo.base import ReserveRequest, Store
 from jobq.service.job import Backoff, Job
 from jobq.service.specs import SpecMaker
 from jobq.states import Event, Outcome
@@ -20,39 +20,59 @@ class Holding:
         self._pid = os.getpid()
         self._held: dict[tuple[bytes, int], None] = {}
 
-    def take(self, reservations: list[Reservation]) -> list[Job]:
-        """Reservations as jobs in the hands of this service."""
+    def reserve(self, request: ReserveRequest) -> list[Job]:
+        """Reserve; the jobs are in the hands of this service."""
+        taken: list[Reservation] = []
+        try:
+            taken = self.store.reserve(request)
+            return self._take(taken)
+        except BaseException:
+            self._give_back(taken)
+            raise
+
+    def _take(self, reservations: list[Reservation]) -> list[Job]:
         held = self._held
         jobs = []
-        try:
-            for reservation in reservations:
-                held[reservation.id, reservation.token] = None
-                jobs.append(Job(self, reservation))
-        except BaseException:  # an interrupt: nobody would ever settle them
-            self._give_back(reservations)
-            raise
+        for reservation in reservations:
+            held[reservation.id, reservation.token] = None
+            jobs.append(Job(self, reservation))
         return jobs
 
     def _give_back(self, reservations: list[Reservation]) -> None:
+        """After an interrupt: the caller does not get them, so nobody would ever settle them."""
         for job in reservations:
             self._held.pop((job.id, job.token), None)
-        self.store.settle([Settlement(job.id, job.token, Event.RELEASE) for job in reservations])
+        if reservations:
+            release = [Settlement(job.id, job.token, Event.RELEASE) for job in reservations]
+            self.store.settle(release)
 
     def settle(
         self, jobs: list[Job], settlements: list[Settlement]
     ) -> tuple[list[Outcome], list[list[str]]]:
         """Settle; gives outcomes and ids of follow-up jobs by position."""
-        settled = self.settle_and_reserve(jobs, settlements, None)
+        settled = self.store.settle(settlements)
+        self._note(jobs, settlements, settled.outcomes)
         return settled.outcomes, [
             [ids.to_text(raw) for raw in follow] for follow in settled.follow_ids
         ]
 
     def settle_and_reserve(
-        self, jobs: list[Job], settlements: list[Settlement], reserve: ReserveRequest | None
-    ) -> Settled:
-        """Settle, and reserve in the same commit."""
-        settled = self.store.settle(settlements, reserve)
-        outcomes = settled.outcomes
+        self, job: Job, settlement: Settlement, request: ReserveRequest | None
+    ) -> tuple[Outcome, list[Job]]:
+        """Settle a job, and reserve in the same commit."""
+        taken: list[Reservation] = []
+        try:
+            settled = self.store.settle([settlement], request)
+            taken = settled.reserved
+            self._note([job], [settlement], settled.outcomes)
+            return settled.outcomes[0], self._take(taken)
+        except BaseException:
+            self._give_back(taken)
+            raise
+
+    def _note(
+        self, jobs: list[Job], settlements: list[Settlement], outcomes: list[Outcome]
+    ) -> None:
         for position, (job, settlement) in enumerate(zip(jobs, settlements, strict=True)):
             self._held.pop((settlement.id, settlement.token), None)
             if outcomes[position] is Outcome.OK:
@@ -60,7 +80,6 @@ class Holding:
             elif outcomes[position] is Outcome.MISSING and job._settled is settlement.event:
                 # Settled before by this very handle, and forgotten since (retention 0).
                 outcomes[position] = Outcome.OK
-        return settled
 
     def extend(self, job: Job, lease_us: int) -> None:
         """Let the job's lease end so many microseconds from now.

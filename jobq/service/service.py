@@ -388,9 +388,9 @@ class JobService:
             # Always once more after waiting: a waiter that was woken for a job has to take it,
             # or nobody does until the next look.
             try:
-                taken = self.store.reserve(request)
-                if taken:
-                    return self._holding.take(taken)
+                jobs = self._holding.reserve(request)
+                if jobs:
+                    return jobs
                 left = 1.0 if end is None else end - time.monotonic()
                 if left <= 0 or self._stopped:
                     break

@@ -320,12 +320,22 @@ class Anywhere(NamedTuple):
 
 MOST_WRONG: Final = 40
 
+
+def _consume(svc: JobService) -> None:
+    """Each block's outcome is committed with the reservation of the next job."""
+    with closing(cast(Generator[jobq.Job], svc.consume("mail", 1, timeout=0))) as loop:
+        for job in loop:
+            with job:
+                pass
+
+
 ANYWHERE: Final[dict[str, Callable[[JobService], object]]] = {
     "stats": lambda svc: svc.stats(),
     "enqueue": lambda svc: svc.enqueue("mail"),
     "reserve": lambda svc: svc.reserve("mail", 1, timeout=0),
     "done": lambda svc: svc.done_many(svc.reserve("mail", 2, timeout=0)),
     "wait": lambda svc: svc.reserve("nothing", timeout=0.002),
+    "consume": _consume,
 }
 
 
@@ -333,7 +343,7 @@ def _interrupt_anywhere(pipe: Pipe, path: str, verb: str, first: int, every: int
     """Interrupt a verb at every so many points; after each, all has to be as if nothing was."""
     svc = jobq.open(path)
     for warm_up in ANYWHERE.values():  # the first calls of a process have more points
-        svc.enqueue("mail")
+        svc.enqueue_many("mail", range(2))
         warm_up(svc)
     n = first
     interrupter = Interrupter(n)
@@ -347,7 +357,7 @@ def _interrupt_anywhere(pipe: Pipe, path: str, verb: str, first: int, every: int
     while True:
         signal.alarm(6)
         interrupter = Interrupter(n)
-        svc.enqueue("mail")
+        svc.enqueue_many("mail", range(2))
         try:
             interrupter.call(lambda: ANYWHERE[verb](svc))
         except KeyboardInterrupt:

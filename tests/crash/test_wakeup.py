@@ -16,7 +16,7 @@ import pytest
 import jobq
 from jobq import JobService
 from jobq.repo.lmdb import steps
-from jobq.repo.lmdb.bell import COUNTERS
+from jobq.repo.lmdb.bell import COUNTERS, Bell
 from tests.crash.conftest import Say
 from tests.crash.processes import (
     Child,
@@ -169,6 +169,20 @@ def test_a_producer_that_is_interrupted_after_its_commit_still_calls(
 
         assert producer.hear() == "KeyboardInterrupt"
         assert after < SOON_S
+
+
+def test_a_call_between_a_waiters_last_look_and_its_sleep_is_not_missed(
+    start: Start, path: str
+) -> None:
+    with jobq.open(path) as svc:
+        _make_topics(svc, "mail")
+        waiter = start(_hesitate, path)
+        assert waiter.hear() == "has looked"
+        svc.enqueue("mail")
+        since_ns = time.monotonic_ns()
+        waiter.tell("sleep")
+
+        assert seconds(waiter, since_ns) < SOON_S
 
 
 # Stopping.
@@ -325,6 +339,24 @@ def _get(pipe: Pipe, path: str, topic: str) -> None:
         pipe.send("about to wait")
         pipe.recv()
         jobs = svc.reserve(topic, timeout=30)
+        pipe.send(_now_ns())
+        svc.done_many(jobs)
+
+
+def _hesitate(pipe: Pipe, path: str) -> None:
+    """Wait for a job, but fall asleep only when told to."""
+    wait = Bell.wait
+
+    def hesitate(bell: Bell, topic: int, seen: int, timeout: float) -> None:
+        Bell.wait = wait  # type: ignore[method-assign]
+        pipe.send("has looked")
+        pipe.recv()
+        wait(bell, topic, seen, timeout)
+
+    with jobq.open(path) as svc:
+        svc.reserve("mail", timeout=0.001)
+        Bell.wait = hesitate  # type: ignore[method-assign,assignment]
+        jobs = svc.reserve("mail", timeout=30)
         pipe.send(_now_ns())
         svc.done_many(jobs)
 

@@ -77,6 +77,7 @@ class Environment:
                 if self._is_full_disk(error):
                     raise self._full(error) from error
                 raise
+        self._make_lock()
         self._open()
         forking.watch(self)
 
@@ -199,6 +200,27 @@ class Environment:
                 raise
         self._env = env
         return env
+
+    def _make_lock(self) -> None:
+        """LMDB's lock file, where somebody has removed it (or restored only the data).
+
+        Under the write lock: LMDB counts transactions in the lock file, and who is just writing
+        under the old one would be overwritten by the first to write under the new.
+        """
+        if files.lock_is_whole(self.path):
+            return
+        with translating(self.path):
+            if not FileLock.is_used(self.path):
+                files.reserve_lock(self.path / files.LOCK)
+                return
+            lock = FileLock(self.path)
+            try:
+                lock.acquire(self.settings.lock_timeout)
+                if not files.lock_is_whole(self.path):
+                    files.reserve_lock(self.path / files.LOCK)
+            finally:
+                lock.release()
+                lock.close()
 
     def _build(self, directory: Path) -> None:
         build(directory, self.settings.clock)

@@ -37,6 +37,11 @@ class FileLock:
         self._busy = False
         self._doomed = False
 
+    @staticmethod
+    def is_used(directory: Path) -> bool:
+        """Whether any process has ever used the lock of the directory."""
+        return (directory / "write.lock").exists()
+
     def acquire(self, timeout: float) -> None:
         """Get the lock, waiting at most *timeout* seconds.
 

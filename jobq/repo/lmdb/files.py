@@ -76,8 +76,14 @@ def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bo
     finally:
         os.close(directory)
     _look_at(path)
-    if not (path / LOCK).exists() or (path / LOCK).stat().st_blocks * 512 < LOCK_SIZE:
-        _reserve_lock(path / LOCK)
+
+
+def lock_is_whole(path: Path) -> bool:
+    """Whether LMDB's lock file is there, with blocks for all of it."""
+    try:
+        return os.stat(path / LOCK).st_blocks * 512 >= LOCK_SIZE
+    except FileNotFoundError:
+        return False
 
 
 def identity(path: Path) -> Identity:
@@ -95,7 +101,7 @@ def _make(path: Path, build: Callable[[Path], None]) -> None:
     fresh = path / f"{_NEW}{secrets.token_hex(4)}"
     fresh.mkdir(mode=0o700)
     try:
-        _reserve_lock(fresh / LOCK)
+        reserve_lock(fresh / LOCK)
         build(fresh)
         steps.reached("data file built")
         for name in (DATA, LOCK):
@@ -119,8 +125,12 @@ def _refuse_strangers(path: Path) -> None:
         )
 
 
-def _reserve_lock(path: Path) -> None:
-    """Give the lock file its blocks: LMDB maps it, and on a full disk a hole in it is SIGBUS."""
+def reserve_lock(path: Path) -> None:
+    """Give the lock file its blocks: LMDB maps it, and on a full disk a hole in it is SIGBUS.
+
+    Raises:
+        OSError: There is no room for them.
+    """
     # Safe although LMDB's locks on it are POSIX locks: this process does not have it open yet
     # (the registry of environments sees to that), so closing our descriptor drops none of ours.
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
