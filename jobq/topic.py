@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from jobq.errors import InvalidValue, shown
+from jobq.options import text
 from jobq.states import Status
 
 LONGEST_NAME: Final = 255
@@ -20,18 +20,7 @@ def check_name(name: object) -> str:
     """
     if type(name) is str and name.isascii() and 0 < len(name) <= LONGEST_NAME:
         return name
-    if not isinstance(name, str):
-        raise InvalidValue(f"topic is {shown(name)}: expected its name, a str")
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidValue(
-            f"topic is {shown(name)}: expected text that UTF-8 can encode"
-        ) from error
-    if not 1 <= size <= LONGEST_NAME:
-        what = f"topic is {shown(name)}, {size} bytes of UTF-8"
-        raise InvalidValue(f"{what}: expected 1 to {LONGEST_NAME}")
-    return str.__str__(name)  # of a subclass, the text that it equals
+    return text("topic", name, longest=LONGEST_NAME)
 
 
 @dataclass(frozen=True, slots=True)

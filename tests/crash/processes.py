@@ -49,7 +49,7 @@ class Child:
 
     def __init__(self, work: Callable[..., object], *arguments: Any) -> None:
         self._pipe, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=_live, args=(theirs, work, arguments), daemon=True)
+        self._process = CONTEXT.Process(target=_live, args=(theirs, work, arguments))
         self._process.start()
         theirs.close()
         assert self._process.pid is not None
@@ -77,13 +77,13 @@ class Child:
         return self._pipe.poll()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        if self._process.exitcode is None:
+        """Send it a signal, unless it has ended: its number may be another's by now."""
+        if self.alive:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
         """SIGKILL; returns when it is dead. Harmless if it is."""
-        self._process.kill()
+        self.signal(signal.SIGKILL)
         self.ended()
 
     def ended(self, timeout: float = DEADLINE_S) -> int:
@@ -99,8 +99,11 @@ class Child:
         return self._process.exitcode is None
 
     def discard(self) -> None:
-        """Kill it and let go of everything."""
+        """Kill it with all that it has forked, and let go of everything."""
         try:
+            if self.alive:
+                with suppress(ProcessLookupError):  # it has just begun, and has no group yet
+                    os.killpg(self.pid, signal.SIGKILL)
             self.kill()
         finally:
             self._pipe.close()
@@ -121,9 +124,6 @@ class Start:
 
     def discard_all(self) -> None:
         """Kill and reap what is left."""
-        for child in self._children:
-            with suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)
         for child in self._children:
             child.discard()
 
@@ -199,6 +199,7 @@ class Notebook:
 
 
 def _live(pipe: Pipe, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    os.setsid()  # a group of its own, with its forks
     die_with_parent()
     faulthandler.enable()
     try:

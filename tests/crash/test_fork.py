@@ -312,7 +312,6 @@ def _use_multiprocessing(pipe: Pipe, path: str, method: str) -> None:
     svc.enqueue_many("mail", range(30))
     context: Any = multiprocessing.get_context(method)
     processes = [context.Process(target=_work_off, args=(path,)) for _ in range(3)]
-    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     for process in processes:
         process.start()
     for process in processes:

@@ -64,7 +64,7 @@ def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
     }
     while todo:
         verb, child = todo.popitem()
-        survey: Anywhere = child.hear(600)
+        survey: Anywhere = child.hear(280)
         points += survey.points
         wrong += survey.wrong
         if survey.wrong and len(wrong) < MOST_WRONG:  # that process is beyond repair

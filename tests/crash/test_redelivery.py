@@ -307,10 +307,10 @@ def _hold_and_fork(pipe: Pipe, path: str, how: str) -> None:
 
 
 def _spawn_cat(pipe: Pipe) -> int:
-    """A program that inherits all descriptors that may be inherited."""
+    """Another program, which inherits all descriptors that may be inherited."""
     fd: int = pipe.fileno()  # type: ignore[attr-defined] # a Connection
-    os.set_inheritable(fd, True)
-    return os.posix_spawn("/bin/sleep", ["sleep", "60"], os.environ)
+    actions = [(os.POSIX_SPAWN_DUP2, fd, 0)]  # so that it ends when the test does
+    return os.posix_spawn("/bin/cat", ["cat"], os.environ, file_actions=actions)
 
 
 def _die_becoming_a_holder(_: Pipe, path: str, at: str) -> None:

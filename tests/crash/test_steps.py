@@ -69,7 +69,7 @@ def test_a_verb_killed_at_any_line_is_whole_or_absent(
     children = [
         start(_survey, name, str(tmp_path / str(part)), part, True) for part in range(WORKERS)
     ]
-    surveys: list[Survey] = [child.hear(600) for child in children]
+    surveys: list[Survey] = [child.hear(280) for child in children]
     say(f"{name}: killed at {sum(survey.runs for survey in surveys)} lines")
 
     wrong = [line for survey in surveys for line in survey.wrong]

@@ -41,8 +41,8 @@ class Storm(NamedTuple):
     "storm",
     [
         pytest.param(Storm(4_000, 0.1, 60.0), id="short"),
-        pytest.param(Storm(50_000, 0.5, 600.0), id="long", marks=pytest.mark.storm),
-        pytest.param(Storm(50_000, 0.05, 900.0), id="wild", marks=pytest.mark.storm),
+        pytest.param(Storm(50_000, 0.5, 280.0), id="long", marks=pytest.mark.storm),
+        pytest.param(Storm(50_000, 0.05, 280.0), id="wild", marks=pytest.mark.storm),
     ],
 )
 def test_every_acknowledged_job_is_done_and_none_twice_though_processes_are_killed(

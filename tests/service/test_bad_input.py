@@ -177,7 +177,7 @@ def test_enqueue_many_wants_several_payloads(svc: JobService, payloads: Any) -> 
     ("call", "message"),
     [
         (lambda svc: svc.enqueue(7), "topic is 7: expected"),
-        (lambda svc: svc.enqueue(""), "topic is '', 0 bytes of UTF-8: expected 1 to 255"),
+        (lambda svc: svc.enqueue(""), "topic is '' (0 bytes of UTF-8): expected 1 to 255"),
         (lambda svc: svc.enqueue("a", weight=99_999), "weight is 99999: expected -32768 to 32767"),
         (lambda svc: svc.enqueue("a", weight=True), "weight is True: expected an integer"),
         (lambda svc: svc.enqueue("a", delay=-2), "delay is -2: expected at least 0 seconds"),

@@ -38,6 +38,7 @@ class Child:
     Args:
         wrap: A command that runs the rest of its arguments, such as `unshare --mount`.
         env: Environment variables in addition to the test's own.
+        deadline_s: When it is taken for hanging.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Child:
         *args: Any,
         wrap: Sequence[str] = (),
         env: dict[str, str] | None = None,
+        deadline_s: int = DEADLINE_S,
     ) -> None:
         source = Path(work.__code__.co_filename).relative_to(ROOT)
         module = ".".join(source.with_suffix("").parts)
@@ -53,7 +55,7 @@ class Child:
             [
                 *wrap,
                 *(sys.executable, "-P", "-m", "tests.repo.lmdb.processes"),
-                *(module, work.__qualname__, json.dumps(args)),
+                *(module, work.__qualname__, json.dumps(args), str(deadline_s)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -146,8 +148,8 @@ def outcome_of(work: Callable[[], object], seconds: int = 10) -> str:
 
 def _main() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    signal.alarm(DEADLINE_S)
-    module, name, args = sys.argv[1:]
+    module, name, args, deadline_s = sys.argv[1:]
+    signal.alarm(int(deadline_s))
     getattr(importlib.import_module(module), name)(*json.loads(args))
 
 

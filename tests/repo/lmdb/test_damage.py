@@ -233,7 +233,7 @@ def count_outcomes(start: Start, tmp_path: Path, count: int) -> tuple[Counter[An
     """How often each way led to each outcome, and what must not have been among them."""
     seed = random.getrandbits(32)
     print(f"seed {seed}")
-    child = start(_try_mutants, str(tmp_path), seed, count)
+    child = start(_try_mutants, str(tmp_path), seed, count, deadline_s=60 + count)
     outcomes: Counter[Any] = Counter()
     wrong = []
     while (answer := child.said()) is not None:

@@ -226,15 +226,21 @@ def _interrupts_in_the_store(path: str, hits: int, is_exception: bool) -> None:
     svc = jobq.open(path, durability="unsafe")
     tried = acknowledged = refused = swallowed = 0
     say("ready")
+
+    def work() -> None:
+        """A function of its own: the `try` round a loop does not cover its jump back."""
+        nonlocal tried, acknowledged, swallowed
+        while interrupts.armed:
+            tried += 1
+            svc.enqueue("a", tried)
+            acknowledged += 1
+            svc.topics()
+        swallowed += 1
+
     for hit in range(hits):
         try:
             interrupts.armed = True
-            while interrupts.armed:
-                tried += 1
-                svc.enqueue("a", tried)
-                acknowledged += 1
-                svc.topics()
-            swallowed += 1
+            work()
         except interrupt:
             pass
         except InvalidValue:  # while the payload was packed: user code might have raised it
