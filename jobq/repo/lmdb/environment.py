@@ -150,7 +150,7 @@ class Environment:
             "format": FORMAT,
             "durability": self.settings.durability,
             "file_bytes": (int(info["last_pgno"]) + 1) * page,
-            "limit_bytes": min(self.settings.max_size, int(info["map_size"])),
+            "limit_bytes": self.settings.max_size,
             "readers": int(info["num_readers"]),
         }
 
@@ -314,10 +314,11 @@ class Environment:
                 self._open()
                 self._check_identity()
                 self._check_readers()
+                bell = self.bell  # made now, if it is not there: after the commit nothing may fail
                 self._run_group(take(), rings)
                 for tx in rings:
                     for topic in tx.woken.keys() | tx.soon:
-                        self.bell.raise_counter(topic)
+                        bell.raise_counter(topic)
                 steps.reached("counters raised")
             finally:
                 self._gate.release_if_mine()
@@ -328,14 +329,17 @@ class Environment:
     def _ring(self, rings: list[Transaction]) -> None:
         """Wake who waits for what was committed."""
         steps.reached("file lock given back")
+        bell = self._bell
+        if bell is None:
+            return  # closed meanwhile, by another thread: that has woken them
         for tx in rings:
             for topic in tx.soon:
-                self.bell.wake(topic)
+                bell.wake(topic)
             for topic, jobs in tx.woken.items():
                 # Who waits for a topic that is not there yet, or shares a counter, may wait for
                 # another one than is woken for: then everybody has to look.
                 shared = topic == UNKNOWN or self._topics >= COUNTERS
-                self.bell.wake(topic, EVERYBODY if shared else jobs)
+                bell.wake(topic, EVERYBODY if shared else jobs)
         steps.reached("waiters woken")
 
     def _run_group(self, group: list[Pending], rings: list[Transaction]) -> None:
