@@ -70,7 +70,7 @@ class Capabilities:
 
 
 class ReserveRequest(NamedTuple):
-    """Up to *n* jobs of *topic*."""
+    """Up to *n* jobs of *topic*; n is at least 1."""
 
     topic: str
     n: int
@@ -91,7 +91,13 @@ class Settled(NamedTuple):
 
 
 class Advanced(NamedTuple):
-    """What `advance` moved; `more` says that something due was left for the next step."""
+    """What `advance` moved.
+
+    Attributes:
+        expired: Reservations that were over, those of poisoned jobs included.
+        poisoned: Jobs that were canceled as poison.
+        more: Something due may be left for the next step.
+    """
 
     promoted: int = 0
     expired: int = 0

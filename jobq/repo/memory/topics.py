@@ -10,7 +10,9 @@ from jobq.repo.memory.undo import Undo
 from jobq.repo.repositories import Agenda, Held, TopicRepository, Waiting
 from jobq.states import Status
 
-Members = dict[bytes, None]  # an ordered set
+Members = dict[bytes, int]
+"""Jobs that fall due together, in their order: each with its position, so that it can be put back
+where it was."""
 
 
 class MemoryTopics(TopicRepository):
@@ -99,21 +101,30 @@ class MemoryTopics(TopicRepository):
         self._slot += 1
         entries, key = self._agendas[agenda], (at_us, self._slot)
         self._undo.note(entries.pop, key, None)
-        entries[key] = (holder, dict.fromkeys(ids))
+        entries[key] = (holder, {job_id: position for position, job_id in enumerate(ids)})
         return [self._slot] * len(ids)
 
     def unhold(self, agenda: Agenda, jobs: Iterable[tuple[int, int, bytes]]) -> None:
         entries = self._agendas[agenda]
-        noted = set()
         for at_us, slot, job_id in jobs:
             key = (at_us, slot)
             holder, members = entries[key]
-            if key not in noted:  # as it was, with its order: jobs that fall due together have one
-                noted.add(key)
-                self._undo.note(entries.__setitem__, key, (holder, dict(members)))
+            self._undo.note(self._hold_again, entries, key, holder, job_id, members[job_id])
             del members[job_id]
             if not members:
                 del entries[key]
+
+    @staticmethod
+    def _hold_again(
+        entries: SortedDict[tuple[int, int], tuple[bytes, Members]],
+        key: tuple[int, int],
+        holder: bytes,
+        job_id: bytes,
+        position: int,
+    ) -> None:
+        _, members = entries.get(key, (holder, {}))
+        members = {**members, job_id: position}
+        entries[key] = (holder, dict(sorted(members.items(), key=lambda member: member[1])))
 
     def due(self, agenda: Agenda, until_us: int | None, limit: int) -> list[Held]:
         return list(islice(self._until(agenda, until_us), max(0, limit)))

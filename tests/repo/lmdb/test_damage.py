@@ -240,7 +240,8 @@ def count_outcomes(start: Start, tmp_path: Path, count: int) -> tuple[Counter[An
         way, number, outcome = answer
         outcomes[way, outcome.split(":")[0]] += 1
         # What LMDB finds wrong in the middle of a tree may still end the process.
-        if outcome not in {"ok", "corrupt", "corrupt, refused", "SIGABRT", "SIGBUS", "SIGSEGV"}:
+        died = {"SIGABRT", "SIGBUS", "SIGSEGV"} if way != cut_short.__name__ else set()
+        if outcome not in {"ok", "corrupt", "corrupt, refused"} | died:
             wrong.append(f"seed {seed}, number {number}, {way}: {outcome}")
     child.join()
     for (way, outcome), times in sorted(outcomes.items()):
@@ -270,18 +271,23 @@ def test_no_damaged_file_is_read_wrong_in_many(start: Start, tmp_path: Path) -> 
 def _try_lengths(path: str) -> None:
     """Cut a queue at every page, and once inside each, and say what came of it."""
     original = make(Path(path, "original"), random.Random(1))
+    with jobq.open(Path(path, "original"), durability="unsafe") as svc:
+        # Too large for any gap: its pages are the last of the file.
+        payload = random.Random(2).randbytes(50_000)
+        original.jobs[svc.enqueue(TOPICS[0], payload)] = Known(TOPICS[0], 0, payload, b"x")
+    data = Path(path, "original", "data.mdb").read_bytes()
     mutant = Path(path, "mutant")
     mutant.mkdir()
-    for page in range(len(original.data) // PAGE):
-        for length in (page * PAGE, page * PAGE + 1 + 41 * page):
+    for page in range(len(data) // PAGE):
+        for length in (page * PAGE, page * PAGE + 1 + 41 * page % (PAGE - 1)):
             for left in mutant.iterdir():
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
-            (mutant / "data.mdb").write_bytes(original.data[:length])
+            (mutant / "data.mdb").write_bytes(data[:length])
             say([length, outcome_of(lambda: look_through(mutant, original))])
-    say([len(original.data), None])
+    say([len(data), None])
 
 
-def test_a_file_that_was_cut_short_is_refused_at_open_wherever_it_was_cut(
+def test_a_file_that_was_cut_short_is_noticed_at_open_wherever_it_was_cut(
     start: Start, tmp_path: Path
 ) -> None:
     child = start(_try_lengths, str(tmp_path))
@@ -289,12 +295,11 @@ def test_a_file_that_was_cut_short_is_refused_at_open_wherever_it_was_cut(
     while (answer := child.said())[1] is not None:
         outcomes[answer[0]] = answer[1]
 
+    wrong = {length: outcome for length, outcome in outcomes.items() if "corrupt" not in outcome}
     refused = [length for length, outcome in outcomes.items() if outcome == "corrupt, refused"]
-    assert {*outcomes.values()} <= {"ok", "corrupt, refused"}, outcomes
-    assert len(outcomes) >= 2 * 50
-    # Only pages at the very end, which were free, can be missing from a sound file.
-    assert len(refused) >= 0.9 * len(outcomes)
-    assert min(outcomes.keys() - refused, default=answer[0]) > max(refused)
+    assert wrong == {}, f"of {answer[0]} bytes"
+    assert len(outcomes) >= 2 * 60
+    assert len(refused) >= 0.7 * len(outcomes)
 
 
 # Single records, in a file that is sound as LMDB sees it.
