@@ -79,7 +79,8 @@ class Child:
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, unless it has ended: its number may be another's by now."""
         if self.alive:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended just now
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """SIGKILL; returns when it is dead. Harmless if it is."""

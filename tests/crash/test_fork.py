@@ -124,6 +124,15 @@ def test_a_process_may_fork_while_a_thread_opens_or_closes_queues(
     assert account.rounds > 0
 
 
+def test_several_threads_may_fork_at_the_same_time(start: Start, tmp_path: Path) -> None:
+    """With several queues open, which other threads use."""
+    account: Account = start(_fork_in_threads, str(tmp_path)).hear()
+
+    assert account.errors == []
+    assert account.statuses == [0] * 60
+    assert account.rounds > 0
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_children_of_multiprocessing_work_in_the_queue_of_their_parent(
     method: str, start: Start, path: str
@@ -298,6 +307,26 @@ def _fork_while_others_open(pipe: Pipe, directory: str, busy: str) -> None:
 
     crew.start(work)
     statuses = [_status(_fork(lambda: _live_in_a_fork(kept[0]))) for _ in range(40)]
+    rounds, errors = crew.end()
+    pipe.send(Account(statuses, errors, rounds))
+
+
+def _fork_in_threads(pipe: Pipe, directory: str) -> None:
+    services = [jobq.open(f"{directory}/{number}") for number in range(3)]
+    crew = _Crew()
+    for svc in services:
+        crew.start(lambda svc=svc: _live_in_a_fork(svc))  # type: ignore[misc]
+    statuses: list[int] = []
+
+    def fork() -> None:
+        for number in range(20):
+            statuses.append(_status(_fork(lambda: _live_in_a_fork(services[number % 3]))))  # noqa: B023
+
+    threads = [threading.Thread(target=fork, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S / 2)
     rounds, errors = crew.end()
     pipe.send(Account(statuses, errors, rounds))
 

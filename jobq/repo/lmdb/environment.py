@@ -150,7 +150,7 @@ class Environment:
             "format": FORMAT,
             "durability": self.settings.durability,
             "file_bytes": (int(info["last_pgno"]) + 1) * page,
-            "limit_bytes": self.settings.max_size,
+            "limit_bytes": min(self.settings.max_size, int(info["map_size"])),
             "readers": int(info["num_readers"]),
         }
 

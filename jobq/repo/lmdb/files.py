@@ -160,17 +160,29 @@ def _look_at(path: Path) -> None:
     if not metas:
         raise StoreCorrupt(f"{data} is not the data file of a queue, or its head is destroyed")
     _, page_size, last_page = max(metas)
-    if size < (last_page + 1) * page_size:
-        # The last pages may be missing in a sound file; LMDB's own verifier can tell.
+    needed = (last_page + 1) * page_size
+    if size < needed:
+        # Free pages at the end may be missing in a sound file; LMDB's own verifier can tell.
         try:
             problems = lmdb_verify.verify(str(data), subdir=False)  # type: ignore[no-untyped-call]
         except (lmdb_verify.VerifyError, OSError, struct.error, ValueError) as error:
             problems = [str(error)]
         if problems:
             raise StoreCorrupt(
-                f"{data} is cut short: {size} bytes of at least {(last_page + 1) * page_size} "
-                f"({problems[0]}); restore it from a backup"
+                f"{data} is cut short: {size} bytes of at least {needed} ({problems[0]}); "
+                "restore it from a backup"
             )
+        # It does not look into large payloads, which would still be SIGBUS. With zeros there, the
+        # checksum of the payload says it.
+        _lengthen(data, size, needed)
+
+
+def _lengthen(path: Path, size: int, needed: int) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(fd, size, needed - size)  # unlike truncating, it can never shorten
+    finally:
+        os.close(fd)
 
 
 def _read_meta(page: bytes) -> tuple[int, int, int] | None:

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -666,6 +667,34 @@ def test_eight_processes_that_make_a_queue_at_once_make_one(path: Path, start: S
         maker.join()
 
     assert sorted(drain(path)) == list(range(8))
+
+
+def _grows_until_told(path: str) -> None:
+    """Make the file larger with every commit, and now and then free its last pages."""
+    told = threading.Event()
+
+    def listen() -> None:
+        hear()
+        told.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    with jobq.open(path, durability="unsafe") as svc:
+        say("open")
+        while not told.is_set():
+            ids = [svc.enqueue("a", bytes(20_000)) for _ in range(20)]
+            svc.delete(ids[-10:])
+
+
+def test_a_queue_opens_while_others_write_and_make_it_grow(path: Path, start: Start) -> None:
+    """What is looked at before opening may change while it is looked at."""
+    child = start(_grows_until_told, str(path))
+    assert child.said() == "open"
+
+    for _ in range(300):
+        LmdbStore(path, durability="unsafe").close()
+
+    child.tell()
+    child.join()
 
 
 def _makes_until(path: str, step: str) -> None:
