@@ -28,6 +28,7 @@ class _Watched:
     """
 
     def __init__(self) -> None:
+        self.fork = threading.Lock()  # one fork at a time
         self.lock = threading.Lock()
         self.all: list[weakref.ref[Forkable]] = []
         self.stopped: list[Forkable] = []
@@ -50,7 +51,8 @@ def watch(forkable: Forkable) -> None:
 
 
 def _before() -> None:
-    # Without the lock while waiting: who is waited for may be about to watch another.
+    _watched.fork.acquire()
+    # Without `lock` while waiting: who is waited for may be about to watch another.
     while running := _watched.running():
         for forkable in running:
             forkable.before_fork()
@@ -60,10 +62,12 @@ def _before() -> None:
 def _after_in_parent() -> None:
     while _watched.stopped:
         _watched.stopped.pop().after_fork_in_parent()
+    _watched.fork.release()
 
 
 def _after_in_child() -> None:
     _watched.lock = threading.Lock()
+    _watched.fork = threading.Lock()
     while _watched.stopped:
         _watched.stopped.pop().after_fork_in_child()
 

@@ -72,12 +72,15 @@ class LeaseKeeper:
             # At first, and in a fork's child: the thread is not there, the jobs are the parent's.
             self._pid = os.getpid()
             self._due = {}
+            self._soonest = float("inf")
             self._calls = SimpleQueue()
             self._thread = threading.Thread(target=self._run, name="jobq-leases", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
         while True:
+            # First as if nothing were due, so that a `watch` in between puts in a call.
+            self._soonest = float("inf")
             self._soonest = min(list(self._due.values()), default=float("inf"))
             sleep = min(self._soonest - time.monotonic(), LONGEST_SLEEP_S)
             call = None

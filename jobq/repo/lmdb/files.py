@@ -151,30 +151,48 @@ _LMDB_FORMAT: Final = 1
 
 
 def _look_at(path: Path) -> None:
-    """Refuse a data file that is not LMDB's, or shorter than its meta pages say."""
+    """Refuse a data file that is not LMDB's, or shorter than its meta pages say.
+
+    Others may be writing: what looks wrong is looked at again as long as it changes.
+    """
     data = path / DATA
-    with open(data, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(4096 + _META_END)
-    metas = [meta for at in (0, 4096) if (meta := _read_meta(head[at : at + _META_END]))]
-    if not metas:
-        raise StoreCorrupt(f"{data} is not the data file of a queue, or its head is destroyed")
-    _, page_size, last_page = max(metas)
-    needed = (last_page + 1) * page_size
-    if size < needed:
+    seen = None
+    while True:
+        newest, size = _newest_meta(data)
+        if newest is None:
+            raise StoreCorrupt(f"{data} is not the data file of a queue, or its head is destroyed")
+        _, page_size, last_page = newest
+        needed = (last_page + 1) * page_size
+        if size >= needed:
+            return
         # Free pages at the end may be missing in a sound file; LMDB's own verifier can tell.
         try:
             problems = lmdb_verify.verify(str(data), subdir=False)  # type: ignore[no-untyped-call]
         except (lmdb_verify.VerifyError, OSError, struct.error, ValueError) as error:
             problems = [str(error)]
-        if problems:
+        if not problems:
+            # It does not look into large payloads, which would still be SIGBUS. With zeros there,
+            # the checksum of the payload says it.
+            _lengthen(data, size, needed)
+            return
+        if seen == newest:
             raise StoreCorrupt(
                 f"{data} is cut short: {size} bytes of at least {needed} ({problems[0]}); "
                 "restore it from a backup"
             )
-        # It does not look into large payloads, which would still be SIGBUS. With zeros there, the
-        # checksum of the payload says it.
-        _lengthen(data, size, needed)
+        seen = newest
+
+
+def _newest_meta(data: Path) -> tuple[tuple[int, int, int] | None, int]:
+    """The newest meta page, and the size of the file after that was read.
+
+    In this order: LMDB writes pages before the meta page that counts them.
+    """
+    with open(data, "rb") as file:
+        head = file.read(4096 + _META_END)
+        size = os.fstat(file.fileno()).st_size
+    metas = [meta for at in (0, 4096) if (meta := _read_meta(head[at : at + _META_END]))]
+    return max(metas, default=None), size
 
 
 def _lengthen(path: Path, size: int, needed: int) -> None:

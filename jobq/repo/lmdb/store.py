@@ -1,6 +1,7 @@
 """The LMDB store: durable, for all processes of one machine."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,7 +11,8 @@ import lmdb
 
 from jobq.clock import Clock, SystemClock
 from jobq.errors import InvalidValue, StoreBusy, StoreCorrupt, StoreUnavailable, shown
-from jobq.repo.base import Capabilities, Retention
+from jobq.job import Reservation
+from jobq.repo.base import Capabilities, ReserveRequest, Retention
 from jobq.repo.lmdb.environment import Environment
 from jobq.repo.lmdb.faults import translating
 from jobq.repo.lmdb.group import Pending
@@ -79,7 +81,7 @@ class LmdbStore(TransactionalStore):
             raise InvalidValue(f"durability is {shown(durability)}: expected one of {known}")
         self._clock = clock or _SYSTEM_CLOCK
         settings = Settings(durability, self._clock, max_size, map_size, lock_timeout, create, fuse)
-        self._waiting: dict[int, int] = {}
+        self._waiting: set[tuple[int, int]] = set()
         self._numbers: dict[str, int] = {}
         self._probed = 0.0
         self._closed = False
@@ -129,6 +131,13 @@ class LmdbStore(TransactionalStore):
     def _facts(self) -> dict[str, int | str]:
         return self._env.facts()
 
+    def reserve(self, request: ReserveRequest) -> list[Reservation]:
+        taken = super().reserve(request)
+        # Who only looks, and never waits, looks for dead processes too.
+        if not taken and self._recover():
+            taken = super().reserve(request)
+        return taken
+
     # Waiting.
 
     def wait(self, topic: str, timeout: float) -> None:
@@ -139,13 +148,14 @@ class LmdbStore(TransactionalStore):
         number = self._numbers.get(topic, UNKNOWN)
         bell = self._env.bell
         seen = bell.read(number)
-        self._waiting[number] = self._waiting.get(number, 0) + 1
+        waiter = (number, threading.get_ident())
+        self._waiting.add(waiter)
         try:
             sleep = self._read(lambda tx: self._sleep(tx, topic, number))
             if sleep > 0:
                 bell.wait(number, seen, min(timeout, sleep))
         finally:
-            self._waiting[number] -= 1
+            self._waiting.discard(waiter)
 
     def _sleep(self, tx: Transaction, topic: str, number: int) -> float:
         """How long a waiter may sleep at most, in seconds."""
@@ -164,7 +174,7 @@ class LmdbStore(TransactionalStore):
         return min(waits)
 
     def wake(self) -> None:
-        numbers = [number for number, waiters in list(self._waiting.items()) if waiters]
+        numbers = {number for number, _ in list(self._waiting)}
         if numbers and not self._closed:
             bell = self._env.bell
             for number in numbers:
@@ -172,7 +182,7 @@ class LmdbStore(TransactionalStore):
                 bell.wake(number)
 
     def _recover(self) -> bool:
-        """At most once a second: make ready what dead processes hold. True if there is more."""
+        """At most once a second: make ready what dead processes hold. True if there was any."""
         now = time.monotonic()
         if now - self._probed < PROBE_S:
             return False
@@ -181,9 +191,12 @@ class LmdbStore(TransactionalStore):
             dead = self._env.holders.abandoned()
             if not dead and not self._env.holders.half_made():
                 return False
-        if dead and self.advance(RECOVERY_STEP).more:
-            self._probed = 0.0
-            return True
+        if dead:
+            moved = self.advance(RECOVERY_STEP)
+            if moved.more:
+                self._probed = 0.0
+            if moved.expired:
+                return True
 
         def remove(tx: Transaction) -> None:
             self._env.holders.remove(dead - set(tx.topics.holders()))

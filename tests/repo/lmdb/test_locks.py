@@ -1,6 +1,8 @@
 """The gate, the file lock and the bell: who waits for whom, and that nobody waits for ever."""
 
+import dis
 import fcntl
+import inspect
 import mmap
 import os
 import random
@@ -9,17 +11,20 @@ import struct
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType, ModuleType
+from typing import Any
 
 import pytest
 
 import jobq
 from jobq import Job, JobService
 from jobq.errors import InvalidValue, StoreBusy
+from jobq.repo import forking
 from jobq.repo.entry import Mark
-from jobq.repo.lmdb import LmdbStore, steps
+from jobq.repo.lmdb import LmdbStore, group, registry, steps
 from jobq.repo.lmdb import gate as gate_module
 from jobq.repo.lmdb import store as store_module
 from jobq.repo.lmdb.bell import COUNTERS, Bell
@@ -264,6 +269,44 @@ def test_whenever_an_interrupt_comes_the_store_works_afterwards(
     assert child.said() == "ready"
 
     pester(child)
+
+
+@pytest.mark.parametrize("module", [gate_module, group, registry, forking])
+def test_no_interrupt_can_slip_out_between_two_rounds_of_a_loop(module: ModuleType) -> None:
+    """From Python 3.12 on, `with` and `try` do not cover the jump back of a loop that ends with a
+    condition (`while`, a filter, a last `if`), and an interrupt can come right there. It would
+    leave the lock locked. So such loops stand in functions that are called inside.
+    """
+    slips = [
+        f"line {jump.positions.lineno if jump.positions else '?'} in {code.co_qualname}"
+        for code in code_in(compile(inspect.getsource(module), str(module.__file__), "exec"))
+        if code.co_name != "<genexpr>"
+        for jump in dis.Bytecode(code)
+        if jump.opname == "JUMP_BACKWARD"
+        and isinstance(jump.argval, int)
+        and is_covered(code, jump.argval)
+        and not is_covered(code, jump.offset)
+    ]
+
+    assert slips == []
+
+
+def code_in(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from code_in(constant)
+
+
+def is_covered(code: CodeType, offset: int) -> bool:
+    """Whether an exception at this instruction meets a `with`, `except` or `finally`."""
+    read: Any = dis.Bytecode(code)
+    begins = {step.offset: step.opname for step in read}
+    for entry in read.exception_entries:
+        if entry.start <= offset < entry.end:
+            # A comprehension has a handler of its own, which only tidies up its variable.
+            return begins[entry.target] == "PUSH_EXC_INFO" or is_covered(code, entry.target)
+    return False
 
 
 # The file lock: one process at a time writes.
