@@ -138,7 +138,7 @@ class LmdbStore(TransactionalStore):
             taken = super().reserve(request)
         return taken
 
-    # Waiting.
+    # Waiting, and looking after the jobs of the dead.
 
     def wait(self, topic: str, timeout: float) -> None:
         if self._closed:

@@ -265,6 +265,36 @@ def test_no_damaged_file_is_read_wrong_in_many(start: Start, tmp_path: Path) -> 
     assert outcomes.total() == 5000
 
 
+PAGE_SIZE_AT = 40
+"""Where a meta page says how large pages are; LMDB divides by it and maps accordingly."""
+
+
+def _try_page_sizes(path: str) -> None:
+    original = make(Path(path, "original"), random.Random(1))
+    mutant = Path(path, "mutant")
+    for start in (0, PAGE):
+        for bit in range(32):
+            data = bytearray(original.data)
+            data[start + PAGE_SIZE_AT + bit // 8] ^= 1 << bit % 8
+            shutil.rmtree(mutant, ignore_errors=True)
+            mutant.mkdir()
+            (mutant / "data.mdb").write_bytes(data)
+            say([start, bit, outcome_of(lambda: look_through(mutant, original))])
+    say(None)
+
+
+def test_a_file_that_is_wrong_about_the_size_of_its_pages_is_refused_or_read_right(
+    start: Start, tmp_path: Path
+) -> None:
+    child = start(_try_page_sizes, str(tmp_path))
+    wrong = []
+    while (answer := child.said()) is not None:
+        if answer[2] not in {"ok", "corrupt", "corrupt, refused"}:
+            wrong.append("meta page at {}, bit {}: {}".format(*answer))
+
+    assert not wrong, "\n".join(wrong)
+
+
 # Files that were cut short: past their end, a page of the map is SIGBUS.
 
 
