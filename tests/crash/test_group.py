@@ -292,7 +292,7 @@ def test_a_failed_commit_wakes_waiters_if_it_took_effect(
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    eventually(lambda: any(store_of(svc)._waiting.values()))
+    eventually(lambda: bool(store_of(svc)._waiting))
     with failing_commit(monkeypatch, effect=True):
         since = time.monotonic()
         svc.enqueue("mail")
