@@ -36,9 +36,12 @@ class _Watched:
     def running(self) -> list[Forkable]:
         """Those that live and are not stopped."""
         with self.lock:
-            alive = [forkable for ref in self.all if (forkable := ref()) is not None]
-            self.all = [ref for ref in self.all if ref() is not None]
+            alive = self._alive()
         return [forkable for forkable in alive if forkable not in self.stopped]
+
+    def _alive(self) -> list[Forkable]:
+        self.all = [ref for ref in self.all if ref() is not None]
+        return [forkable for ref in self.all if (forkable := ref()) is not None]
 
 
 _watched = _Watched()

@@ -57,26 +57,33 @@ class Gate:
         """
         turn = _Turn(alive)
         with self._mutex:
-            # One of this thread's that is still there was left behind by an interrupt.
-            self._drop([other for other in self._queue if other.thread == turn.thread])
-            self._queue.append(turn)
-            if self._queue[0] is turn:
-                return
-        while not turn.lock.acquire(timeout=HEAL_S):
-            self._heal()
+            first = self._step_in(turn)
+        while not first and not turn.lock.acquire(timeout=HEAL_S):
+            with self._mutex:
+                self._drop_dead()
 
     def release_if_mine(self) -> None:
         """Let the next one in if this thread has the gate, or step out of the queue."""
         surely(self._leave)
 
     def _leave(self) -> None:
-        me = threading.get_ident()
         with self._mutex:
-            self._drop([turn for turn in self._queue if turn.thread == me])
+            self._drop_mine()
 
-    def _heal(self) -> None:
-        with self._mutex:
-            self._drop([turn for turn in self._queue if turn.alive() is None])
+    # Under the mutex. Loops stand in functions of their own: from CPython 3.12 on the jump back
+    # of a loop is not always covered by the `with` round it, and a signal handler may raise there.
+
+    def _step_in(self, turn: _Turn) -> bool:
+        self._drop_mine()  # one that is still there was left behind by an interrupt
+        self._queue.append(turn)
+        return self._queue[0] is turn
+
+    def _drop_mine(self) -> None:
+        me = threading.get_ident()
+        self._drop([turn for turn in self._queue if turn.thread == me])
+
+    def _drop_dead(self) -> None:
+        self._drop([turn for turn in self._queue if turn.alive() is None])
 
     def _drop(self, turns: list[_Turn]) -> None:
         for turn in turns:

@@ -101,44 +101,58 @@ class GroupCommit:
         """
         try:
             with self._mutex:
-                for left in [other for other in self._queue if other.thread == mine.thread]:
-                    # An interrupt kept this thread's last call from leaving.
-                    self._clear(left, leads=self._queue[0] is left)
-                self._queue.append(mine)
-            while not mine.finished:
-                if self._queue[0] is mine:
-                    self._run(self._take, mine.since)
-                # until somebody finishes it, or it is the first
-                elif not mine.turn.acquire(timeout=HEAL_S):
-                    self._heal()
+                self._step_in(mine)
+            self._wait(mine)
         finally:
             surely(lambda: self._leave(mine))
 
+    def _wait(self, mine: Pending) -> None:
+        while not mine.finished:
+            if self._queue[0] is mine:
+                self._run(self._take, mine.since)
+            elif not mine.turn.acquire(timeout=HEAL_S):  # until it is finished, or the first
+                self._heal()
+
     def _take(self) -> list[Pending]:
         with self._mutex:
-            group = [self._queue[place] for place in range(min(LARGEST_GROUP, len(self._queue)))]
-            for pending in group:
-                pending.taken = True
-            return group
+            return self._take_first()
 
     def _leave(self, mine: Pending) -> None:
         """Out of the queue with *mine*, however its call has ended, and with all that is finished.
 
         One that another leader has taken is waited for.
         """
-        while True:
-            with self._mutex:
-                leads = bool(self._queue) and self._queue[0] is mine
-                if leads or mine.finished or not mine.taken:
-                    self._clear(mine, leads=leads)
-                    return
+        while not self._has_left(mine):
             mine.turn.acquire()
+
+    def _has_left(self, mine: Pending) -> bool:
+        with self._mutex:
+            leads = bool(self._queue) and self._queue[0] is mine
+            if not leads and not mine.finished and mine.taken:
+                return False
+            self._clear(mine, leads=leads)
+            return True
 
     def _heal(self) -> None:
         """Clear away a first one whose call is over: an interrupt kept it from leaving."""
         with self._mutex:
             if self._queue and self._queue[0].alive() is None:
                 self._clear(self._queue[0], leads=True)
+
+    # Under the mutex. Loops stand in functions of their own: from CPython 3.12 on the jump back
+    # of a loop is not always covered by the `with` round it, and a signal handler may raise there.
+
+    def _step_in(self, mine: Pending) -> None:
+        for left in [other for other in self._queue if other.thread == mine.thread]:
+            # An interrupt kept this thread's last call from leaving.
+            self._clear(left, leads=self._queue[0] is left)
+        self._queue.append(mine)
+
+    def _take_first(self) -> list[Pending]:
+        group = [self._queue[place] for place in range(min(LARGEST_GROUP, len(self._queue)))]
+        for pending in group:
+            pending.taken = True
+        return group
 
     def _clear(self, mine: Pending, *, leads: bool) -> None:
         for pending in list(self._queue):

@@ -114,6 +114,8 @@ def _open_with_room(path: Path, settings: Settings) -> tuple[lmdb.Environment, i
     while True:
         try:
             return _open(path, map_size, settings.durability), map_size
+        except lmdb.InvalidParameterError as error:
+            raise StoreCorrupt(f"{path}: the head of the data file is damaged ({error})") from error
         except lmdb.MemoryError:
             if map_size <= LEAST_MAP_SIZE:
                 raise

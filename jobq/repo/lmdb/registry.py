@@ -46,8 +46,11 @@ class Registry:
         with self._lock:
             env.users -= 1
             if env.users == 0:
-                self._open = {key: other for key, other in self._open.items() if other is not env}
+                self._forget(env)
                 env.close()
+
+    def _forget(self, env: Environment) -> None:
+        self._open = {key: other for key, other in self._open.items() if other is not env}
 
     def _find(self, path: Path) -> Environment | None:
         try:
