@@ -114,9 +114,13 @@ class Note(IntEnum):
 def initial_state(body: JobBody) -> JobState:
     """The state of a job that nothing has happened to since it was enqueued."""
     status = Status.DELAYED if body.due_us else Status.READY
-    return JobState(
-        body.topic, body.weight, body.seq, status, None, None,
-        0, 0, 0, 0, 0, body.due_us, body.slot, NOBODY, 0, 0, 0,
+    # What JobState(…) comes down to, in half the time: every job is read so once.
+    return tuple.__new__(
+        JobState,
+        (
+            body.topic, body.weight, body.seq, status, None, None,
+            0, 0, 0, 0, 0, body.due_us, body.slot, NOBODY, 0, 0, 0,
+        ),
     )  # fmt: skip
 
 

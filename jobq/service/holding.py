@@ -56,6 +56,12 @@ class Holding:
             [ids.to_text(raw) for raw in follow] for follow in settled.follow_ids
         ]
 
+    def settle_many(self, jobs: list[Job], settlements: list[Settlement]) -> list[Outcome]:
+        """Settle without follow-up jobs; gives outcomes by position."""
+        outcomes = self.store.settle(settlements).outcomes
+        self._note(jobs, settlements, outcomes)
+        return outcomes
+
     def settle_and_reserve(
         self, job: Job, settlement: Settlement, request: ReserveRequest | None
     ) -> tuple[Outcome, list[Job]]:

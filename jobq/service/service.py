@@ -404,8 +404,7 @@ class JobService:
     def _settle_many(self, jobs: list[Job], settlements: list[Any]) -> list[Outcome]:
         if not jobs:
             return []
-        outcomes, _ = self._holding.settle(jobs, settlements)
-        return outcomes
+        return self._holding.settle_many(jobs, settlements)
 
     def _on(self, job_ids: str | Iterable[str], event: Event, verb: Any) -> list[Outcome] | None:
         """One id raises, several give outcomes."""
