@@ -25,16 +25,18 @@ from jobq.errors import (
     StoreUnavailable,
 )
 from jobq.factory import open  # noqa: A004 - jobq.open is the name that users expect
-from jobq.job import JobRecord
+from jobq.job import Attempt, JobRecord, LogLine, Progress
 from jobq.options import JobOptions
 from jobq.repo.base import CheckReport, Stats
 from jobq.service import Batch, Job, JobService, NewJob
-from jobq.states import Outcome, Reason, Status
+from jobq.states import Event, Outcome, Reason, Status
 from jobq.topic import TopicStats
 
 __all__ = [
+    "Attempt",
     "Batch",
     "CheckReport",
+    "Event",
     "InvalidTransition",
     "InvalidValue",
     "Job",
@@ -43,10 +45,12 @@ __all__ = [
     "JobRecord",
     "JobService",
     "JobqError",
+    "LogLine",
     "NewJob",
     "Outcome",
     "OutcomeUnknown",
     "PayloadTooLarge",
+    "Progress",
     "Reason",
     "ReentrantCall",
     "ReservationLost",

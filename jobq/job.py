@@ -14,6 +14,101 @@ from jobq.options import DEFAULTS, JobOptions
 from jobq.states import FINISHED, Event, Reason, Status
 
 
+class Attempt(NamedTuple):
+    """One time that a job was handed out, and how that ended.
+
+    Attributes:
+        attempt: Its number, 1 at first. One that was released was not tried: the next has the
+            same number.
+        event: How it ended: `Event.DONE`, `RETRY`, `RELEASE`, `CANCEL`, or `EXPIRE` for a lease
+            that was over or a holder that died.
+        holder: Name of the process that held it.
+        reserved_us: When it was handed out.
+        ended_us: When it ended.
+        error: What its holder said of the failure, with the traceback if there was one; of older
+            attempts only its last line may be left. None if nothing was said.
+    """
+
+    attempt: int
+    event: Event
+    holder: str
+    reserved_us: int
+    ended_us: int
+    error: str | None
+
+    @property
+    def reserved_at(self) -> datetime:
+        """When it was handed out."""
+        return utc(self.reserved_us)
+
+    @property
+    def ended_at(self) -> datetime:
+        """When it ended."""
+        return utc(self.ended_us)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The attempt as plain values: texts, numbers, ISO 8601 times."""
+        return {
+            "attempt": self.attempt,
+            "event": str(self.event),
+            "holder": self.holder,
+            "reserved_at": self.reserved_at.isoformat(),
+            "ended_at": self.ended_at.isoformat(),
+            "error": self.error,
+        }
+
+
+class LogLine(NamedTuple):
+    """A line of a job's log: when it was written, and its text."""
+
+    at_us: int
+    text: str
+
+    @property
+    def at(self) -> datetime:
+        """When it was written."""
+        return utc(self.at_us)
+
+
+class Progress(NamedTuple):
+    """How far a job is, as its holder said last.
+
+    Attributes:
+        done: So much.
+        total: Out of so much; None if that is not known.
+        text: What it is at; None if that was not said.
+        at_us: When that was said.
+    """
+
+    done: float
+    total: float | None
+    text: str | None
+    at_us: int
+
+    @property
+    def at(self) -> datetime:
+        """When that was said."""
+        return utc(self.at_us)
+
+
+class Report(NamedTuple):
+    """What a holder tells of its work on one job: log lines, progress.
+
+    Attributes:
+        id: 16 bytes.
+        token: The one of the reservation.
+        lines: Age in microseconds, and text, of each line, oldest first.
+        progress: Done, total, text, age in microseconds; see `Progress`. None leaves it as it is.
+        dropped: How many lines before these were dropped because they were too many.
+    """
+
+    id: bytes
+    token: int
+    lines: tuple[tuple[int, str], ...] = ()
+    progress: tuple[float, float | None, str | None, int] | None = None
+    dropped: int = 0
+
+
 class JobSpec(NamedTuple):
     """One job to enqueue, checked and encoded: what the service hands to a store.
 
@@ -68,6 +163,7 @@ class Settlement(NamedTuple):
         error: Free text about a failure.
         reason: For cancel.
         follow: For done: jobs to enqueue in the same commit.
+        report: What its holder has told of it since the last time.
     """
 
     id: bytes
@@ -79,6 +175,7 @@ class Settlement(NamedTuple):
     error: str | None = None
     reason: Reason | None = None
     follow: tuple[JobSpec, ...] = ()
+    report: Report | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +192,16 @@ class JobRecord:
         crashes: How often a holder died or overran its lease since the last reset.
         resets: How often it was reset.
         reason: Why it is canceled; None unless it is.
-        error: The last error that a holder gave; None if there is none.
+        error: What was last said of a failure, with its traceback; None since the last reset if
+            nothing was.
         options: The options it was enqueued with; see `effective` for all of them.
         holder: Name of the process that holds it; None unless reserved.
+        history: How its reservations ended so far, oldest first; at most the last 100.
+        history_dropped: How many older ones are not kept any more.
+        progress: How far its holder said it was; None if it said nothing.
+        log: Its log lines, oldest first; at most the last 1 000 or 64 KiB. Only `JobService.get`
+            reads them: empty in what `find` gives.
+        log_dropped: How many older lines are not kept any more.
     """
 
     id: str
@@ -119,6 +223,11 @@ class JobRecord:
     ended_us: int | None
     payload_bytes: bytes
     result_bytes: bytes | None
+    history: tuple[Attempt, ...] = ()
+    history_dropped: int = 0
+    progress: Progress | None = None
+    log: tuple[LogLine, ...] = ()
+    log_dropped: int = 0
 
     @property
     def payload(self) -> Any:
@@ -205,6 +314,20 @@ class JobRecord:
             **times,
             "payload": self.payload,
             "result": self.result,
+            "history": [attempt.as_dict() for attempt in self.history],
+            "history_dropped": self.history_dropped,
+            "progress": None if self.progress is None else self._progress(self.progress),
+            "log": [{"at": line.at.isoformat(), "text": line.text} for line in self.log],
+            "log_dropped": self.log_dropped,
+        }
+
+    @staticmethod
+    def _progress(progress: Progress) -> dict[str, Any]:
+        return {
+            "done": progress.done,
+            "total": progress.total,
+            "text": progress.text,
+            "at": progress.at.isoformat(),
         }
 
 

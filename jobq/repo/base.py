@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from jobq.clock import utc
-from jobq.job import JobRecord, JobSpec, Reservation, Settlement
+from jobq.job import JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.states import Outcome, Status
 from jobq.topic import TopicStats
 
@@ -194,6 +194,18 @@ class Store(ABC):
         """Let each lease end the given time from now: (id, token, microseconds).
 
         Outcomes: `OK`, `STALE`, `MISSING`.
+        """
+
+    @abstractmethod
+    def report(self, reports: Sequence[Report]) -> list[Outcome]:
+        """Keep log lines and progress of jobs that the caller holds, or has settled itself.
+
+        The newest lines of each job are kept within the bounds of `JobRecord.log`, the others
+        counted. Outcomes: `OK`; `STALE` when somebody else has touched the job since, then
+        nothing of it is kept; `MISSING`.
+
+        Raises:
+            StoreFull: No room; nothing was kept.
         """
 
     @abstractmethod

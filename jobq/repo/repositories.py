@@ -79,7 +79,7 @@ class JobState(NamedTuple):
         at_us: What it stands under in its agenda: when it is due, when its lease is over (boot
             clock), or when its retention is over; 0 when ready.
         slot: The second half of its place in the agenda; 0 when ready.
-        holder: Who holds it, 8 bytes; `NOBODY` unless reserved.
+        holder: Who holds it, or held it when it ended, 8 bytes; `NOBODY` if nobody.
         reserved_us: When it was last reserved (UTC); 0 if never.
         ended_us: When it was done or canceled (UTC); 0 unless it is.
         notes: Which `Note`s it has, as a sum of their bits.
@@ -105,10 +105,16 @@ class JobState(NamedTuple):
 
 
 class Note(IntEnum):
-    """What may be kept of a job beside body and state, each under a key of its own."""
+    """What may be kept of a job beside body and state, under keys of their own.
+
+    A note has parts, numbered from 0; only LOG has more than one. See `operations.history` and
+    `operations.reports` for what stands in them.
+    """
 
     RESULT = 1
-    ERROR = 2
+    HISTORY = 2
+    PROGRESS = 4
+    LOG = 8
 
 
 def initial_state(body: JobBody) -> JobState:
@@ -172,16 +178,20 @@ class JobRepository(ABC):
         """Remove jobs with all that is kept of them; the state says what there is."""
 
     @abstractmethod
-    def put_note(self, job_id: bytes, note: Note, data: bytes) -> None:
-        """Keep *data* as the job's note, in place of an earlier one."""
+    def put_note(self, job_id: bytes, note: Note, data: bytes, number: int = 0) -> None:
+        """Keep *data* as a part of the job's note, in place of an earlier one."""
 
     @abstractmethod
-    def note(self, job_id: bytes, note: Note) -> bytes | None:
-        """The job's note; None without one."""
+    def note(self, job_id: bytes, note: Note, number: int = 0) -> bytes | None:
+        """A part of the job's note; None without one."""
+
+    @abstractmethod
+    def drop_part(self, job_id: bytes, note: Note, number: int) -> None:
+        """Remove a part of the job's note, if it has one."""
 
     @abstractmethod
     def drop_note(self, job_id: bytes, note: Note) -> None:
-        """Remove the job's note, if it has one."""
+        """Remove all parts of the job's note, if it has one."""
 
     def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, JobBody, JobState]]:
         """The first *limit* jobs with ids beyond *after*, ascending."""
@@ -288,11 +298,21 @@ class Transaction:
         wall_us: UTC microseconds, read once when the transaction began.
         boot_us: Microseconds of the boot clock, read once likewise.
         holder: Gives who reserves: this process, 8 bytes. Called only where it is needed.
+        holder_name: Gives what people call a holder.
         woken: Numbers of topics that got ready jobs, with how many; filled by the store.
         soon: Numbers of topics whose jobs fall due shortly; filled by the store.
     """
 
-    __slots__ = ("boot_us", "holder", "jobs", "soon", "topics", "wall_us", "woken")
+    __slots__ = (
+        "boot_us",
+        "holder",
+        "holder_name",
+        "jobs",
+        "soon",
+        "topics",
+        "wall_us",
+        "woken",
+    )
 
     def __init__(
         self,
@@ -301,11 +321,13 @@ class Transaction:
         wall_us: int,
         boot_us: int,
         holder: Callable[[], bytes],
+        holder_name: Callable[[bytes], str],
     ) -> None:
         self.jobs = jobs
         self.topics = topics
         self.wall_us = wall_us
         self.boot_us = boot_us
         self.holder = holder
+        self.holder_name = holder_name
         self.woken: dict[int, int] = {}
         self.soon: set[int] = set()

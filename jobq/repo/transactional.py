@@ -11,11 +11,12 @@ the others.
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple, TypeVar
 
 from jobq import ids as job_ids
 from jobq.errors import StoreCorrupt
-from jobq.job import JobRecord, JobSpec, Reservation, Settlement
+from jobq.job import JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.repo.base import (
     Advanced,
     CheckReport,
@@ -25,13 +26,15 @@ from jobq.repo.base import (
     Stats,
     Store,
 )
+from jobq.repo.operations import history
 from jobq.repo.operations.change import cancel, delete, reset
 from jobq.repo.operations.checking import check
 from jobq.repo.operations.due import expire, promote
 from jobq.repo.operations.enqueue import add
 from jobq.repo.operations.places import damaged, prune, size_of
+from jobq.repo.operations.reports import log_of, progress_of
 from jobq.repo.operations.reserve import take
-from jobq.repo.operations.settle import extend, is_held, settle
+from jobq.repo.operations.settle import extend, is_held, report, settle
 from jobq.repo.repositories import Agenda, Held, JobBody, JobState, Note, Transaction
 from jobq.states import Event, Outcome, Status
 from jobq.topic import TopicStats
@@ -130,6 +133,10 @@ class TransactionalStore(Store):
     def extend(self, holds: Sequence[tuple[bytes, int, int]]) -> list[Outcome]:
         return self._write(lambda tx: extend(tx, holds), DRAINS)
 
+    def report(self, reports: Sequence[Report]) -> list[Outcome]:
+        size = sum(len(text) for told in reports for _, text in told.lines)
+        return self._write(lambda tx: report(tx, reports), Kind(adds=size + 256 * len(reports)))
+
     def holds(self, job_id: bytes, token: int) -> bool:
         def operation(tx: Transaction) -> bool:
             (state,) = tx.jobs.states([job_id])
@@ -163,7 +170,7 @@ class TransactionalStore(Store):
     def get(self, ids: Sequence[bytes]) -> list[JobRecord | None]:
         def operation(tx: Transaction) -> list[JobRecord | None]:
             return [
-                None if both is None else self._record(tx, job_id, *both)
+                None if both is None else self._whole_record(tx, job_id, *both)
                 for job_id, both in zip(ids, tx.jobs.both(ids), strict=True)
             ]
 
@@ -259,7 +266,7 @@ class TransactionalStore(Store):
 
     def _record(self, tx: Transaction, job_id: bytes, body: JobBody, state: JobState) -> JobRecord:
         reserved = state.status is Status.RESERVED
-        error = _note(tx, job_id, state, Note.ERROR)
+        past = history.of_job(tx, job_id, state)
         return JobRecord(
             id=job_ids.to_text(job_id),
             topic=tx.topics.name(state.topic),
@@ -270,7 +277,7 @@ class TransactionalStore(Store):
             crashes=state.crashes,
             resets=state.resets,
             reason=state.reason,
-            error=None if error is None else error.decode(errors="replace"),
+            error=past.error,
             options=body.options,
             holder=self._holder_name(state.holder) if reserved else None,
             created_us=body.created_us,
@@ -279,8 +286,17 @@ class TransactionalStore(Store):
             reserved_us=state.reserved_us or None,
             ended_us=state.ended_us or None,
             payload_bytes=body.payload,
-            result_bytes=_note(tx, job_id, state, Note.RESULT),
+            result_bytes=_result(tx, job_id, state),
+            history=past.attempts or history.succeeded_at_once(tx, state),
+            history_dropped=past.dropped,
+            progress=progress_of(tx, job_id, state),
         )
+
+    def _whole_record(
+        self, tx: Transaction, job_id: bytes, body: JobBody, state: JobState
+    ) -> JobRecord:
+        lines, dropped = log_of(tx, job_id, state)
+        return replace(self._record(tx, job_id, body, state), log=lines, log_dropped=dropped)
 
 
 def _topic_stats(tx: Transaction, name: str) -> TopicStats:
@@ -291,10 +307,10 @@ def _topic_stats(tx: Transaction, name: str) -> TopicStats:
     return TopicStats(name, **{status.value: counts[status] for status in Status})
 
 
-def _note(tx: Transaction, job_id: bytes, state: JobState, note: Note) -> bytes | None:
-    if not state.notes & note:
+def _result(tx: Transaction, job_id: bytes, state: JobState) -> bytes | None:
+    if not state.notes & Note.RESULT:
         return None
-    data = tx.jobs.note(job_id, note)
+    data = tx.jobs.note(job_id, Note.RESULT)
     if data is None:  # never pass off a lost result as none
-        raise damaged(f"the {note.name.lower()} of job {job_ids.to_text(job_id)} is missing")
+        raise damaged(f"the result of job {job_ids.to_text(job_id)} is missing")
     return data

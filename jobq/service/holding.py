@@ -4,8 +4,10 @@ import os
 
 from jobq import ids
 from jobq.job import Reservation, Settlement
-from jobq.repo.base import ReserveRequest, Store
+from jobq.repo.base import ReserveRequest, Settled, Store
 from jobq.service.job import Backoff, Job
+from jobq.service.keeper import Keeper
+from jobq.service.reports import Reports
 from jobq.service.specs import SpecMaker
 from jobq.states import Event, Outcome
 
@@ -13,8 +15,17 @@ from jobq.states import Event, Outcome
 class Holding:
     """The jobs that a service has reserved and not settled."""
 
-    def __init__(self, store: Store, maker: SpecMaker, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        store: Store,
+        maker: SpecMaker,
+        backoff: Backoff,
+        reports: Reports,
+        keeper: Keeper,
+    ) -> None:
         self.store = store
+        self.reports = reports
+        self.keeper = keeper
         self.maker = maker
         self.backoff = backoff
         self._pid = os.getpid()
@@ -50,7 +61,7 @@ class Holding:
         self, jobs: list[Job], settlements: list[Settlement]
     ) -> tuple[list[Outcome], list[list[str]]]:
         """Settle; gives outcomes and ids of follow-up jobs by position."""
-        settled = self.store.settle(settlements)
+        settled = self._write(settlements)
         self._note(jobs, settlements, settled.outcomes)
         return settled.outcomes, [
             [ids.to_text(raw) for raw in follow] for follow in settled.follow_ids
@@ -58,7 +69,7 @@ class Holding:
 
     def settle_many(self, jobs: list[Job], settlements: list[Settlement]) -> list[Outcome]:
         """Settle without follow-up jobs; gives outcomes by position."""
-        outcomes = self.store.settle(settlements).outcomes
+        outcomes = self._write(settlements).outcomes
         self._note(jobs, settlements, outcomes)
         return outcomes
 
@@ -68,12 +79,33 @@ class Holding:
         """Settle a job, and reserve in the same commit."""
         taken: list[Reservation] = []
         try:
-            settled = self.store.settle([settlement], request)
+            settled = self._write([settlement], request)
             taken = settled.reserved
             self._note([job], [settlement], settled.outcomes)
             return settled.outcomes[0], self._take(taken)
         except BaseException:
             self._give_back(taken)
+            raise
+
+    def _write(
+        self, settlements: list[Settlement], request: ReserveRequest | None = None
+    ) -> Settled:
+        """Settle, with what was told of the jobs since the last time."""
+        if not self.reports:
+            return self.store.settle(settlements, request)
+        told = [self.reports.take(one.id, one.token) for one in settlements]
+        try:
+            return self.store.settle(
+                [
+                    one._replace(report=report)
+                    for one, report in zip(settlements, told, strict=True)
+                ],
+                request,
+            )
+        except BaseException:
+            for report in told:
+                if report is not None:
+                    self.reports.put_back(report)
             raise
 
     def _note(
@@ -97,6 +129,9 @@ class Holding:
         (outcome,) = self.store.extend([(held.id, held.token, lease_us)])
         if outcome is not Outcome.OK:
             raise job.lost(outcome)
+        report = self.reports.take(held.id, held.token)
+        if report is not None:
+            self.store.report([report])
 
     def holds(self, reservation: Reservation) -> bool:
         """Whether the reservation stands."""
@@ -106,5 +141,10 @@ class Holding:
         """Give back what is held. Not in a fork's child: there it is the parent's."""
         held = list(self._held)
         self._held.clear()
-        if held and self._pid == os.getpid():
+        if self._pid != os.getpid():
+            return
+        reports = self.reports.take_all()
+        if reports:
+            self.store.report(reports)
+        if held:
             self.store.settle([Settlement(raw, token, Event.RELEASE) for raw, token in held])

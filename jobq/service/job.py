@@ -210,6 +210,44 @@ class Job:
         """
         self._holding.extend(self, _positive_us(seconds))
 
+    def log(self, text: str) -> None:
+        """Add a line to the job's log; `JobService.get` shows it.
+
+        It is written with the holder's next call, and within a second at the latest: so a kill
+        may cost what was logged last. The last 1 000 lines or 64 KiB of a job are kept, over all
+        its attempts.
+
+        Args:
+            text: At most 4 096 bytes of it are kept.
+
+        Raises:
+            ReservationLost: The caller has settled the job already.
+            InvalidValue: It is not text.
+        """
+        self._refuse_if_settled()
+        self._holding.reports.log(self._reservation, text)
+        self._holding.keeper.report_soon()
+
+    def progress(self, done: float, total: float | None = None, text: str | None = None) -> None:
+        """Say how far the work is; `JobService.get` shows what was said last. Written as `log` is.
+
+        Args:
+            done: So much, 0 or more.
+            total: Out of so much; None if that is not known.
+            text: What it is at; at most 4 096 bytes of it are kept.
+
+        Raises:
+            ReservationLost: The caller has settled the job already.
+            InvalidValue: A number is none or below 0, or the text is not text.
+        """
+        self._refuse_if_settled()
+        self._holding.reports.progress(self._reservation, done, total, text)
+        self._holding.keeper.report_soon()
+
+    def _refuse_if_settled(self) -> None:
+        if self._settled is not None:
+            raise ReservationLost(f"job {self.id} of topic {self.topic!r} is settled already")
+
     # As a context manager.
 
     def __enter__(self) -> Self:
@@ -261,7 +299,7 @@ class Job:
         keep_us = None if job.options is UNSET else job.options.retention_us
         return tuple.__new__(
             Settlement,
-            (job.id, job.token, Event.DONE, 0, keep_us, encoded, None, None, follow),
+            (job.id, job.token, Event.DONE, 0, keep_us, encoded, None, None, follow, None),
         )
 
     def _retry(self, delay: Delay | None, error: str | BaseException | None) -> Settlement:

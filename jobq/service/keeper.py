@@ -1,4 +1,4 @@
-"""Keeping leases: one thread that extends those of the jobs that `consume` has handed out."""
+"""One thread for what has to be done while holders work: leases extended, reports written."""
 
 import contextlib
 import logging
@@ -12,10 +12,14 @@ from typing import Final
 from jobq.errors import JobqError, StoreUnavailable
 from jobq.repo.base import Store
 from jobq.service.job import Job
+from jobq.service.reports import Reports
 from jobq.states import Outcome
 
 PART: Final = 1 / 3
 """A lease is extended when this part of it is over: two more tries before it ends."""
+
+REPORT_S: Final = 1.0
+"""Seconds for which log lines and progress are kept back, where the holder makes no call."""
 
 AGAIN_S: Final = 1.0
 """Seconds until the next try when the store could not be written."""
@@ -25,11 +29,13 @@ LONGEST_SLEEP_S: Final = 3600.0
 _log = logging.getLogger("jobq")
 
 
-class LeaseKeeper:
-    """Extends leases in the background. Its thread starts with the first job."""
+class Keeper:
+    """Extends leases and writes reports in the background. Its thread starts with the first job."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, reports: Reports) -> None:
         self._store = store
+        self._reports = reports
+        self._report_at = float("inf")
         self._due: dict[Job, float] = {}
         self._soonest = float("inf")
         # May be put into from a finaliser in the middle of anything, unlike a condition.
@@ -53,6 +59,13 @@ class LeaseKeeper:
         """Let this job's lease run."""
         self._due.pop(job, None)
 
+    def report_soon(self) -> None:
+        """Have what holders tell written within `REPORT_S`."""
+        self._start()
+        if self._report_at == float("inf"):
+            self._report_at = time.monotonic() + REPORT_S
+            self._calls.put(None)
+
     def call_soon(self, call: Callable[[], None]) -> None:
         """Have the thread make a call that this one cannot, being inside another."""
         self._start()
@@ -73,8 +86,9 @@ class LeaseKeeper:
             self._pid = os.getpid()
             self._due = {}
             self._soonest = float("inf")
+            self._report_at = float("inf")
             self._calls = SimpleQueue()
-            self._thread = threading.Thread(target=self._run, name="jobq-leases", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="jobq-keeper", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
@@ -82,7 +96,7 @@ class LeaseKeeper:
             # First as if nothing were due, so that a `watch` in between puts in a call.
             self._soonest = float("inf")
             self._soonest = min(list(self._due.values()), default=float("inf"))
-            sleep = min(self._soonest - time.monotonic(), LONGEST_SLEEP_S)
+            sleep = min(min(self._soonest, self._report_at) - time.monotonic(), LONGEST_SLEEP_S)
             call = None
             with contextlib.suppress(Empty):
                 call = self._calls.get(timeout=max(0.0, sleep))
@@ -91,6 +105,7 @@ class LeaseKeeper:
             elif self._stopped and self._calls.empty():
                 return
             self._extend()
+            self._report()
 
     def _call(self, call: Callable[[], None]) -> None:
         try:
@@ -123,6 +138,23 @@ class LeaseKeeper:
                 self._put_off(job, now + job._reservation.lease_us / 1e6 * PART)
             else:  # lost: its holder learns it at its next call
                 self._due.pop(job, None)
+
+    def _report(self) -> None:
+        if time.monotonic() < self._report_at:
+            return
+        self._report_at = float("inf")  # first, so that what is told from now on asks again
+        reports = self._reports.take_all()
+        if not reports:
+            return
+        try:
+            self._store.report(reports)
+        except StoreUnavailable:
+            _log.warning("what %d jobs logged is lost: the store is gone", len(reports))
+        except JobqError as error:
+            _log.warning("what %d jobs logged is written later: %s", len(reports), error)
+            for report in reports:
+                self._reports.put_back(report)
+            self._report_at = time.monotonic() + AGAIN_S
 
     def _put_off(self, job: Job, until: float) -> None:
         if job in self._due:

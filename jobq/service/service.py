@@ -15,7 +15,8 @@ from jobq.service.batch import Batch
 from jobq.service.consumer import Consumer, OnLost
 from jobq.service.holding import Holding
 from jobq.service.job import Backoff, Job, error_text, exponential, not_found
-from jobq.service.keeper import LeaseKeeper
+from jobq.service.keeper import Keeper
+from jobq.service.reports import Reports
 from jobq.service.specs import Delay, SpecMaker, check_weight, delay_us
 from jobq.states import Event, Outcome, Status, invalid_transition
 from jobq.topic import check_name
@@ -61,8 +62,9 @@ class JobService:
         limit = integer("max_payload", max_payload, 1, 2**31 - 1)
         self.store = store
         self._maker = SpecMaker(JobOptions.of(options), limit)
-        self._holding = Holding(store, self._maker, backoff)
-        self._keeper = LeaseKeeper(store)
+        reports = Reports()
+        self._keeper = Keeper(store, reports)
+        self._holding = Holding(store, self._maker, backoff, reports, self._keeper)
         self._consumers: set[Consumer] = set()
         self._stopped = False
         self._closed = False

@@ -263,10 +263,11 @@ class Picture(NamedTuple):
 
 def _picture(svc: JobService) -> Picture:
     jobs, reserved = set(), set()
-    for record in svc.find(limit=1000):
+    for record in map(svc.get, [found.id for found in svc.find(limit=1000)]):
         # In tens of seconds: the verb that extends adds thousands.
         lease = (record.lease_until_us or 0) // 10_000_000
-        jobs.add((record.id, record.status, record.attempt, record.retries, record.resets, lease))
+        moves = (record.attempt, record.retries, record.resets, len(record.log))
+        jobs.add((record.id, record.status, *moves, lease))
         if record.status is Status.RESERVED:
             reserved.add(record.id)
     return Picture(frozenset(jobs), frozenset(reserved))

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import jobq
 from jobq import Job, JobService, NewJob, Status
 from jobq.clock import ManualClock, SystemClock
+from jobq.job import Report
 from jobq.repo.lmdb import LmdbStore, steps
 from tests.crash.processes import DEADLINE_S, Pipe, die_with_parent, kill_myself
 
@@ -42,6 +43,12 @@ class Case(NamedTuple):
     victim: Callable[[JobService], object] | None = None
     opens: bool = False
     new: bool = False
+
+
+def _tell_and_done(_: JobService, held: list[Job]) -> None:
+    held[0].log("a line")
+    held[0].progress(1, 2)
+    held[0].done("result")
 
 
 def _hold(n: int, topic: str = "mail") -> Callable[[JobService], list[Job]]:
@@ -131,6 +138,13 @@ CASES: Final = {
         lambda _, held: held[0].done("gone"),
         hold=_hold(1, "once"),
         fill=lambda svc: svc.enqueue("once", "o", retention=0),
+    ),
+    "done with a log": Case(_tell_and_done, hold=_hold(1)),
+    "report": Case(
+        lambda svc, held: svc.store.report(
+            [Report(job._reservation.id, 1, ((0, "a"), (0, "b")), (1, 2, None, 0)) for job in held]
+        ),
+        hold=_hold(2),
     ),
     "done_many": Case(lambda svc, held: svc.done_many(held, [1, None, 3]), hold=_hold(3)),
     "settle and reserve": Case(lambda _, loop: next(loop), hold=_begin_loop),
@@ -281,7 +295,7 @@ def run(case: Case, path: str, strike: Strike, *, acts: bool = True) -> Seen:
 def jobs_of(svc: JobService) -> list[Any]:
     """All jobs, without what differs from run to run."""
     found = []
-    for record in svc.find(limit=1000):
+    for record in map(svc.get, [found.id for found in svc.find(limit=1000)]):
         seen = record.created_us
         if record.reserved_us is not None and record.reserved_us > seen:
             seen = record.reserved_us
@@ -291,6 +305,8 @@ def jobs_of(svc: JobService) -> list[Any]:
                 (record.topic, record.payload, record.status.value, record.weight),
                 (record.attempt, record.retries, record.crashes, record.resets),
                 (record.reason, record.error, record.result, record.options.as_dict()),
+                [(one.attempt, one.event.value, one.error) for one in record.history],
+                ([line.text for line in record.log], record.progress and record.progress[:3]),
                 # In tens of seconds: the verbs differ by hundreds.
                 due_us and round((due_us - seen) / 1e7),
                 lease_us and round((lease_us - seen) / 1e7),

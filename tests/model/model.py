@@ -12,12 +12,12 @@ lets go first, it takes the done ones before the canceled ones. Every store so f
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Protocol
 
 from jobq.clock import Clock
 from jobq.errors import InvalidValue
-from jobq.job import JobRecord, JobSpec
+from jobq.job import Attempt, JobRecord, JobSpec, LogLine, Progress
 from jobq.options import DEFAULTS, JobOptions
 from jobq.repo.base import Retention
 from jobq.states import FINISHED, Event, Outcome, Reason, Status
@@ -35,6 +35,24 @@ SOMEBODY: Final = "somebody"
 UNFINISHED: Final = frozenset(Status) - FINISHED
 
 
+class Tell(NamedTuple):
+    """What a holder tells of its work: a `Report` in the model's numbers."""
+
+    job: int
+    token: int
+    lines: tuple[tuple[int, str], ...] = ()
+    progress: tuple[float, float | None, str | None, int] | None = None
+    dropped: int = 0
+
+
+class Bounds(NamedTuple):
+    """How much is kept of a job's past."""
+
+    attempts: int = 100
+    lines: int = 1000
+    bytes: int = 64 * 1024
+
+
 class Say(NamedTuple):
     """What a holder says of a job: a `Settlement` in the model's numbers."""
 
@@ -47,6 +65,7 @@ class Say(NamedTuple):
     error: str | None = None
     reason: Reason | None = None
     follow: tuple[JobSpec, ...] = ()
+    tell: Tell | None = None
 
 
 class Handed(NamedTuple):
@@ -95,6 +114,7 @@ class Port(Protocol):
     def reserve(self, topic: str, n: int) -> list[Handed]: ...
     def settle(self, says: Sequence[Say], reserve: tuple[str, int] | None = None) -> Said: ...
     def extend(self, holds: Sequence[tuple[int, int, int]]) -> list[Outcome]: ...
+    def report(self, tells: Sequence[Tell]) -> list[Outcome]: ...
     def holds(self, job: int, token: int) -> bool: ...
     def cancel(self, jobs: Sequence[int], error: str | None = None) -> list[Outcome]: ...
     def reset(self, jobs: Sequence[int]) -> list[Outcome]: ...
@@ -145,6 +165,11 @@ class Job:
     since: int = 0
     reserved_us: int | None = None
     ended_us: int | None = None
+    past: list[Attempt] = field(default_factory=list)
+    past_dropped: int = 0
+    progress: Progress | None = None
+    log: list[LogLine] = field(default_factory=list)
+    log_dropped: int = 0
 
 
 class Model:
@@ -154,15 +179,19 @@ class Model:
         clock: The clock that the stores have.
         retention: The retention that the stores have.
         step: How many due jobs of each kind a writing verb moves on its way.
+        bounds: How much is kept of a job's past.
 
     Attributes:
         enqueued: How many jobs there ever were: the number of the next one.
     """
 
-    def __init__(self, clock: Clock, retention: Retention, step: int = STEP) -> None:
+    def __init__(
+        self, clock: Clock, retention: Retention, step: int = STEP, bounds: Bounds | None = None
+    ) -> None:
         self._clock = clock
         self._retention = retention
         self._step = step
+        self._bounds = bounds or Bounds()
         self.enqueued = 0
         self._jobs: dict[int, Job] = {}
         self._topics: set[str] = set()
@@ -186,6 +215,8 @@ class Model:
             else:
                 job.said = None
                 job.error = job.error if error is None else error
+                if job.status is Status.RESERVED:
+                    self._remember(job, Event.CANCEL, error)
                 self._end(job, Status.CANCELED, Reason.CANCELED, _retention(job.options))
                 ended.append(job)
                 outcomes.append(Outcome.OK)
@@ -206,6 +237,7 @@ class Model:
                 job.retries = job.crashes = 0
                 job.resets += 1
                 job.reason = job.said = job.result = job.error = job.ended_us = None
+                job.progress = None
                 outcomes.append(Outcome.OK)
         return outcomes
 
@@ -257,6 +289,9 @@ class Model:
     def _settle(self, job: Job, say: Say) -> None:
         job.said = say.event
         job.error = job.error if say.error is None else say.error
+        self._remember(job, say.event, say.error)
+        if say.tell is not None:
+            self._keep(job, say.tell)
         match say.event:
             case Event.DONE:
                 job.result = say.result
@@ -288,6 +323,41 @@ class Model:
             self._jobs[number].until_us = end_us
             self._jobs[number].since = next(self._ticks)
         return outcomes
+
+    def report(self, tells: Sequence[Tell]) -> list[Outcome]:
+        self._let_time_pass()
+        outcomes = []
+        for tell in tells:
+            job = self._jobs.get(tell.job)
+            if job is None:
+                outcomes.append(Outcome.MISSING)
+            elif self.holds(tell.job, tell.token) or (job.token == tell.token and job.said):
+                self._keep(job, tell)
+                outcomes.append(Outcome.OK)
+            else:
+                outcomes.append(Outcome.STALE)
+        return outcomes
+
+    def _keep(self, job: Job, tell: Tell) -> None:
+        now_us = self._clock.wall_us()
+        if tell.progress is not None:
+            done, total, text, age_us = tell.progress
+            job.progress = Progress(done, total, text, now_us - age_us)
+        job.log += [LogLine(now_us - age_us, text) for age_us, text in tell.lines]
+        job.log_dropped += tell.dropped
+        while (
+            len(job.log) > self._bounds.lines
+            or sum(len(line.text.encode()) for line in job.log) > self._bounds.bytes
+        ):
+            job.log.pop(0)
+            job.log_dropped += 1
+
+    def _remember(self, job: Job, event: Event, error: str | None) -> None:
+        now_us, reserved_us = self._clock.wall_us(), job.reserved_us or 0
+        job.past.append(Attempt(job.attempt, event, SOMEBODY, reserved_us, now_us, error))
+        if len(job.past) > self._bounds.attempts:
+            job.past.pop(0)
+            job.past_dropped += 1
 
     def holds(self, job: int, token: int) -> bool:
         held = self._jobs.get(job)
@@ -341,6 +411,7 @@ class Model:
         poisoned = []
         for job in jobs:
             job.crashes += 1
+            self._remember(job, Event.EXPIRE, None)
             most = job.options.max_crashes
             most = DEFAULTS.max_crashes if most is None else most
             if most and job.crashes > most:
@@ -371,7 +442,7 @@ class Model:
         self, status: Status | None, topic: str | None, after: int | None, limit: int
     ) -> list[JobRecord]:
         return [
-            self._record(job)
+            replace(self._record(job), log=(), log_dropped=0)
             for number, job in sorted(self._jobs.items())
             if status in (None, job.status)
             and topic in (None, job.topic)
@@ -501,6 +572,11 @@ class Model:
             ended_us=job.ended_us,
             payload_bytes=job.payload,
             result_bytes=job.result,
+            history=tuple(job.past),
+            history_dropped=job.past_dropped,
+            progress=job.progress,
+            log=tuple(job.log),
+            log_dropped=job.log_dropped,
         )
 
 

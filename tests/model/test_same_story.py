@@ -34,7 +34,17 @@ from jobq.options import JobOptions
 from jobq.repo.base import DAY_US, Retention
 from jobq.states import Event, Reason, Status
 from tests.conftest import DURABLE, STORES, Kind
-from tests.model.model import SETTLEMENTS, STEP, UNFINISHED, Model, Moved, Port, Say
+from tests.model.model import (
+    SETTLEMENTS,
+    STEP,
+    UNFINISHED,
+    Bounds,
+    Model,
+    Moved,
+    Port,
+    Say,
+    Tell,
+)
 from tests.model.told import NO_JOB, Interrupt, Told, interrupt
 
 T = TypeVar("T")
@@ -167,6 +177,17 @@ words: st.SearchStrategy[Word] = st.one_of(
     ),
 )
 says = st.lists(st.tuples(choices, words), min_size=1, max_size=6)
+ages_us = st.sampled_from((0, 0, 1, 900_000))
+tales = st.none() | st.fixed_dictionaries(
+    {
+        "lines": st.lists(
+            st.tuples(ages_us, st.sampled_from(("", "begun", "zwölf Äpfel", "x" * 9))), max_size=4
+        ).map(tuple),
+        "progress": st.none()
+        | st.tuples(st.sampled_from((0, 3, 2.5)), st.sampled_from((None, 10)), texts, ages_us),
+        "dropped": st.sampled_from((0, 0, 2)),
+    }
+)
 sizes = st.integers(1, 5) | st.just(2 * CROWD)
 limits = st.sampled_from((1, 2, 5, ALL))
 beyond_us = st.sampled_from((-1, 0, 0, 1))
@@ -177,6 +198,7 @@ class SameStory(RuleBasedStateMachine):
 
     kinds: ClassVar[tuple[Kind, ...]] = STORES
     step: ClassVar[int] = STEP
+    bounds: ClassVar[Bounds] = Bounds()
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,7 +217,7 @@ class SameStory(RuleBasedStateMachine):
         crowd=st.sampled_from((0, 0, 0, CROWD)),
     )
     def open(self, retention: Retention, batch: list[JobSpec], crowd: int) -> None:
-        self.model = Model(self.clock, retention, self.step)
+        self.model = Model(self.clock, retention, self.step, self.bounds)
         self.stores = [
             Told(kind, self.directory / kind.name, self.clock, retention) for kind in self.kinds
         ]
@@ -275,12 +297,18 @@ class SameStory(RuleBasedStateMachine):
         said = [Say(*self.hold(choice), **word) for choice, word in says]
         self.say(said, None if nth is None else (self.topic(nth), n))
 
-    @rule(choice=choices, word=words, times=st.integers(1, 2))
-    def settle_one(self, choice: Choice, word: Word, times: int) -> None:
+    @rule(choice=choices, word=words, tale=tales, times=st.integers(1, 2))
+    def settle_one(self, choice: Choice, word: Word, tale: Word | None, times: int) -> None:
         """Settle one job, and perhaps say the same once more before anything else happens."""
-        said = Say(*self.hold(choice), **word)
+        hold = self.hold(choice)
+        said = Say(*hold, **word, tell=None if tale is None else Tell(*hold, **tale))
         for _ in range(times):
             self.say([said])
+
+    @rule(told=st.lists(st.tuples(choices, tales), min_size=1, max_size=3))
+    def report(self, told: list[tuple[Choice, Word | None]]) -> None:
+        tells = [Tell(*self.hold(choice), **(tale or {})) for choice, tale in told]
+        self.tell(lambda q: q.report(tells))
 
     @rule(nth=st.integers(0, 4), word=words)
     def settle_all(self, nth: int, word: Word) -> None:
@@ -481,12 +509,14 @@ class SameStory(RuleBasedStateMachine):
 
 
 class SmallSteps(SameStory):
-    """The same, where a writing verb moves 2 due jobs of each kind, and 3 fill a page or a record.
+    """The same, where a writing verb moves 2 due jobs of each kind, 3 fill a page or a record, and
+    next to nothing is kept of a job's past.
 
     So a few jobs are enough for a backlog and for all that goes on in pages.
     """
 
     step = 2
+    bounds = Bounds(attempts=2, lines=3, bytes=20)
 
 
 class Reopened(SameStory):
@@ -517,6 +547,9 @@ def tell_stories(story: type[SameStory], profile: str, monkeypatch: pytest.Monke
             "jobq.repo.lmdb.topics.PLACE",
         ):
             monkeypatch.setattr(small, 3)
+        monkeypatch.setattr("jobq.repo.operations.history.MOST_ATTEMPTS", story.bounds.attempts)
+        monkeypatch.setattr("jobq.repo.operations.reports.MOST_LINES", story.bounds.lines)
+        monkeypatch.setattr("jobq.repo.operations.reports.MOST_BYTES", story.bounds.bytes)
     # A story that fails is made short for a minute, not for five: pytest ends what takes longer.
     monkeypatch.setattr(
         "hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", 60, raising=False

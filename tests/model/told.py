@@ -11,11 +11,11 @@ from typing import Final
 
 from jobq import ids
 from jobq.clock import Clock
-from jobq.job import JobRecord, JobSpec, Reservation, Settlement
+from jobq.job import JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.repo.base import CheckReport, ReserveRequest, Retention, Store
 from jobq.states import Outcome, Status
 from tests.conftest import Kind
-from tests.model.model import SOMEBODY, Counted, Handed, Moved, Said, Say
+from tests.model.model import SOMEBODY, Counted, Handed, Moved, Said, Say, Tell
 
 NO_JOB: Final = -1
 """The number of a job that never existed."""
@@ -49,7 +49,12 @@ class Told:
     def settle(self, says: Sequence[Say], reserve: tuple[str, int] | None = None) -> Said:
         settled = self.store.settle(
             [
-                Settlement(self._id(say.job), self._token(say.job, say.token), *say[2:])
+                Settlement(
+                    self._id(say.job),
+                    self._token(say.job, say.token),
+                    *say[2:-1],
+                    report=None if say.tell is None else self._report(say.tell),
+                )
                 for say in says
             ],
             ReserveRequest(*reserve) if reserve else None,
@@ -61,6 +66,12 @@ class Told:
         return self.store.extend(
             [(self._id(job), self._token(job, token), us) for job, token, us in holds]
         )
+
+    def report(self, tells: Sequence[Tell]) -> list[Outcome]:
+        return self.store.report([self._report(tell) for tell in tells])
+
+    def _report(self, tell: Tell) -> Report:
+        return Report(self._id(tell.job), self._token(tell.job, tell.token), *tell[2:])
 
     def holds(self, job: int, token: int) -> bool:
         return self.store.holds(self._id(job), self._token(job, token))
@@ -145,7 +156,13 @@ class Told:
 
     def _numbered(self, record: JobRecord) -> JobRecord:
         number = self._numbers[ids.to_raw(record.id)]
-        return replace(record, id=str(number), holder=SOMEBODY if record.holder else None)
+        assert all(attempt.holder for attempt in record.history)
+        return replace(
+            record,
+            id=str(number),
+            holder=SOMEBODY if record.holder else None,
+            history=tuple(attempt._replace(holder=SOMEBODY) for attempt in record.history),
+        )
 
 
 class Interrupt(BaseException):

@@ -12,7 +12,17 @@ from typing import Any, assert_type
 import pytest
 
 import jobq
-from jobq import Job, JobRecord, JobService, NewJob, Outcome, Reason, Stats, Status
+from jobq import (
+    Job,
+    JobRecord,
+    JobService,
+    NewJob,
+    Outcome,
+    Progress,
+    Reason,
+    Stats,
+    Status,
+)
 
 
 def test_jobs_in(tmp_path: Path) -> None:
@@ -36,6 +46,8 @@ def test_jobs_out() -> None:
             assert_type(job.id, str)
             assert_type(job.payload, Any)
             assert_type(job.attempt, int)
+            assert_type(job.log("a line"), None)
+            assert_type(job.progress(1, 2.5, text="x"), None)
             assert_type(job.canceled, bool)
             assert_type(job.options.lease, float | None)
             assert_type(job.done([1], then=[NewJob("next", weight=1)]), list[str])
@@ -72,6 +84,9 @@ def test_what_is_known() -> None:
         assert_type(record, JobRecord)
         assert_type(record.created, datetime)
         assert_type(record.due, datetime | None)
+        assert_type([attempt.error for attempt in record.history], list[str | None])
+        assert_type([line.at for line in record.log], list[datetime])
+        assert_type(record.progress, Progress | None)
         assert_type(record.reason, Reason | None)
         assert_type(svc.find(status="ready", topic="mail", limit=5), list[JobRecord])
         assert_type(svc.find(status=Status.READY, after=job_id), list[JobRecord])

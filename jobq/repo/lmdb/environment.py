@@ -285,7 +285,12 @@ class Environment:
         woken: dict[int, int] = {}
         topics = LmdbTopics(access, woken)
         tx = Transaction(
-            LmdbJobs(access, wall_us), topics, wall_us, clock.boot_us(), self.holders.get
+            LmdbJobs(access, wall_us),
+            topics,
+            wall_us,
+            clock.boot_us(),
+            self.holders.get,
+            self.holders.name,
         )
         tx.woken = woken
         return tx, access, topics

@@ -3,8 +3,8 @@
 A process that reserves creates a file under a temporary name, locks it with `flock`, and renames
 it to its holder's name, which stands in each of its reservations. The kernel releases the lock
 when the process ends, however it ends. So a holder whose file can be locked by somebody else, or
-is not there, is dead, and what it held is ready again. A name is never used twice: it begins with
-a mark of the boot, and the rest is random.
+is not there, is dead, and what it held is ready again. A name is never used twice: it is made of a
+mark of the boot, the process's pid, by which people know it when it is long dead, and chance.
 
 Rules: a file is made, and removed, only under the write lock; removed only once the reservations
 of its holder are gone. A fork's child closes its copy of the descriptor first thing, since the
@@ -24,9 +24,13 @@ from zlib import crc32
 
 from jobq.repo.lmdb import steps
 
-MARK: Final = 4
-"""The bytes of a holder's name that tell the boot; the other four are random."""
+MARK: Final = 2
+"""The bytes of a holder's name that tell the boot. They only save a look at the file of most
+holders of another boot: nobody has that locked any more."""
+PID: Final = 3
+CHANCE: Final = 3
 _NEW: Final = ".new"
+MOST_NAMES: Final = 256
 
 
 class Holders:
@@ -34,9 +38,10 @@ class Holders:
 
     def __init__(self, directory: Path, boot_id: bytes) -> None:
         self._directory = directory
-        self._mark = crc32(boot_id).to_bytes(MARK, "big")
+        self._mark = crc32(boot_id).to_bytes(4, "big")[:MARK]
         self._mine: bytes | None = None
         self._fd: int | None = None
+        self._names: dict[bytes, str] = {}
 
     @property
     def mine(self) -> bytes | None:
@@ -51,8 +56,8 @@ class Holders:
         """
         if self._mine is None:
             self._directory.mkdir(mode=0o700, exist_ok=True)
-            holder = self._mark + secrets.token_bytes(8 - MARK)
-            path = self._directory / holder.hex()
+            path = self._unused()
+            holder = bytes.fromhex(path.name)
             fresh = path.with_suffix(_NEW)
             fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             steps.reached("holder file made")
@@ -70,6 +75,13 @@ class Holders:
                 raise
             self._mine, self._fd = holder, fd
         return self._mine
+
+    def _unused(self) -> Path:
+        pid = (os.getpid() % 256**PID).to_bytes(PID, "big")
+        while True:
+            path = self._directory / (self._mark + pid + secrets.token_bytes(CHANCE)).hex()
+            if not path.exists():
+                return path
 
     def dead(self, holders: Iterable[bytes]) -> set[bytes]:
         """Those of *holders* whose processes are dead."""
@@ -106,13 +118,21 @@ class Holders:
             fresh.unlink(missing_ok=True)
 
     def name(self, holder: bytes) -> str:
-        """What people call a holder: its pid and program, as far as they are known."""
+        """What people call a holder: its pid, and its program as long as it is alive."""
+        name = self._names.get(holder)
+        if name is None:
+            if len(self._names) >= MOST_NAMES:
+                self._names.clear()
+            name = self._names[holder] = self._read_name(holder)
+        return name
+
+    def _read_name(self, holder: bytes) -> str:
         try:
             facts = json.loads((self._directory / holder.hex()).read_bytes())
             program = " ".join(Path(word).name for word in facts["program"])
             return f"pid {facts['pid']} {program}".rstrip()
         except (OSError, ValueError, KeyError, TypeError):
-            return f"holder {holder.hex()}"
+            return f"pid {int.from_bytes(holder[MARK : MARK + PID], 'big')}"
 
     def close(self) -> None:
         """Stop holding: from now on this process is dead to the others. For close and fork."""

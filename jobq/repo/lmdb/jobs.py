@@ -9,7 +9,7 @@ from jobq import ids as job_ids
 from jobq.errors import StoreCorrupt
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.access import Access
-from jobq.repo.lmdb.keys import NOTE_KEY, note_key
+from jobq.repo.lmdb.keys import note_key, note_prefix, read_note_key
 from jobq.repo.lmdb.records import (
     decode_body,
     decode_note,
@@ -89,21 +89,32 @@ class LmdbJobs(JobRepository):
             if state.notes:
                 for note in Note:
                     if state.notes & note:
-                        txn.delete(note_key(job_id, note), db=db.notes)
+                        self.drop_note(job_id, note)
 
-    def put_note(self, job_id: bytes, note: Note, data: bytes) -> None:
-        key = note_key(job_id, note)
+    def put_note(self, job_id: bytes, note: Note, data: bytes, number: int = 0) -> None:
+        key = note_key(job_id, note, number)
         self._access.dirty = True
         self._access.txn.put(key, encode_note(key, data), db=self._access.db.notes)
 
-    def note(self, job_id: bytes, note: Note) -> bytes | None:
-        key = note_key(job_id, note)
+    def note(self, job_id: bytes, note: Note, number: int = 0) -> bytes | None:
+        key = note_key(job_id, note, number)
         data = self._access.txn.get(key, db=self._access.db.notes)
         return None if data is None else decode_note(key, bytes(data))
 
-    def drop_note(self, job_id: bytes, note: Note) -> None:
+    def drop_part(self, job_id: bytes, note: Note, number: int) -> None:
         self._access.dirty = True
-        self._access.txn.delete(note_key(job_id, note), db=self._access.db.notes)
+        self._access.txn.delete(note_key(job_id, note, number), db=self._access.db.notes)
+
+    def drop_note(self, job_id: bytes, note: Note) -> None:
+        if note is not Note.LOG:
+            self.drop_part(job_id, note, 0)
+            return
+        self._access.dirty = True
+        prefix = note_prefix(job_id, note)
+        with self._access.txn.cursor(self._access.db.notes) as cursor:
+            found = cursor.set_range(prefix)
+            while found and bytes(cursor.key()).startswith(prefix):
+                found = cursor.delete()
 
     def ids(self, after: bytes | None, limit: int) -> list[bytes]:
         found: list[bytes] = []
@@ -127,14 +138,16 @@ class LmdbJobs(JobRepository):
         with txn.cursor(db.notes) as cursor:
             for raw in cursor.iternext(keys=True, values=False):
                 key = bytes(raw)
-                if len(key) != NOTE_KEY:
-                    yield f"a note has the key {key.hex()}"
+                try:
+                    job_id, note, _ = read_note_key(key)
+                except StoreCorrupt as error:
+                    yield str(error)
                     continue
                 try:
-                    (state,) = self.states([key[:16]])
+                    (state,) = self.states([job_id])
                 except StoreCorrupt:
                     continue  # reported as what it is by the scan of the jobs
-                if state is None or not state.notes & key[16]:
+                if state is None or not state.notes & note:
                     yield f"a note belongs to no job: {key.hex()}"
 
     def _put(self, db: lmdb._Database, items: Sequence[tuple[bytes, bytes]]) -> None:

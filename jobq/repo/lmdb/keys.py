@@ -11,7 +11,7 @@ stay short, and no topic's keys can be a prefix of another's.
 | states | id (16) | state |
 | queue | topic (4) weight (2) seq (8) | id (16) |
 | agenda | agenda (1) time (8) slot (8) | holder (8), ids (16 each) |
-| notes | id (16) note (1) | bytes |
+| notes | id (16) note (1) number (4) | bytes |
 """
 
 from struct import Struct
@@ -21,7 +21,7 @@ from jobq.errors import StoreCorrupt
 
 _QUEUE: Final = Struct(">IHQ")
 _AGENDA: Final = Struct(">BQQ")
-NOTE_KEY: Final = 17
+_NOTE: Final = Struct(">16sBI")
 _WEIGHT_BIAS: Final = 1 << 15  # int16 as uint16, so that negative weights sort first
 
 
@@ -100,10 +100,34 @@ def topic_number_key(number: int) -> bytes:
     return b"i" + number.to_bytes(4, "big")
 
 
-def note_key(job_id: bytes, note: int) -> bytes:
-    r"""Where a note of a job stands.
+def note_key(job_id: bytes, note: int, number: int) -> bytes:
+    r"""Where a part of a note of a job stands.
 
-    >>> note_key(bytes(16), 2)[-2:]
-    b'\x00\x02'
+    >>> note_key(bytes(16), 2, 3)[-6:]
+    b'\x00\x02\x00\x00\x00\x03'
+    """
+    return _NOTE.pack(job_id, note, number)
+
+
+def note_prefix(job_id: bytes, note: int) -> bytes:
+    """What the keys of all parts of a note begin with.
+
+    >>> note_key(bytes(16), 2, 3).startswith(note_prefix(bytes(16), 2))
+    True
     """
     return job_id + bytes((note,))
+
+
+def read_note_key(key: bytes) -> tuple[bytes, int, int]:
+    """Job, note and number of a note key.
+
+    >>> read_note_key(note_key(bytes(16), 8, 70))[1:]
+    (8, 70)
+
+    Raises:
+        StoreCorrupt: It cannot be one.
+    """
+    if len(key) != _NOTE.size:
+        raise StoreCorrupt(f"a note has the key {key.hex()}; `jobq check` lists what is wrong")
+    job_id, note, number = _NOTE.unpack(key)
+    return job_id, note, number

@@ -20,7 +20,7 @@ from jobq.options import UNSET, JobOptions
 from jobq.repo.repositories import JobBody, JobState
 from jobq.states import Event, Reason, Status
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """The number of the on-disk format: raised by any change to keys or records."""
 
 VERSION: Final = 1

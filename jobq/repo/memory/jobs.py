@@ -20,7 +20,7 @@ class MemoryJobs(JobRepository):
         self._last = bytes(16)
         self._bodies: SortedDict[bytes, JobBody] = SortedDict()
         self._states: dict[bytes, JobState] = {}
-        self._notes: dict[tuple[bytes, Note], bytes] = {}
+        self._notes: dict[tuple[bytes, Note], dict[int, bytes]] = {}
 
     def mint(self, count: int) -> list[bytes]:
         # Not undone: an id that nobody was given may be skipped, but none is given twice.
@@ -66,16 +66,28 @@ class MemoryJobs(JobRepository):
             del self._bodies[job_id]
             self._states.pop(job_id, None)
 
-    def put_note(self, job_id: bytes, note: Note, data: bytes) -> None:
-        self._undo.note(self._restore_note, job_id, note, self._notes.get((job_id, note)))
-        self._notes[job_id, note] = data
+    def put_note(self, job_id: bytes, note: Note, data: bytes, number: int = 0) -> None:
+        parts = self._notes.get((job_id, note))
+        if parts is None:
+            self._undo.note(self._notes.pop, (job_id, note), None)
+            self._notes[job_id, note] = {number: data}
+        else:
+            self._undo.note(self._restore_part, parts, number, parts.get(number))
+            parts[number] = data
 
-    def note(self, job_id: bytes, note: Note) -> bytes | None:
-        return self._notes.get((job_id, note))
+    def note(self, job_id: bytes, note: Note, number: int = 0) -> bytes | None:
+        return self._notes.get((job_id, note), {}).get(number)
+
+    def drop_part(self, job_id: bytes, note: Note, number: int) -> None:
+        parts = self._notes.get((job_id, note), {})
+        self._undo.note(self._restore_part, parts, number, parts.get(number))
+        parts.pop(number, None)
 
     def drop_note(self, job_id: bytes, note: Note) -> None:
-        self._undo.note(self._restore_note, job_id, note, self._notes.get((job_id, note)))
-        self._notes.pop((job_id, note), None)
+        parts = self._notes.get((job_id, note))
+        if parts is not None:
+            self._undo.note(self._notes.__setitem__, (job_id, note), parts)
+            del self._notes[job_id, note]
 
     def ids(self, after: bytes | None, limit: int) -> list[bytes]:
         return list(islice(self._bodies.irange(after, inclusive=(False, False)), limit))
@@ -107,8 +119,9 @@ class MemoryJobs(JobRepository):
             else:
                 self._states[job_id] = state
 
-    def _restore_note(self, job_id: bytes, note: Note, data: bytes | None) -> None:
+    @staticmethod
+    def _restore_part(parts: dict[int, bytes], number: int, data: bytes | None) -> None:
         if data is None:
-            self._notes.pop((job_id, note), None)
+            parts.pop(number, None)
         else:
-            self._notes[job_id, note] = data
+            parts[number] = data

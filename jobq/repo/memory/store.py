@@ -86,7 +86,9 @@ class MemoryStore(TransactionalStore):
         if self._closed:
             raise StoreUnavailable("this store is closed: open another")
         wall_us, boot_us = self._clock.wall_us(), self._clock.boot_us()
-        return Transaction(self._jobs, self._topics, wall_us, boot_us, lambda: HOLDER)
+        return Transaction(
+            self._jobs, self._topics, wall_us, boot_us, lambda: HOLDER, self._holder_name
+        )
 
     def _dead(self, holders: Iterable[bytes]) -> set[bytes]:
         return set()

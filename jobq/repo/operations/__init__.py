@@ -7,6 +7,7 @@
 | `settle` | what holders say: done, retry, release, cancel; extend |
 | `change` | what anybody may ask: cancel, reset, delete |
 | `due` | what time does: promote, expire |
+| `history`, `reports` | what is kept of a job's attempts; what its holders log |
 | `places` | where jobs go: queues, agendas, retention |
 | `checking` | jobs against indexes against counts |
 

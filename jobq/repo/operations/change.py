@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from jobq.repo.base import Retention
+from jobq.repo.operations.history import keep_attempt, succeeded_at_once, with_attempt, with_error
 from jobq.repo.operations.places import (
     Ending,
-    clipped,
     finish,
     make_ready,
     withdraw,
@@ -44,9 +44,10 @@ def cancel(
     withdraw(tx, chosen)
     endings: list[Ending] = []
     for job_id, (body, state) in chosen.items():
-        if error is not None:
-            tx.jobs.put_note(job_id, Note.ERROR, clipped(error))
-            state = state._replace(notes=state.notes | Note.ERROR)
+        if state.status is Status.RESERVED:
+            state = state._replace(notes=with_attempt(tx, job_id, state, Event.CANCEL, error))
+        elif error is not None:
+            state = state._replace(notes=with_error(tx, job_id, state, error))
         keep_us = body.options.retention_us
         endings.append(Ending(job_id, state, Status.CANCELED, Reason.CANCELED, None, keep_us))
     finish(tx, endings, retention)
@@ -61,12 +62,10 @@ def reset(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:
     queues: defaultdict[int, list[Waiting]] = defaultdict(list)
     moved = []
     for place, (job_id, (_, state)) in enumerate(chosen.items(), start=seq):
-        for note in Note:
-            if state.notes & note:
-                tx.jobs.drop_note(job_id, note)
         new = state._replace(
             status=Status.READY, reason=None, settled=None, seq=place, retries=0, crashes=0,
-            resets=state.resets + 1, at_us=0, slot=0, holder=NOBODY, ended_us=0, notes=0,
+            resets=state.resets + 1, at_us=0, slot=0, holder=NOBODY, ended_us=0,
+            notes=_renewed(tx, job_id, state),
         )  # fmt: skip
         moved.append((job_id, new))
         queues[state.topic].append(Waiting(state.weight, place, job_id))
@@ -74,6 +73,18 @@ def reset(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:
     for number, waiting in queues.items():
         make_ready(tx, number, waiting)
     return outcomes
+
+
+def _renewed(tx: Transaction, job_id: bytes, state: JobState) -> int:
+    """The notes of a job that begins anew: its attempts and its log stay, what came of it goes."""
+    for note in (Note.RESULT, Note.PROGRESS):
+        if state.notes & note:
+            tx.jobs.drop_note(job_id, note)
+    # What stands in the state only has to be told now, or the next reservation would cover it.
+    for attempt in succeeded_at_once(tx, state):
+        state = state._replace(notes=keep_attempt(tx, job_id, state, attempt))
+    notes = with_error(tx, job_id, state, None) if state.notes & Note.HISTORY else state.notes
+    return notes & ~(Note.RESULT | Note.PROGRESS)
 
 
 def delete(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:

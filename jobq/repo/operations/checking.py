@@ -6,6 +6,7 @@ from typing import Final
 
 from jobq.job import name_of
 from jobq.repo.base import CheckReport
+from jobq.repo.operations.reports import log_of
 from jobq.repo.repositories import AGENDA_OF, Agenda, JobState, Note, Transaction
 from jobq.states import Status
 
@@ -109,13 +110,15 @@ class Checker:
             holder = self._held.pop((agenda, state.at_us, state.slot, job_id), None)
             if holder is None:
                 yield f"{job} is {state.status}, but {agenda.name} does not hold it"
-            elif holder != state.holder:
+            elif agenda is Agenda.LEASE and holder != state.holder:
                 yield f"{job} and {agenda.name} name different holders"
         for note in Note:
             if state.notes & note:
                 try:
                     if self._tx.jobs.note(job_id, note) is None:
                         yield f"{job} should have a {note.name.lower()}, but has none"
+                    elif note is Note.LOG:
+                        log_of(self._tx, job_id, state)  # all its parts
                 except self._damage as error:
                     yield f"the {note.name.lower()} of {job} cannot be read: {error}"
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jobq.job import name_of
 from jobq.options import DEFAULTS
 from jobq.repo.base import Retention
+from jobq.repo.operations.history import with_attempt
 from jobq.repo.operations.places import Ending, damaged, finish, put_back
 from jobq.repo.repositories import Agenda, Held, JobState, Transaction
 from jobq.states import Event, Reason, Status, can_move
@@ -37,7 +38,8 @@ def expire(tx: Transaction, held: Sequence[Held], retention: Retention) -> tuple
             raise damaged(f"LEASE holds job {name_of(place.id)}, which is not reserved")
         body, state = both
         tx.topics.count(state.topic, Status.RESERVED, -1)
-        state = state._replace(crashes=state.crashes + 1, settled=None)
+        notes = with_attempt(tx, place.id, state, Event.EXPIRE, None)
+        state = state._replace(crashes=state.crashes + 1, settled=None, notes=notes)
         most = body.options.max_crashes
         most = DEFAULTS.max_crashes if most is None else most
         if most and state.crashes > most:

@@ -24,9 +24,6 @@ SOON_US: Final = 1_500_000
 sleep. A waiter looks at the clock at least once a second by itself; what is due later than this
 it will see in time."""
 
-MOST_ERROR: Final = 16 * 1024
-"""How many bytes of an error's text are kept: its end, where a traceback names the exception."""
-
 
 def make_ready(tx: Transaction, number: int, waiting: list[Waiting]) -> None:
     """Into the queue, counted, and whoever waits for the topic is to be woken."""
@@ -127,7 +124,7 @@ def _ended(ending: Ending, until_us: int, slot: int, now_us: int) -> JobState:
         (
             was.topic, was.weight, was.seq, ending.status, ending.reason, ending.settled,
             was.attempt, was.token, was.retries, was.crashes, was.resets,
-            until_us, slot, NOBODY, was.reserved_us, now_us, was.notes,
+            until_us, slot, was.holder, was.reserved_us, now_us, was.notes,
         ),
     )  # fmt: skip
 
@@ -178,12 +175,6 @@ def withdraw(tx: Transaction, jobs: dict[bytes, tuple[JobBody, JobState]]) -> No
 def size_of(specs: Sequence[JobSpec]) -> int:
     """About how many bytes the jobs will take in a store."""
     return sum(len(spec.payload) for spec in specs) + 256 * len(specs)
-
-
-def clipped(error: str) -> bytes:
-    """What is kept of an error's text."""
-    data = error.encode(errors="backslashreplace")
-    return data if len(data) <= MOST_ERROR else "…".encode() + data[3 - MOST_ERROR :]
 
 
 def damaged(what: str) -> StoreCorrupt:

@@ -1,18 +1,25 @@
-"""What the holder of a job says: done, retry, release, cancel; and extend."""
+"""What the holder of a job says: done, retry, release, cancel; extend, and report."""
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Final
 
 from jobq.errors import InvalidValue
-from jobq.job import Settlement
+from jobq.job import Report, Settlement
 from jobq.repo.base import Retention
 from jobq.repo.operations.enqueue import add
-from jobq.repo.operations.places import Ending, clipped, finish, note_due, put_back
+from jobq.repo.operations.history import with_attempt
+from jobq.repo.operations.places import Ending, finish, note_due, put_back
+from jobq.repo.operations.reports import keep
 from jobq.repo.repositories import Agenda, JobState, Note, Transaction
 from jobq.states import Event, Outcome, Reason, Status
 
 Settling = tuple[int, Settlement, JobState]
 """A settlement that is to be done: its position in the call, and the job's state before."""
+
+
+_FAILURES: Final = frozenset({Event.RETRY, Event.RELEASE, Event.CANCEL})
+"""What makes a history; an attempt that succeeds is only added to one that is there."""
 
 
 def is_held(tx: Transaction, state: JobState, token: int) -> bool:
@@ -101,16 +108,15 @@ def _move(tx: Transaction, chosen: Sequence[Settling], retention: Retention) -> 
 
 
 def _with_notes(tx: Transaction, job: Settlement, state: JobState) -> JobState:
-    if job.result is None and job.error is None:
-        return state
     notes = state.notes
     if job.result is not None:
         tx.jobs.put_note(job.id, Note.RESULT, job.result)
         notes |= Note.RESULT
-    if job.error is not None:
-        tx.jobs.put_note(job.id, Note.ERROR, clipped(job.error))
-        notes |= Note.ERROR
-    return state._replace(notes=notes)
+    if job.event in _FAILURES or (notes & Note.HISTORY and job.event is Event.DONE):
+        notes |= with_attempt(tx, job.id, state, job.event, job.error)
+    if job.report is not None:
+        notes |= keep(tx, job.report, state)
+    return state if notes == state.notes else state._replace(notes=notes)
 
 
 def extend(tx: Transaction, holds: Sequence[tuple[bytes, int, int]]) -> list[Outcome]:
@@ -141,4 +147,26 @@ def extend(tx: Transaction, holds: Sequence[tuple[bytes, int, int]]) -> list[Out
             moved.append((job_id, state._replace(at_us=end_us, slot=slot)))
             note_due(tx, state.topic, end_us - tx.boot_us)
     tx.jobs.update(moved)
+    return outcomes
+
+
+def report(tx: Transaction, reports: Sequence[Report]) -> list[Outcome]:
+    """Keep what holders tell. Also what comes late: after the settlement by the same holder."""
+    states = tx.jobs.states([told.id for told in reports])
+    outcomes = []
+    moved: dict[bytes, JobState] = {}
+    for told, state in zip(reports, states, strict=True):
+        if state is None:
+            outcomes.append(Outcome.MISSING)
+        elif not is_held(tx, state, told.token) and not (
+            state.token == told.token and state.settled is not None
+        ):
+            outcomes.append(Outcome.STALE)
+        else:
+            outcomes.append(Outcome.OK)
+            before = moved.get(told.id, state)
+            notes = keep(tx, told, before)
+            if notes != before.notes:
+                moved[told.id] = before._replace(notes=notes)
+    tx.jobs.update(list(moved.items()))
     return outcomes

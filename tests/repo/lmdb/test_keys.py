@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from jobq.repo.lmdb.keys import (
     agenda_key,
     note_key,
+    note_prefix,
     queue_key,
     queue_prefix,
     read_agenda_key,
+    read_note_key,
     read_queue_key,
     topic_name_key,
     topic_number_key,
@@ -95,12 +97,19 @@ def test_topics_numbers_sort_as_numbers(one: int, other: int) -> None:
     assert (topic_number_key(one) < topic_number_key(other)) == (one < other)
 
 
-@given(ids, ids, st.integers(0, 255), st.integers(0, 255))
-def test_notes_stand_by_job(one: bytes, other: bytes, note: int, another: int) -> None:
-    first, second = note_key(one, note), note_key(other, another)
+notes = st.tuples(ids, st.integers(0, 255), st.integers(0, 2**32 - 1))
 
-    assert (first < second) == ((one, note) < (other, another))
-    assert first[:16] == one
+
+@given(notes, notes)
+def test_notes_stand_by_job_and_their_parts_by_number(
+    one: tuple[bytes, int, int], other: tuple[bytes, int, int]
+) -> None:
+    first, second = note_key(*one), note_key(*other)
+
+    assert (first < second) == (one < other)
+    assert read_note_key(first) == one
+    assert first.startswith(note_prefix(*one[:2]))
+    assert second.startswith(note_prefix(*one[:2])) == (one[:2] == other[:2])
 
 
 @given(names, places, times, ids)
@@ -114,7 +123,7 @@ def test_every_key_fits_into_lmdb(
         topic_name_key(name),
         queue_key(*place),
         agenda_key(*time),
-        note_key(job_id, 1),
+        note_key(job_id, 1, 0),
         longest,
     ]
 

@@ -19,7 +19,7 @@ from jobq.clock import ManualClock
 from jobq.errors import InvalidValue, JobqError, StoreCorrupt, StoreUnavailable
 from jobq.repo.lmdb import LmdbStore, files, steps
 from jobq.repo.lmdb.files import NETWORK, Mount, kind_of, mounts
-from jobq.repo.lmdb.records import encode_settings
+from jobq.repo.lmdb.records import FORMAT, encode_settings
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import CANNOT, drop_privileges, hear, outcome_of, say
 
@@ -207,13 +207,17 @@ def test_another_format_number_is_refused_and_named(path: Path, number: object) 
     make(path, 1)
     put_settings(path, encode_settings(b"settings", {"format": number}))
 
-    with pytest.raises(StoreCorrupt, match=f"has format {number!r}: this jobq reads format 1"):
+    with pytest.raises(
+        StoreCorrupt, match=f"has format {number!r}: this jobq reads format {FORMAT}"
+    ):
         LmdbStore(path)
 
 
 def test_settings_of_a_newer_version_beside_a_known_format_do_no_harm(path: Path) -> None:
     make(path, 1)
-    put_settings(path, encode_settings(b"settings", {"format": 1, "new": [1, 2], "created_us": 5}))
+    put_settings(
+        path, encode_settings(b"settings", {"format": FORMAT, "new": [1, 2], "created_us": 5})
+    )
 
     assert drain(path) == [1]
 

@@ -129,8 +129,14 @@ SORTS = (
         encode_meta,
         decode_meta,
     ),
-    Sort("note", (note_key(JOB, 1), note_key(JOB, 2)), b"a result", encode_note, decode_note),
-    Sort("empty note", (note_key(JOB, 1), note_key(OTHER_JOB, 1)), b"", encode_note, decode_note),
+    Sort("note", (note_key(JOB, 1, 0), note_key(JOB, 2, 0)), b"a result", encode_note, decode_note),
+    Sort(
+        "empty note",
+        (note_key(JOB, 1, 0), note_key(OTHER_JOB, 1, 0)),
+        b"",
+        encode_note,
+        decode_note,
+    ),
     Sort(
         "settings",
         (b"settings", b"setting"),
