@@ -178,6 +178,47 @@ class Settlement(NamedTuple):
     report: Report | None = None
 
 
+class JobCopy(NamedTuple):
+    """Everything that has to go along when a job moves to another store.
+
+    Attributes:
+        id: 16 bytes.
+        status: One of the five but reserved: a job that was held is ready in the copy, since
+            nobody can hold it there.
+        place: Where it stands among the jobs of its weight, as a number; lower is served first.
+        token: How many reservations it has had.
+        until_us: When it is due, or may be forgotten; None if it is ready.
+        payload: As `codec.pack` made it; the result likewise.
+
+    The others are as in `JobRecord`.
+    """
+
+    id: bytes
+    topic: str
+    status: Status
+    reason: Reason | None
+    weight: int
+    place: int
+    attempt: int
+    token: int
+    retries: int
+    crashes: int
+    resets: int
+    created_us: int
+    until_us: int | None
+    reserved_us: int | None
+    ended_us: int | None
+    options: JobOptions
+    payload: bytes
+    result: bytes | None
+    error: str | None
+    history: tuple[Attempt, ...]
+    history_dropped: int
+    progress: Progress | None
+    log: tuple[LogLine, ...]
+    log_dropped: int
+
+
 @dataclass(frozen=True, slots=True)
 class JobRecord:
     """Everything that the store knows of one job, as it was when it was read.

@@ -91,6 +91,12 @@ TRANSITIONS: Mapping[tuple[Status | None, Event], frozenset[Status]] = MappingPr
 )
 
 
+ENDS = tuple(
+    event for was, event in TRANSITIONS if was is Status.RESERVED and event is not Event.EXTEND
+)
+"""The events that end a reservation."""
+
+
 def can_move(status: Status | None, event: Event) -> bool:
     """Whether *event* can happen to a job in *status* (None: a job that is not there yet).
 

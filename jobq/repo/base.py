@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from jobq.clock import utc
-from jobq.job import JobRecord, JobSpec, Report, Reservation, Settlement
+from jobq.job import JobCopy, JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.states import Outcome, Status
 from jobq.topic import TopicStats
 
@@ -103,6 +103,29 @@ class Advanced(NamedTuple):
     expired: int = 0
     poisoned: int = 0
     more: bool = False
+
+
+class Exported(NamedTuple):
+    """A page of jobs on their way out.
+
+    Attributes:
+        last_place: The last place that the queue had given when the page was read.
+    """
+
+    copies: list[JobCopy]
+    last_place: int
+
+
+class Imported(NamedTuple):
+    """What `import_jobs` did.
+
+    Attributes:
+        outcomes: By position: `OK`, or `CONFLICT` where a job of that id is there already.
+        base: To be given to the next call of the same import.
+    """
+
+    outcomes: list[Outcome]
+    base: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +304,26 @@ class Store(ABC):
     @abstractmethod
     def stats(self, topic: str | None = None) -> Stats:
         """Counts of one topic or all, without scanning. An unknown topic counts nothing."""
+
+    @abstractmethod
+    def export_jobs(self, after: bytes | None, limit: int) -> Exported:
+        """The first *limit* jobs by id beyond *after*, with all that is known of them.
+
+        A page is consistent in itself, and each job is on one page at most.
+        """
+
+    @abstractmethod
+    def import_jobs(self, copies: Sequence[JobCopy], last_place: int, base: int | None) -> Imported:
+        """Add jobs that were exported, with their ids, states and history, all or none.
+
+        Their order among one another is kept; they stand behind the jobs that were there when
+        the import began, and before those that come after it. *last_place* is what the export's
+        first page said, in every call of one import; *base* is what the first call gave, and None
+        there. Ids that are given later need not be larger than theirs.
+
+        Raises:
+            StoreFull: No room; nothing was added.
+        """
 
     @abstractmethod
     def check(self) -> CheckReport:

@@ -235,6 +235,10 @@ class TopicRepository(ABC):
         """The first of *count* new places at the back of every queue."""
 
     @abstractmethod
+    def last_seq(self) -> int:
+        """The last place that was given; 0 if none was."""
+
+    @abstractmethod
     def push(self, topic: int, jobs: Sequence[Waiting]) -> None:
         """Put jobs into the topic's queue."""
 

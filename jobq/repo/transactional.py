@@ -16,10 +16,12 @@ from typing import Final, NamedTuple, TypeVar
 
 from jobq import ids as job_ids
 from jobq.errors import StoreCorrupt
-from jobq.job import JobRecord, JobSpec, Report, Reservation, Settlement
+from jobq.job import JobCopy, JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.repo.base import (
     Advanced,
     CheckReport,
+    Exported,
+    Imported,
     ReserveRequest,
     Retention,
     Settled,
@@ -35,6 +37,7 @@ from jobq.repo.operations.places import damaged, prune, size_of
 from jobq.repo.operations.reports import log_of, progress_of
 from jobq.repo.operations.reserve import take
 from jobq.repo.operations.settle import extend, is_held, report, settle
+from jobq.repo.operations.transfer import add_copies, copy_of
 from jobq.repo.repositories import Agenda, Held, JobBody, JobState, Note, Transaction
 from jobq.states import Event, Outcome, Status
 from jobq.topic import TopicStats
@@ -215,6 +218,19 @@ class TransactionalStore(Store):
 
         stats = self._read(operation)
         return Stats(stats.topics, stats.next_due_us, self._facts())
+
+    def export_jobs(self, after: bytes | None, limit: int) -> Exported:
+        def operation(tx: Transaction) -> Exported:
+            jobs = tx.jobs.scan(after, limit)
+            return Exported([copy_of(tx, *job) for job in jobs], tx.topics.last_seq())
+
+        return self._read(operation)
+
+    def import_jobs(self, copies: Sequence[JobCopy], last_place: int, base: int | None) -> Imported:
+        size = sum(512 + len(copy.payload) + len(copy.result or b"") for copy in copies)
+        return self._write(
+            lambda tx: Imported(*add_copies(tx, copies, last_place, base)), Kind(adds=size)
+        )
 
     def check(self) -> CheckReport:
         return self._read(lambda tx: check(tx, self._damage))

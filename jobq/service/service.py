@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, Unpack, overload
 
@@ -11,6 +11,7 @@ from jobq.errors import InvalidValue, StoreUnavailable, shown
 from jobq.job import JobRecord
 from jobq.options import JobOptions, OptionArgs, integer, seconds, several
 from jobq.repo.base import CheckReport, ReserveRequest, Stats, Store
+from jobq.service import transfer
 from jobq.service.batch import Batch
 from jobq.service.consumer import Consumer, OnLost
 from jobq.service.holding import Holding
@@ -329,6 +330,37 @@ class JobService:
         while (pruned := self.store.prune(PRUNE_STEP)) > 0:
             total += pruned
         return total
+
+    # To another queue, or another format.
+
+    def export_jobs(self) -> Iterator[dict[str, Any]]:
+        """All jobs with all that is known of them, as dicts that JSON can hold, one after another.
+
+        For a file of JSON Lines, and from there into any queue of any later jobq: see
+        `import_jobs`. The first dict is a head, the last one says how many jobs there were. The
+        queue may be in use meanwhile: each job comes once at most, as it is when its turn comes.
+
+        Raises:
+            StoreCorrupt: A job is damaged.
+        """
+        return transfer.export_jobs(self.store)
+
+    def import_jobs(self, lines: Iterable[Mapping[str, Any]]) -> transfer.Imported:
+        """Add the jobs that `export_jobs` gave, with their ids, states, results and history.
+
+        They keep their order, behind the jobs that are there. What was reserved is ready: its
+        holder does not hold it here. A job whose id is there already is skipped and counted, so
+        an import that broke off can be repeated. In commits of 500 jobs.
+
+        Args:
+            lines: Dicts, as `json.loads` makes them of each line.
+
+        Raises:
+            InvalidValue: A line is wrong (the message names its number), or the end is missing;
+                the jobs before it are imported.
+            StoreFull: No room for more.
+        """
+        return transfer.import_jobs(self.store, lines)
 
     # The end.
 

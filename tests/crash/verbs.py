@@ -51,6 +51,14 @@ def _tell_and_done(_: JobService, held: list[Job]) -> None:
     held[0].done("result")
 
 
+def _import(svc: JobService, _: object) -> None:
+    with jobq.open(":memory:") as other:
+        other.enqueue("mail", "i1", name="x")
+        other.reserve("mail", timeout=0)[0].retry(0, error="no")
+        other.enqueue("new", "i2", delay=1000)
+        svc.import_jobs(other.export_jobs())
+
+
 def _hold(n: int, topic: str = "mail") -> Callable[[JobService], list[Job]]:
     def hold(svc: JobService) -> list[Job]:
         svc.reserve("held", timeout=0)
@@ -146,6 +154,7 @@ CASES: Final = {
         ),
         hold=_hold(2),
     ),
+    "import": Case(_import),
     "done_many": Case(lambda svc, held: svc.done_many(held, [1, None, 3]), hold=_hold(3)),
     "settle and reserve": Case(lambda _, loop: next(loop), hold=_begin_loop),
     "retry": Case(lambda _, held: held[0].retry(error="again"), hold=_hold(1)),

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from jobq.clock import ManualClock, to_us
+from jobq.ids import to_raw
 from jobq.job import JobRecord, JobSpec, Reservation, Settlement
 from jobq.options import JobOptions
 from jobq.repo.base import ReserveRequest, Store
@@ -111,6 +112,10 @@ class Queue:
         record = self.find(job_id)
         assert record is not None, "the job is gone"
         return record
+
+    def get_many(self, status: Status) -> list[bytes]:
+        """The ids of all jobs in *status*."""
+        return [to_raw(job.id) for job in self.store.find(status, None, None, 10_000)]
 
     def counts(self, topic: str | None = None) -> dict[str, int]:
         """The numbers that are not 0, by status."""

@@ -104,6 +104,9 @@ class LmdbTopics(TopicRepository):
         self._access.dirty = True
         return first
 
+    def last_seq(self) -> int:
+        return self._access.meta.seq
+
     def push(self, topic: int, jobs: Sequence[Waiting]) -> None:
         access = self._access
         access.dirty = True

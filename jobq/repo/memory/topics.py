@@ -64,6 +64,9 @@ class MemoryTopics(TopicRepository):
         self._seq += count  # not undone: places may be skipped, but none is given twice
         return first
 
+    def last_seq(self) -> int:
+        return self._seq
+
     def push(self, topic: int, jobs: Sequence[Waiting]) -> None:
         queue = self._queues[topic]
         self._undo.note(self._take_out, queue, jobs)

@@ -8,6 +8,7 @@
 | `change` | what anybody may ask: cancel, reset, delete |
 | `due` | what time does: promote, expire |
 | `history`, `reports` | what is kept of a job's attempts; what its holders log |
+| `transfer` | jobs out of a store and into another |
 | `places` | where jobs go: queues, agendas, retention |
 | `checking` | jobs against indexes against counts |
 

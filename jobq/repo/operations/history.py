@@ -24,9 +24,6 @@ end, where a traceback names the exception); of those that do not fit the last l
 LONGEST_LINE: Final = 200
 """Bytes that are left of an error that does not fit."""
 
-_EVENTS: Final = (Event.DONE, Event.RETRY, Event.RELEASE, Event.CANCEL, Event.EXPIRE)
-_CODES: Final = {event: code for code, event in enumerate(_EVENTS)}
-
 
 class History(NamedTuple):
     """The history of a job.
@@ -40,6 +37,10 @@ class History(NamedTuple):
     error: str | None = None
     dropped: int = 0
     attempts: tuple[Attempt, ...] = ()
+
+    def with_error(self, error: str | None) -> "History":
+        """This history with another last error, of no attempt."""
+        return self._replace(error=None if error is None else clipped(error, MOST_ERRORS))
 
     def after(self, attempt: Attempt) -> "History":
         """This history with one more attempt, within the bounds."""
@@ -75,13 +76,12 @@ def with_attempt(
 
 def keep_attempt(tx: Transaction, job_id: bytes, state: JobState, attempt: Attempt) -> int:
     """Add an attempt to the job's history; gives the bits of the notes that there are then."""
-    return _put(tx, job_id, state, of_job(tx, job_id, state).after(attempt))
+    return put(tx, job_id, state, of_job(tx, job_id, state).after(attempt))
 
 
 def with_error(tx: Transaction, job_id: bytes, state: JobState, error: str | None) -> int:
     """Note what was said of a failure without an attempt; None forgets it. Gives the bits."""
-    text = None if error is None else clipped(error, MOST_ERRORS)
-    return _put(tx, job_id, state, of_job(tx, job_id, state)._replace(error=text))
+    return put(tx, job_id, state, of_job(tx, job_id, state).with_error(error))
 
 
 def succeeded_at_once(tx: Transaction, state: JobState) -> tuple[Attempt, ...]:
@@ -90,6 +90,16 @@ def succeeded_at_once(tx: Transaction, state: JobState) -> tuple[Attempt, ...]:
         return ()
     holder = tx.holder_name(state.holder)
     return (Attempt(state.attempt, Event.DONE, holder, state.reserved_us, state.ended_us, None),)
+
+
+def put(tx: Transaction, job_id: bytes, state: JobState, history: History) -> int:
+    """Keep a history in place of an earlier one; gives the bits of the notes then."""
+    if history == History():
+        if state.notes & Note.HISTORY:
+            tx.jobs.drop_note(job_id, Note.HISTORY)
+        return state.notes & ~Note.HISTORY
+    tx.jobs.put_note(job_id, Note.HISTORY, _pack(history))
+    return state.notes | Note.HISTORY
 
 
 def clipped(text: str, most: int) -> str:
@@ -118,21 +128,12 @@ def _shortened(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
     return tuple(reversed(kept))
 
 
-def _put(tx: Transaction, job_id: bytes, state: JobState, history: History) -> int:
-    if history == History():
-        if state.notes & Note.HISTORY:
-            tx.jobs.drop_note(job_id, Note.HISTORY)
-        return state.notes & ~Note.HISTORY
-    tx.jobs.put_note(job_id, Note.HISTORY, _pack(history))
-    return state.notes | Note.HISTORY
-
-
 def _pack(history: History) -> bytes:
     # The last error mostly is that of an attempt: then it is not written twice.
     said = [attempt.error for attempt in history.attempts if attempt.error is not None]
     again = bool(said) and said[-1] == history.error
     rows = [
-        (attempt, _CODES[event], holder, reserved_us, ended_us, error)
+        (attempt, event.value, holder, reserved_us, ended_us, error)
         for attempt, event, holder, reserved_us, ended_us, error in history.attempts
     ]
     data = msgpack.packb((True if again else history.error, history.dropped, rows))
@@ -149,5 +150,5 @@ def _unpack(data: bytes) -> History:
     return History(error, dropped, attempts)
 
 
-def _attempt(attempt: int, code: int, *rest: Any) -> Attempt:
-    return Attempt(attempt, _EVENTS[code], *rest)
+def _attempt(attempt: int, event: str, *rest: Any) -> Attempt:
+    return Attempt(attempt, Event(event), *rest)

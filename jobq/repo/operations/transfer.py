@@ -1,0 +1,145 @@
+"""Jobs out of a store and into another, with all that is known of them."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+from jobq.job import JobCopy, Progress, Report
+from jobq.repo.operations import history
+from jobq.repo.operations.places import make_ready, note_due
+from jobq.repo.operations.reports import keep, log_of, progress_of
+from jobq.repo.repositories import (
+    AGENDA_OF,
+    NOBODY,
+    JobBody,
+    JobState,
+    Note,
+    Transaction,
+    Waiting,
+    initial_state,
+)
+from jobq.states import Outcome, Status
+
+LATER_PLACES: Final = 2**32
+"""How many places a queue may give while it is being exported: jobs that move meanwhile come with
+places behind the last one that the export has noted at its beginning."""
+
+
+def copy_of(tx: Transaction, job_id: bytes, body: JobBody, state: JobState) -> JobCopy:
+    """All that is known of a job.
+
+    Raises:
+        StoreCorrupt: Something of it is missing, or damaged.
+    """
+    past = history.of_job(tx, job_id, state)
+    lines, dropped = log_of(tx, job_id, state)
+    status = Status.READY if state.status is Status.RESERVED else state.status
+    return JobCopy(
+        id=job_id,
+        topic=tx.topics.name(state.topic),
+        status=status,
+        reason=state.reason,
+        weight=state.weight,
+        place=state.seq,
+        attempt=state.attempt,
+        token=state.token,
+        retries=state.retries,
+        crashes=state.crashes,
+        resets=state.resets,
+        created_us=body.created_us,
+        until_us=None if status is Status.READY else state.at_us,
+        reserved_us=state.reserved_us or None,
+        ended_us=state.ended_us or None,
+        options=body.options,
+        payload=body.payload,
+        result=tx.jobs.note(job_id, Note.RESULT) if state.notes & Note.RESULT else None,
+        error=past.error,
+        history=past.attempts or history.succeeded_at_once(tx, state),
+        history_dropped=past.dropped,
+        progress=progress_of(tx, job_id, state),
+        log=lines,
+        log_dropped=dropped,
+    )
+
+
+def add_copies(
+    tx: Transaction, copies: Sequence[JobCopy], last_place: int, base: int | None
+) -> tuple[list[Outcome], int]:
+    """Add jobs that were exported; gives outcomes, and the base of their places.
+
+    The places of one import lie between those that were given before it and those that are given
+    after: *base* is what its first call gave, None in that call.
+    """
+    if base is None:
+        base = tx.topics.next_seq(last_place + LATER_PLACES) - 1
+    there = tx.jobs.bodies([copy.id for copy in copies])
+    outcomes: list[Outcome] = []
+    chosen: dict[bytes, JobCopy] = {}
+    for copy, body in zip(copies, there, strict=True):
+        if body is not None or copy.id in chosen:
+            outcomes.append(Outcome.CONFLICT)
+        else:
+            outcomes.append(Outcome.OK)
+            chosen[copy.id] = copy
+    bodies, states = [], []
+    queues: defaultdict[int, list[Waiting]] = defaultdict(list)
+    for job_id, copy in sorted(chosen.items()):
+        body, state = _placed(tx, copy, base)
+        bodies.append((job_id, body))
+        state = state._replace(notes=_with_notes(tx, copy, state))
+        if state != initial_state(body):
+            states.append((job_id, state))
+        if state.status is Status.READY:
+            queues[state.topic].append(Waiting(state.weight, state.seq, job_id))
+        else:
+            tx.topics.count(state.topic, state.status, 1)
+    tx.jobs.create(bodies)
+    tx.jobs.update(states)
+    for number, waiting in queues.items():
+        make_ready(tx, number, waiting)
+    return outcomes, base
+
+
+def _placed(tx: Transaction, copy: JobCopy, base: int) -> tuple[JobBody, JobState]:
+    """Body and state of a copy, which stands in its agenda then, unless it is ready."""
+    number = tx.topics.number(copy.topic)
+    place = base + copy.place
+    at_us, slot = copy.until_us or 0, 0
+    if copy.status is not Status.READY:
+        (slot,) = tx.topics.hold(AGENDA_OF[copy.status], at_us, [copy.id], NOBODY)
+    due_us = at_us if copy.status is Status.DELAYED else 0
+    if due_us:
+        note_due(tx, number, due_us - tx.wall_us)
+    body = JobBody(
+        number, copy.weight, place, copy.created_us, due_us, slot if due_us else 0,
+        copy.options, copy.payload,
+    )  # fmt: skip
+    state = JobState(
+        number, copy.weight, place, copy.status, copy.reason, None,
+        copy.attempt, copy.token, copy.retries, copy.crashes, copy.resets,
+        at_us, slot, NOBODY, copy.reserved_us or 0, copy.ended_us or 0, 0,
+    )  # fmt: skip
+    return body, state
+
+
+def _with_notes(tx: Transaction, copy: JobCopy, state: JobState) -> int:
+    """Write what is kept beside body and state; gives the bits of the notes."""
+    if copy.result is not None:
+        tx.jobs.put_note(copy.id, Note.RESULT, copy.result)
+        state = state._replace(notes=state.notes | Note.RESULT)
+    past = history.History(dropped=copy.history_dropped)
+    for attempt in copy.history:
+        past = past.after(attempt)
+    notes = history.put(tx, copy.id, state, past.with_error(copy.error))
+    told = Report(
+        copy.id,
+        copy.token,
+        tuple((tx.wall_us - line.at_us, line.text) for line in copy.log),
+        None if copy.progress is None else _told(tx, copy.progress),
+        copy.log_dropped,
+    )
+    return keep(tx, told, state._replace(notes=notes))
+
+
+def _told(tx: Transaction, progress: Progress) -> tuple[float, float | None, str | None, int]:
+    return progress.done, progress.total, progress.text, tx.wall_us - progress.at_us
