@@ -276,8 +276,29 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def wait_ended(self, seen: dict[bytes, int | None], timeout: float) -> list[bytes]:
+        """Return when one of the jobs may have ended, or *timeout* seconds are over.
+
+        A job ends when it is done, canceled or forgotten. A hint, as `wait` is: the jobs that are
+        returned may have ended since the call before and have to be looked at, and one that is
+        not returned may have ended too if a process was killed at an unlucky moment. So look at
+        all of them now and then.
+
+        Args:
+            seen: The jobs, each with what the store noted of it at the last call; None for one
+                that has not been asked for yet, which is returned at once. Updated in place.
+            timeout: Seconds to sleep at most. It never sleeps longer than one second, and sees
+                to it that time moves: what falls due and what dead processes hold is looked
+                after, so a process that only waits sees poisoned jobs end.
+
+        Returns:
+            The jobs that may have ended, in the order of *seen*; often none when it ended for
+            another reason (time, `wake`, a signal).
+        """
+
+    @abstractmethod
     def wake(self) -> None:
-        """Make every `wait` of this process return now."""
+        """Make every `wait` and `wait_ended` of this process return now."""
 
     @abstractmethod
     def status(self, ids: Sequence[bytes]) -> list[Status | None]:

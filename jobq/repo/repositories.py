@@ -305,10 +305,12 @@ class Transaction:
         holder_name: Gives what people call a holder.
         woken: Numbers of topics that got ready jobs, with how many; filled by the store.
         soon: Numbers of topics whose jobs fall due shortly; filled by the store.
+        ended: Jobs that were finished, or forgotten before they were; filled by the store.
     """
 
     __slots__ = (
         "boot_us",
+        "ended",
         "holder",
         "holder_name",
         "jobs",
@@ -335,3 +337,4 @@ class Transaction:
         self.holder_name = holder_name
         self.woken: dict[int, int] = {}
         self.soon: set[int] = set()
+        self.ended: list[bytes] = []

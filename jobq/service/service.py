@@ -19,7 +19,7 @@ from jobq.service.job import Backoff, Job, error_text, exponential, not_found
 from jobq.service.keeper import Keeper
 from jobq.service.reports import Reports
 from jobq.service.specs import Delay, SpecMaker, check_weight, delay_us
-from jobq.states import Event, Outcome, Status, invalid_transition
+from jobq.states import FINISHED, Event, Outcome, Status, invalid_transition
 from jobq.topic import check_name
 
 MOST_AT_ONCE: Final = 10_000
@@ -235,6 +235,43 @@ class JobService:
         if record is None:
             raise not_found(job_id)
         return record
+
+    def wait(self, job_id: str, timeout: float | None = None) -> JobRecord:
+        """Wait until the job is done or canceled, whoever does it, and give its record.
+
+        It is woken by the commit that finishes the job, in whatever process that is. One that was
+        reset before the waiter came to look is waited for again. A stopped service still gives
+        the record of a job that is finished.
+
+        Args:
+            job_id: The job; it may be finished already.
+            timeout: Seconds to wait: 0 only looks, None waits until `stop`.
+
+        Raises:
+            TimeoutError: The time is over; the job goes on.
+            JobNotFound: No job has this id, or it was forgotten meanwhile: deleted, or finished
+                without being kept (`retention` 0).
+            StoreUnavailable: The service was stopped or closed, and the job is not finished.
+            InvalidValue: An argument is wrong.
+        """
+        limit = None if timeout is None else seconds("timeout", timeout)
+        end = None if limit is None else time.monotonic() + limit
+        seen: dict[bytes, int | None] = {ids.to_raw(job_id): None}
+        while True:
+            status = self.status(job_id)
+            if status in FINISHED:
+                record = self.get(job_id)
+                if record.finished:
+                    return record
+            if self._stopped:
+                raise StoreUnavailable(
+                    f"job {job_id} is {status}: waiting for its end has ended, because the "
+                    "service was stopped"
+                )
+            left = 1.0 if end is None else end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"job {job_id} is still {status} after {limit:g} s")
+            self.store.wait_ended(seen, min(left, 1.0))
 
     def find(
         self,

@@ -1,11 +1,34 @@
 """Waking waiters in any process, with a futex in a small shared file.
 
-The file is an array of counters, one for each topic (by number; number 0 stands for topics that
-do not exist yet). A commit that makes jobs of a topic ready raises its counter and calls
-FUTEX_WAKE; a waiter reads the counter, looks whether there is a job, and calls FUTEX_WAIT with
-the value it read: the kernel lets it sleep only if the counter is still the same, so no wake-up
-can be missed. It costs nothing when nobody waits, wakes as many as there are jobs, needs no
-registration, and a killed waiter leaves no trace.
+The file is three pages. The first is an array of counters, one for each topic (by number; number
+0 stands for topics that do not exist yet). A commit that makes jobs of a topic ready raises its
+counter and calls FUTEX_WAKE; a waiter reads the counter, looks whether there is a job, and calls
+FUTEX_WAIT with the value it read: the kernel lets it sleep only if the counter is still the same,
+so no wake-up can be missed. It costs nothing when nobody waits, wakes as many as there are jobs,
+needs no registration, and a killed waiter leaves no trace.
+
+The second page has counters for the ends of jobs: a job has one of 1 023 *slots*, by the end of
+its id. Nearly every commit ends jobs, and hardly any of them is waited for; so the third page has
+a flag for each slot, "somebody waits", and a commit that finds none raises nothing and calls
+nobody. The order of steps is what matters:
+
+- who waits reads the counter, then sets the flag, then looks at the job, then sleeps on the
+  counter that it read;
+- who commits clears the flag, then raises the counter, and when the locks are given back wakes
+  all who sleep at the slot.
+
+So whoever finds the flag that another has set loses nothing when it is cleared for that other:
+the counter has been raised too, and it looks again and asks again. If the counter were read after
+setting the flag, the flag could be cleared and the counter raised between the two: then nobody
+would be called for the job. A waiter that is gone leaves its flag behind, which costs a later
+commit one call to nobody. A committer that is killed between clearing and raising would leave
+waiters without a flag: each sees to it, before every sleep, that it is still set.
+
+Between setting a flag and looking at the job, and between the commit and reading the flags, lie
+locks and system calls: processors do not reorder the two sides of these.
+
+Slot 0 is no job's: who waits for several jobs sleeps there, and every call to a slot calls there
+too.
 
 Only the holder of the write lock raises a counter for a commit, so none is lost.
 """
@@ -16,11 +39,18 @@ import mmap
 import os
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-SIZE: Final = 4096
-COUNTERS: Final = SIZE // 4
+PAGE: Final = 4096
+COUNTERS: Final = PAGE // 4
+SLOTS: Final = PAGE // 4
+SIZE: Final = 3 * PAGE
+
+ANY: Final = 0
+"""The slot of those who wait for the end of several jobs."""
+
 EVERYBODY: Final = 2**31 - 1
 
 _FUTEX_WAIT: Final = 0
@@ -39,7 +69,10 @@ _SYSCALL: Final = {
 }
 _NAP_WITHOUT_FUTEX: Final = 0.02
 
-_Counters = ctypes.c_uint32 * COUNTERS
+_FLAGS_AT: Final = 2 * PAGE
+_NOBODY_WAITS: Final = bytes(SLOTS)
+
+_Counters = ctypes.c_uint32 * (COUNTERS + SLOTS)
 
 
 class _Timespec(ctypes.Structure):
@@ -52,7 +85,8 @@ class Bell:
     def __init__(self, path: Path) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            # Blocks on disk for the whole of it: touching a hole on a full disk is SIGBUS.
+            # Blocks on disk for the whole of it: touching a hole on a full disk is SIGBUS. One
+            # that is shorter grows, and others who have it mapped keep what they have.
             os.posix_fallocate(fd, 0, SIZE)
             self._map = mmap.mmap(fd, SIZE)
         finally:
@@ -61,33 +95,102 @@ class Bell:
         self._syscall = ctypes.CDLL(None, use_errno=True).syscall
         self._number = _SYSCALL.get(platform.machine())
 
+    # Topics.
+
     def read(self, topic: int) -> int:
         """The topic's counter, to be given to `wait`."""
-        return int(self._counters[self._place(topic)])
+        return self._read(_place(topic))
 
     def raise_counter(self, topic: int) -> None:
         """Note that something has changed for the topic; under the write lock."""
-        place = self._place(topic)
-        self._counters[place] = (self._counters[place] + 1) & 0xFFFFFFFF
+        self._raise(_place(topic))
 
     def wake(self, topic: int, waiters: int = EVERYBODY) -> None:
         """Wake up to so many who wait for the topic, or for one that shares its counter."""
-        self._futex(self._place(topic), _FUTEX_WAKE, waiters, None)
+        self._wake(_place(topic), waiters)
 
     def wait(self, topic: int, seen: int, timeout: float) -> None:
         """Sleep until woken, at most *timeout* seconds; not at all if the counter is not *seen*.
 
         Returns early for a signal, so that its handler runs.
         """
+        self._wait(_place(topic), seen, timeout)
+
+    # The ends of jobs.
+
+    def ask(self, job_id: bytes) -> tuple[int, bool]:
+        """Ask to be called when the job ends; to be done before looking at it.
+
+        Gives the counter of the job's slot, and whether that was asked for before and not
+        answered. Between two looks at a job nothing was missed if the counter is the same and it
+        was; else it has to be looked at again.
+        """
+        slot = slot_of(job_id)
+        count = self._read(COUNTERS + slot)
+        asked = self._map[_FLAGS_AT + slot] != 0
+        if not asked:
+            self._map[_FLAGS_AT + slot] = 1
+        return count, asked
+
+    def read_end(self, job_id: bytes) -> int:
+        """The counter of the job's slot, without asking for a call."""
+        return self._read(COUNTERS + slot_of(job_id))
+
+    def note_ends(self, job_ids: Iterable[bytes], slots: list[int]) -> None:
+        """Note that jobs have ended; under the write lock, after the commit.
+
+        Adds to *slots* those that have to be woken, each before anything is done about it: so
+        they can be woken even if an interrupt comes meanwhile.
+        """
+        flags = self._map[_FLAGS_AT : _FLAGS_AT + SLOTS]
+        if flags == _NOBODY_WAITS:  # two tenths of a microsecond
+            return
+        asked = {slot for slot in map(slot_of, job_ids) if flags[slot]}
+        if asked:
+            slots += (*asked, ANY)
+            for slot in asked:
+                self._map[_FLAGS_AT + slot] = 0
+                self._raise(COUNTERS + slot)
+            self._raise(COUNTERS + ANY)
+
+    def read_slot(self, slot: int) -> int:
+        """The slot's counter, to be given to `wait_slot`."""
+        return self._read(COUNTERS + slot)
+
+    def wake_slot(self, slot: int) -> None:
+        """Wake all who wait at the slot."""
+        self._wake(COUNTERS + slot, EVERYBODY)
+
+    def call_slot(self, slot: int) -> None:
+        """Let all who wait at the slot look again, whether they sleep yet or not."""
+        self._raise(COUNTERS + slot)
+        self.wake_slot(slot)
+
+    def wait_slot(self, slot: int, seen: int, timeout: float) -> None:
+        """Sleep as `wait` does, until woken at the slot."""
+        self._wait(COUNTERS + slot, seen, timeout)
+
+    # Places of counters in the file.
+
+    def _read(self, place: int) -> int:
+        return int(self._counters[place])
+
+    def _raise(self, place: int) -> None:
+        self._counters[place] = (self._counters[place] + 1) & 0xFFFFFFFF
+
+    def _wake(self, place: int, waiters: int) -> None:
+        self._futex(place, _FUTEX_WAKE, waiters, None)
+
+    def _wait(self, place: int, seen: int, timeout: float) -> None:
         if self._number is None:
             # An architecture whose system call number is not known here: look often instead.
             end = time.monotonic() + timeout
-            while self.read(topic) == seen and (left := end - time.monotonic()) > 0:
+            while self._read(place) == seen and (left := end - time.monotonic()) > 0:
                 time.sleep(min(left, _NAP_WITHOUT_FUTEX))
             return
         nanoseconds = max(0, int(timeout * 1e9))
         pause = _Timespec(nanoseconds // 10**9, nanoseconds % 10**9)
-        self._futex(self._place(topic), _FUTEX_WAIT, seen, ctypes.byref(pause))
+        self._futex(place, _FUTEX_WAIT, seen, ctypes.byref(pause))
 
     def _futex(self, place: int, operation: int, value: int, timeout: object) -> None:
         if self._number is None:
@@ -107,8 +210,18 @@ class Bell:
             if code not in (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT):
                 raise OSError(code, os.strerror(code))
 
-    def _place(self, topic: int) -> int:
-        return topic if topic < COUNTERS else 1 + topic % (COUNTERS - 1)
+
+def slot_of(job_id: bytes) -> int:
+    """The slot of a job's end, 1 to 1 023; neighbours in the order of enqueueing differ.
+
+    >>> slot_of(bytes(16)), slot_of(bytes(15) + bytes([5]))
+    (1, 6)
+    """
+    return 1 + int.from_bytes(job_id[-4:]) % (SLOTS - 1)
 
 
-__all__ = ["COUNTERS", "EVERYBODY", "SIZE", "Bell"]
+def _place(topic: int) -> int:
+    return topic if topic < COUNTERS else 1 + topic % (COUNTERS - 1)
+
+
+__all__ = ["ANY", "COUNTERS", "EVERYBODY", "SIZE", "SLOTS", "Bell", "slot_of"]

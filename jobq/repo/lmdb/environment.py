@@ -309,6 +309,8 @@ class Environment:
         if lock is None:
             raise StoreUnavailable(f"the store of {self.path} is closed: open another")
         rings: list[Transaction] = []
+        slots: list[int] = []
+        bell: Bell | None = None
         try:
             with translating(self.path):
                 # From when the leader came: who waited behind another leader does not start anew.
@@ -320,23 +322,21 @@ class Environment:
                 self._check_identity()
                 self._check_readers()
                 bell = self.bell  # made now, if it is not there: after the commit nothing may fail
-                self._run_group(take(), rings)
-                for tx in rings:
-                    for topic in tx.woken.keys() | tx.soon:
-                        bell.raise_counter(topic)
+                try:
+                    self._run_group(take(), rings)
+                finally:  # an interrupt may come after the commit
+                    _raise_counters(bell, rings, slots)
                 steps.reached("counters raised")
             finally:
                 self._gate.release_if_mine()
         finally:
             surely(lock.release)
-            self._ring(rings)
+            if bell is not None:  # without it nothing was committed
+                self._ring(bell, rings, slots)
 
-    def _ring(self, rings: list[Transaction]) -> None:
+    def _ring(self, bell: Bell, rings: list[Transaction], slots: list[int]) -> None:
         """Wake who waits for what was committed."""
         steps.reached("file lock given back")
-        bell = self._bell
-        if bell is None:
-            return  # closed meanwhile, by another thread: that has woken them
         for tx in rings:
             for topic in tx.soon:
                 bell.wake(topic)
@@ -345,6 +345,8 @@ class Environment:
                 # another one than is woken for: then everybody has to look.
                 shared = topic == UNKNOWN or self._topics >= COUNTERS
                 bell.wake(topic, EVERYBODY if shared else jobs)
+        for slot in slots:
+            bell.wake_slot(slot)
         steps.reached("waiters woken")
 
     def _run_group(self, group: list[Pending], rings: list[Transaction]) -> None:
@@ -531,6 +533,15 @@ class Environment:
         full = StoreFull(f"{self.path}: no room for more jobs ({error}); work some off first")
         full.__cause__ = error
         return full
+
+
+def _raise_counters(bell: Bell, rings: list[Transaction], slots: list[int]) -> None:
+    """Note for who waits what was committed; *slots* gets those of ends that are waited for."""
+    for tx in rings:
+        for topic in tx.woken.keys() | tx.soon:
+            bell.raise_counter(topic)
+        if tx.ended:
+            bell.note_ends(tx.ended, slots)
 
 
 def _finish(group: list[Pending], outcomes: list[Any]) -> None:

@@ -12,7 +12,8 @@ import lmdb
 from jobq.clock import Clock, SystemClock
 from jobq.errors import InvalidValue, StoreBusy, StoreCorrupt, StoreUnavailable, shown
 from jobq.job import Reservation
-from jobq.repo.base import Capabilities, ReserveRequest, Retention
+from jobq.repo.base import Advanced, Capabilities, ReserveRequest, Retention
+from jobq.repo.lmdb.bell import ANY, Bell, slot_of
 from jobq.repo.lmdb.environment import Environment
 from jobq.repo.lmdb.faults import translating
 from jobq.repo.lmdb.group import Pending
@@ -82,6 +83,7 @@ class LmdbStore(TransactionalStore):
         self._clock = clock or _SYSTEM_CLOCK
         settings = Settings(durability, self._clock, max_size, map_size, lock_timeout, create, fuse)
         self._waiting: set[tuple[int, int]] = set()
+        self._awaiting: set[tuple[int, int]] = set()
         self._numbers: dict[str, int] = {}
         self._probed = 0.0
         self._closed = False
@@ -102,10 +104,13 @@ class LmdbStore(TransactionalStore):
         operation: Callable[[Transaction], T],
         kind: Kind,
         undo: Callable[[T], None] | None = None,
+        patience: float | None = None,
     ) -> T:
         if self._closed:
             raise self._is_closed()
         pending = Pending(operation, kind, self._move_time)
+        if patience is not None:  # as if it had waited for the rest of the time already
+            pending.since -= max(0.0, self._env.settings.lock_timeout - max(0.0, patience))
         try:
             self._env.write(pending)
         except BaseException:
@@ -166,22 +171,54 @@ class LmdbStore(TransactionalStore):
                 return 0.0
             if tx.topics.waits(known):
                 return 0.0
-        due_us = tx.topics.first_due(Agenda.DELAYED)
-        over_us = tx.topics.first_due(Agenda.LEASE)
-        waits = [LONGEST_SLEEP]
-        waits += [] if due_us is None else [(due_us - tx.wall_us) / 1e6]
-        waits += [] if over_us is None else [(over_us - tx.boot_us) / 1e6]
-        return min(waits)
+        return _until_next(tx)
+
+    def wait_ended(self, seen: dict[bytes, int | None], timeout: float) -> list[bytes]:
+        if self._closed:
+            raise self._is_closed()
+        bell = self._env.bell
+        # One job is waited for at its slot, several where every end that is waited for calls.
+        slot = slot_of(next(iter(seen))) if len(seen) == 1 else ANY
+        waiter = (slot, threading.get_ident())
+        self._awaiting.add(waiter)
+        try:
+            count = bell.read_slot(slot)
+            if changed := _ask(bell, seen):
+                return changed
+            sleep = self._tend(min(timeout, LONGEST_SLEEP))
+            if min(timeout, sleep) > 0 and not self._closed:
+                bell.wait_slot(slot, count, min(timeout, sleep))
+        finally:
+            self._awaiting.discard(waiter)
+        return _answered(bell, seen)
+
+    def _tend(self, patience: float) -> float:
+        """Move time for who only waits; gives how long it may sleep then, in seconds.
+
+        If others have the write lock for all of *patience*, they move time, or nobody can: a wait
+        must not end late for that.
+        """
+        with contextlib.suppress(StoreBusy):
+            if self._recover(patience):
+                return 0.0
+            sleep = self._read(_until_next)
+            if sleep > 0:
+                return sleep
+            self._advance_within(patience)
+        return 0.0
 
     def wake(self) -> None:
         numbers = {number for number, _ in list(self._waiting)}
-        if numbers and not self._closed:
+        slots = {slot for slot, _ in list(self._awaiting)}
+        if (numbers or slots) and not self._closed:
             bell = self._env.bell
             for number in numbers:
                 bell.raise_counter(number)
                 bell.wake(number)
+            for slot in slots:
+                bell.call_slot(slot)
 
-    def _recover(self) -> bool:
+    def _recover(self, patience: float | None = None) -> bool:
         """At most once a second: make ready what dead processes hold. True if there was any."""
         now = time.monotonic()
         if now - self._probed < PROBE_S:
@@ -192,7 +229,7 @@ class LmdbStore(TransactionalStore):
             if not dead and not self._env.holders.half_made():
                 return False
         if dead:
-            moved = self.advance(RECOVERY_STEP)
+            moved = self._advance_within(patience)
             if moved.more:
                 self._probed = 0.0
             if moved.expired:
@@ -201,8 +238,12 @@ class LmdbStore(TransactionalStore):
         def remove(tx: Transaction) -> None:
             self._env.holders.remove(dead - set(tx.topics.holders()))
 
-        self._write(remove, TIMELESS)
+        self._write(remove, TIMELESS, patience=patience)
         return False
+
+    def _advance_within(self, patience: float | None) -> Advanced:
+        """Advance, waiting for other processes no longer than *patience* (None: as usual)."""
+        return self._write(lambda tx: self._advance(tx, RECOVERY_STEP), TIMELESS, patience=patience)
 
     def _has_due(self, tx: Transaction) -> bool:
         """Whether there is something for `advance` to do."""
@@ -222,3 +263,34 @@ class LmdbStore(TransactionalStore):
 
     def _is_closed(self) -> StoreUnavailable:
         return StoreUnavailable(f"the store of {self._env.path} is closed: open another")
+
+
+def _ask(bell: Bell, seen: dict[bytes, int | None]) -> list[bytes]:
+    """Ask for calls for all of the jobs; gives those that have to be looked at."""
+    changed = []
+    for job_id, before in list(seen.items()):
+        count, asked = bell.ask(job_id)
+        if count != before or not asked:
+            seen[job_id] = count
+            changed.append(job_id)
+    return changed
+
+
+def _answered(bell: Bell, seen: dict[bytes, int | None]) -> list[bytes]:
+    """The jobs for which there was a call.
+
+    They are not asked for again before the next call of `wait_ended`: most often there is none.
+    """
+    changed = [job_id for job_id, before in list(seen.items()) if bell.read_end(job_id) != before]
+    seen.update(dict.fromkeys(changed))
+    return changed
+
+
+def _until_next(tx: Transaction) -> float:
+    """How long nothing falls due, in seconds, at most `LONGEST_SLEEP`; not above 0 if it has."""
+    due_us = tx.topics.first_due(Agenda.DELAYED)
+    over_us = tx.topics.first_due(Agenda.LEASE)
+    waits = [LONGEST_SLEEP]
+    waits += [] if due_us is None else [(due_us - tx.wall_us) / 1e6]
+    waits += [] if over_us is None else [(over_us - tx.boot_us) / 1e6]
+    return min(waits)

@@ -23,6 +23,9 @@ HOLDER: Final = b"\xffmemory\xff"
 LONGEST_SLEEP: Final = 1.0
 """Seconds: a waiter looks at the clock this often, so a stepped wall clock is noticed."""
 
+SLOTS: Final = 1024
+"""Counters for the ends of jobs that are waited for; jobs share them by their ids."""
+
 
 class MemoryStore(TransactionalStore):
     """Jobs in this process's memory, with the same promises as any store, save durability.
@@ -45,6 +48,9 @@ class MemoryStore(TransactionalStore):
         self._entry = Entry()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._ended = threading.Condition(self._lock)
+        self._ends = [0] * SLOTS
+        self._asked: set[int] = set()  # the slots of which somebody waits for the next end
         self._closed = False
         forking.watch(self)
 
@@ -69,6 +75,8 @@ class MemoryStore(TransactionalStore):
                     raise
                 if tx.woken or tx.soon:
                     self._changed.notify_all()
+                if self._asked and self._note_ends(tx.ended):
+                    self._ended.notify_all()
         finally:
             self._entry.mark = None
         return outcome
@@ -122,12 +130,52 @@ class MemoryStore(TransactionalStore):
         ]
         return max(0.0, min(waits_us, default=LONGEST_SLEEP * 1e6) / 1e6)
 
+    def wait_ended(self, seen: dict[bytes, int | None], timeout: float) -> list[bytes]:
+        if self._read(self._seconds_to_next) <= 0:
+            self.advance()
+        mark = Mark()
+        self._entry.enter(mark)
+        try:
+            with self._ended:
+                tx = self._transaction()
+                changed = self._ask(seen)
+                if not changed:
+                    self._ended.wait(min(timeout, LONGEST_SLEEP, self._seconds_to_next(tx)))
+                    changed = self._answered(seen)
+                return changed
+        finally:
+            self._entry.mark = None
+
+    # Ends, as `repo.lmdb.bell` has them; under the lock.
+
+    def _ask(self, seen: dict[bytes, int | None]) -> list[bytes]:
+        """Ask for calls for all of the jobs; gives those that have to be looked at."""
+        self._asked.update(map(_slot, seen))
+        changed = [job_id for job_id, count in seen.items() if count != self._ends[_slot(job_id)]]
+        seen.update((job_id, self._ends[_slot(job_id)]) for job_id in changed)
+        return changed
+
+    def _answered(self, seen: dict[bytes, int | None]) -> list[bytes]:
+        """The jobs for which there was a call; they are asked for again by the next `_ask`."""
+        changed = [job_id for job_id, count in seen.items() if count != self._ends[_slot(job_id)]]
+        seen.update(dict.fromkeys(changed))
+        return changed
+
+    def _note_ends(self, job_ids: list[bytes]) -> bool:
+        """Note that jobs have ended; whether somebody waits for one of them."""
+        slots = self._asked.intersection(map(_slot, job_ids))
+        for slot in slots:
+            self._ends[slot] += 1
+        self._asked -= slots
+        return bool(slots)
+
     def wake(self) -> None:
         # Called from signal handlers too, which may have interrupted this very thread with the
         # lock: then its waiters look again within LONGEST_SLEEP anyway.
         if not self._entry.inside:
             with self._changed:
                 self._changed.notify_all()
+                self._ended.notify_all()
 
     def close(self) -> None:
         mark = Mark()
@@ -136,6 +184,7 @@ class MemoryStore(TransactionalStore):
             with self._changed:
                 self._closed = True
                 self._changed.notify_all()
+                self._ended.notify_all()
         finally:
             self._entry.mark = None
 
@@ -152,3 +201,8 @@ class MemoryStore(TransactionalStore):
     def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._ended = threading.Condition(self._lock)
+
+
+def _slot(job_id: bytes) -> int:
+    return hash(job_id) % SLOTS

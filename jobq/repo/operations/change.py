@@ -92,4 +92,5 @@ def delete(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:
     outcomes, chosen = _select(tx, ids, Event.DELETE)
     withdraw(tx, chosen)
     tx.jobs.delete([(job_id, state) for job_id, (_, state) in chosen.items()])
+    tx.ended += chosen
     return outcomes

@@ -91,6 +91,7 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
     forgotten = []
     usual_us = {Status.DONE: retention.done_us, Status.CANCELED: retention.canceled_us}
     for ending in endings:
+        tx.ended.append(ending.id)
         keep_us = ending.keep_us
         if keep_us is None:
             keep_us = usual_us[ending.status]
