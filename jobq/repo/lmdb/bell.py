@@ -118,23 +118,23 @@ class Bell:
 
     # The ends of jobs.
 
-    def ask(self, job_id: bytes) -> tuple[int, bool]:
+    def ask(self, job_id: bytes) -> int:
         """Ask to be called when the job ends; to be done before looking at it.
 
-        Gives the counter of the job's slot, and whether that was asked for before and not
-        answered. Between two looks at a job nothing was missed if the counter is the same and it
-        was; else it has to be looked at again.
+        Gives the counter of its slot, for `stands`.
         """
         slot = slot_of(job_id)
         count = self._read(COUNTERS + slot)
-        asked = self._map[_FLAGS_AT + slot] != 0
-        if not asked:
-            self._map[_FLAGS_AT + slot] = 1
-        return count, asked
+        self._map[_FLAGS_AT + slot] = 1
+        return count
 
-    def read_end(self, job_id: bytes) -> int:
-        """The counter of the job's slot, without asking for a call."""
-        return self._read(COUNTERS + slot_of(job_id))
+    def stands(self, job_id: bytes, count: int) -> bool:
+        """Whether what was asked for with *count* has not been answered yet.
+
+        If not, the job may have ended, or another one of its slot has.
+        """
+        slot = slot_of(job_id)
+        return self._read(COUNTERS + slot) == count and self._map[_FLAGS_AT + slot] != 0
 
     def note_ends(self, job_ids: Iterable[bytes], slots: list[int]) -> None:
         """Note that jobs have ended; under the write lock, after the commit.

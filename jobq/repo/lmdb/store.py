@@ -183,14 +183,14 @@ class LmdbStore(TransactionalStore):
         self._awaiting.add(waiter)
         try:
             count = bell.read_slot(slot)
-            if changed := _ask(bell, seen):
-                return changed
+            if called := _called(bell, seen):
+                return called
             sleep = self._tend(min(timeout, LONGEST_SLEEP))
             if min(timeout, sleep) > 0 and not self._closed:
                 bell.wait_slot(slot, count, min(timeout, sleep))
         finally:
             self._awaiting.discard(waiter)
-        return _answered(bell, seen)
+        return _called(bell, seen)
 
     def _tend(self, patience: float) -> float:
         """Move time for who only waits; gives how long it may sleep then, in seconds.
@@ -265,25 +265,21 @@ class LmdbStore(TransactionalStore):
         return StoreUnavailable(f"the store of {self._env.path} is closed: open another")
 
 
-def _ask(bell: Bell, seen: dict[bytes, int | None]) -> list[bytes]:
-    """Ask for calls for all of the jobs; gives those that have to be looked at."""
-    changed = []
-    for job_id, before in list(seen.items()):
-        count, asked = bell.ask(job_id)
-        if count != before or not asked:
-            seen[job_id] = count
-            changed.append(job_id)
-    return changed
+def _called(bell: Bell, seen: dict[bytes, int | None]) -> list[bytes]:
+    """The jobs that have to be looked at; asks for a call for those that are new.
 
-
-def _answered(bell: Bell, seen: dict[bytes, int | None]) -> list[bytes]:
-    """The jobs for which there was a call.
-
-    They are not asked for again before the next call of `wait_ended`: most often there is none.
+    One for which there was a call is not asked for again until the next time: most often it has
+    ended, and there is none.
     """
-    changed = [job_id for job_id, before in list(seen.items()) if bell.read_end(job_id) != before]
-    seen.update(dict.fromkeys(changed))
-    return changed
+    called = []
+    for job_id, count in list(seen.items()):
+        if count is None:
+            seen[job_id] = bell.ask(job_id)
+            called.append(job_id)
+        elif not bell.stands(job_id, count):
+            seen[job_id] = None
+            called.append(job_id)
+    return called
 
 
 def _until_next(tx: Transaction) -> float:

@@ -138,28 +138,29 @@ class MemoryStore(TransactionalStore):
         try:
             with self._ended:
                 tx = self._transaction()
-                changed = self._ask(seen)
-                if not changed:
+                called = self._called(seen)
+                if not called:
                     self._ended.wait(min(timeout, LONGEST_SLEEP, self._seconds_to_next(tx)))
-                    changed = self._answered(seen)
-                return changed
+                    called = self._called(seen)
+                return called
         finally:
             self._entry.mark = None
 
     # Ends, as `repo.lmdb.bell` has them; under the lock.
 
-    def _ask(self, seen: dict[bytes, int | None]) -> list[bytes]:
-        """Ask for calls for all of the jobs; gives those that have to be looked at."""
-        self._asked.update(map(_slot, seen))
-        changed = [job_id for job_id, count in seen.items() if count != self._ends[_slot(job_id)]]
-        seen.update((job_id, self._ends[_slot(job_id)]) for job_id in changed)
-        return changed
-
-    def _answered(self, seen: dict[bytes, int | None]) -> list[bytes]:
-        """The jobs for which there was a call; they are asked for again by the next `_ask`."""
-        changed = [job_id for job_id, count in seen.items() if count != self._ends[_slot(job_id)]]
-        seen.update(dict.fromkeys(changed))
-        return changed
+    def _called(self, seen: dict[bytes, int | None]) -> list[bytes]:
+        """The jobs that have to be looked at; asks for a call for those that are new."""
+        called = []
+        for job_id, count in list(seen.items()):
+            slot = _slot(job_id)
+            if count is None:
+                seen[job_id] = self._ends[slot]
+                self._asked.add(slot)
+                called.append(job_id)
+            elif count != self._ends[slot]:
+                seen[job_id] = None
+                called.append(job_id)
+        return called
 
     def _note_ends(self, job_ids: list[bytes]) -> bool:
         """Note that jobs have ended; whether somebody waits for one of them."""
