@@ -22,7 +22,8 @@ the counter has been raised too, and it looks again and asks again. If the count
 setting the flag, the flag could be cleared and the counter raised between the two: then nobody
 would be called for the job. A waiter that is gone leaves its flag behind, which costs a later
 commit one call to nobody. A committer that is killed between clearing and raising would leave
-waiters without a flag: each sees to it, before every sleep, that it is still set.
+waiters without a flag: each sees to it, before every sleep, that it is still set (and looks at
+its job once a second anyway).
 
 Between setting a flag and looking at the job, and between the commit and reading the flags, lie
 locks and system calls: processors do not reorder the two sides of these.
