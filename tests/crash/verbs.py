@@ -87,6 +87,12 @@ def _begin_loop(svc: JobService) -> Iterator[Job]:
     return loop
 
 
+def _wait_for_no_end(svc: JobService) -> None:
+    seen: dict[bytes, int | None] = {bytes(16): None}
+    svc.store.wait_ended(seen, 0)  # asks; the next one waits, and looks after the dead
+    svc.store.wait_ended(seen, 0.001)
+
+
 def _overrun(svc: JobService) -> None:
     """Hold two jobs longer than their leases."""
     held = [job._reservation for job in svc.reserve("mail", 2, timeout=0)]
@@ -184,6 +190,10 @@ CASES: Final = {
     ),
     "recover while waiting": Case(
         lambda svc, _: svc.store.wait("nothing", 0.001),
+        victim=lambda svc: svc.reserve("mail", 3, timeout=0),
+    ),
+    "recover while waiting for an end": Case(
+        lambda svc, _: _wait_for_no_end(svc),
         victim=lambda svc: svc.reserve("mail", 3, timeout=0),
     ),
     "cancel as poison": Case(
