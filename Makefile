@@ -6,9 +6,11 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-# Stamps: what $(VENV) holds. Installed again when pyproject.toml changes; DEV includes DEMO.
+# Stamps: what $(VENV) holds. Installed again when pyproject.toml changes; CHECK includes DEV, and
+# DEV includes DEMO.
 DEMO := $(VENV)/.holds-demo
 DEV := $(VENV)/.holds-dev
+CHECK := $(VENV)/.holds-check
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fmt storm bench clean
@@ -22,10 +24,11 @@ demo: $(DEMO) ## a queue at work: one job for each file of Python's standard lib
 test: $(DEV) ## the tests, doctests and examples; ARGS="-k lease" for some of them
 	@$(PY) -m pytest $(ARGS)
 
-check: $(DEV) ## the whole gate: format, lint, types, then all that `make test` runs
+check: $(CHECK) ## the whole gate: format, lint, types, then all that `make test` runs
 	@$(PY) -m ruff format --check
 	@$(PY) -m ruff check
 	@$(PY) -m mypy
+	@$(PY) -m basedpyright --pythonpath $(PY)
 	@$(PY) -m pytest
 
 fmt: $(DEV) ## format, and mend what ruff can mend
@@ -53,6 +56,12 @@ $(DEV): pyproject.toml
 	@echo "installing jobq and its development tools into $(VENV) …"
 	@$(PIP) --editable '.[dev]'
 	@touch $(DEMO) $@
+
+$(CHECK): pyproject.toml
+	@$(call venv)
+	@echo "installing jobq and all that checks it into $(VENV) …"
+	@$(PIP) --editable '.[check]'
+	@touch $(DEMO) $(DEV) $@
 
 # A virtual environment that works, of a Python that is new enough.
 define venv

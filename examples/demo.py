@@ -70,7 +70,7 @@ def examine(path: Path) -> dict[str, str | int]:
 
 def main() -> int:
     """Run it all; 0 if every job was done once and well."""
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--files", type=int, metavar="N", help="only the first N files")
     limit = options.parse_args().files
 
@@ -146,8 +146,9 @@ def watch(svc: jobq.JobService, consumers: list[SpawnProcess], total: int) -> No
                 bar.write(f"{counts.done} of {total} done: consumer {victim.pid} gets SIGKILL")
             if counts.done > bar.n:
                 last_change = time.monotonic()
-            bar.set_postfix(
-                ready=counts.ready, delayed=counts.delayed, reserved=counts.reserved, refresh=False
+            bar.set_postfix_str(
+                f"ready={counts.ready}, delayed={counts.delayed}, reserved={counts.reserved}",
+                refresh=False,
             )
             bar.update(counts.done - bar.n)
             if counts.unfinished == 0 or time.monotonic() - last_change > PATIENCE_S:

@@ -28,11 +28,11 @@ class NewJob:
         delay: Delay | None = None,
         **options: Unpack[OptionArgs],
     ) -> None:
-        self.topic = topic
-        self.payload = payload
-        self.weight = weight
-        self.delay = delay
-        self.options = options
+        self.topic: str = topic
+        self.payload: Any = payload
+        self.weight: int = weight
+        self.delay: Delay | None = delay
+        self.options: OptionArgs = options
 
     def __repr__(self) -> str:
         return f"NewJob({self.topic!r}, {self.payload!r})"

@@ -1,7 +1,8 @@
 """A program as users write it, for the type checker: `assert_type` says what they get.
 
-mypy --strict reads this file with all others (`make check`); running it shows that the types
-are true. A `type: ignore` here is a fact too: mypy has to complain in that line.
+mypy --strict reads this file with all others, and pyright in its strict mode (`make check`);
+running it shows that the types are true. A `type: ignore` here is a fact too: both have to complain
+in that line.
 """
 
 from collections.abc import Callable, Iterator

@@ -60,7 +60,7 @@ class LmdbStore(TransactionalStore):
         StoreFull: There is no room for a new queue.
     """
 
-    capabilities = Capabilities(durable=True, shared=True)
+    capabilities: Capabilities = Capabilities(durable=True, shared=True)
     _damage = (StoreCorrupt, lmdb.Error)
 
     def __init__(

@@ -37,7 +37,7 @@ class MemoryStore(TransactionalStore):
     A fork's child has a copy of its own, which the parent does not see.
     """
 
-    capabilities = Capabilities(durable=False, shared=False)
+    capabilities: Capabilities = Capabilities(durable=False, shared=False)
 
     def __init__(self, *, clock: Clock | None = None, retention: Retention | None = None) -> None:
         super().__init__(retention or Retention())
