@@ -42,7 +42,7 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
 
     Raises:
         InvalidValue: An argument is wrong, or the path cannot hold a queue: a file, a directory
-            with something else in it, a network file system.
+            with something else in it, a network file system, a queue that hard links share.
         StoreUnavailable: The path cannot be read or written.
         StoreCorrupt: What is there is damaged, or of another format.
         StoreFull: There is no room for a new queue.

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,7 @@ def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bo
 
     Raises:
         InvalidValue: The path is a file, or a directory with something else in it, or on a
-            network file system.
+            network file system; or the data file has another name beside this one.
         StoreCorrupt: The data file is damaged.
         OSError: No permission, read-only, a full disk, or another error of the file system.
     """
@@ -75,6 +76,7 @@ def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bo
             _make(path, build)
     finally:
         os.close(directory)
+    refuse_links(path, os.stat(path / DATA))
     _look_at(path)
 
 
@@ -122,6 +124,22 @@ def _refuse_strangers(path: Path) -> None:
         raise InvalidValue(
             f"{path} is not a queue and not empty (it has {shown}): "
             "expected a queue, an empty directory, or a path that does not exist"
+        )
+
+
+def refuse_links(path: Path, data: os.stat_result) -> None:
+    """Refuse a queue whose data file has more names than one.
+
+    A hard link is the same file beside another lock file, other write locks and another bell: of
+    two processes that come by different names, either would overwrite what the other has written.
+
+    Raises:
+        InvalidValue: So it is.
+    """
+    if stat.S_ISREG(data.st_mode) and data.st_nlink > 1:
+        raise InvalidValue(
+            f"{path / DATA} has {data.st_nlink} names (hard links): expected one, since its locks "
+            "stand beside it; remove the others, or put a copy in its place"
         )
 
 

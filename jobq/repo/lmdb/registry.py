@@ -57,6 +57,7 @@ class Registry:
             data = os.stat(path / files.DATA)
         except OSError:
             return None
+        files.refuse_links(path, data)
         env = self._open.get((data.st_dev, data.st_ino))
         # One whose lock file was replaced has closed its file: it is of no use to anybody.
         return None if env is None or env.broken else env

@@ -589,18 +589,11 @@ def by_symlink(path: Path) -> Path:
     return other
 
 
-def by_hard_link(path: Path) -> Path:
-    other = path.parent / "other"
-    other.mkdir()
-    (other / "data.mdb").hardlink_to(path / "data.mdb")
-    return other
-
-
 def by_dots(path: Path) -> Path:
     return path / ".." / path.name
 
 
-@pytest.mark.parametrize("again", [Path, by_symlink, by_hard_link, by_dots])
+@pytest.mark.parametrize("again", [Path, by_symlink, by_dots])
 def test_a_queue_opened_twice_in_a_process_is_one(
     path: Path, again: Callable[[Path], Path]
 ) -> None:
@@ -615,6 +608,35 @@ def test_a_queue_opened_twice_in_a_process_is_one(
     assert second.stats().totals.done == 1
     second.close()
     assert drain(path) == []
+
+
+def by_hard_link(path: Path) -> Path:
+    """A copy as `cp --link` or a backup program makes it: other names of the same files."""
+    other = path.parent / "other"
+    other.mkdir()
+    (other / "data.mdb").hardlink_to(path / "data.mdb")
+    return other
+
+
+def test_a_data_file_with_two_names_is_refused_by_either_until_it_has_one(path: Path) -> None:
+    make(path, 1, 2)
+    other = by_hard_link(path)
+
+    for name in (path, other):
+        with pytest.raises(InvalidValue, match=r"2 names \(hard links\)"):
+            jobq.open(name)
+    (path / "data.mdb").unlink()
+    assert drain(other) == [1, 2]
+
+
+def test_a_link_to_an_open_queue_is_refused_and_does_the_open_one_no_harm(path: Path) -> None:
+    with jobq.open(path, durability="unsafe") as svc:
+        other = by_hard_link(path)
+        with pytest.raises(InvalidValue, match="hard links"):
+            jobq.open(other, durability="unsafe")
+        svc.enqueue("a", 1)
+        (other / "data.mdb").unlink()
+        assert drain(path) == [1]
 
 
 @pytest.mark.parametrize(
