@@ -166,6 +166,8 @@ _LAST_PAGE_AT: Final = _META_AT + 120
 _META_END: Final = _META_AT + 136
 _MAGIC: Final = 0xBEEFC0DE
 _LMDB_FORMAT: Final = 1
+_PAGE_SIZES: Final = tuple(2**power for power in range(8, 17))
+"""What LMDB makes of it is the page size of the machine, 32 KiB at most; smaller ones it reads."""
 
 
 def _look_at(path: Path) -> None:
@@ -179,8 +181,7 @@ def _look_at(path: Path) -> None:
         newest, size = _newest_meta(data)
         if newest is None:
             raise StoreCorrupt(f"{data} is not the data file of a queue, or its head is destroyed")
-        _, page_size, last_page = newest
-        needed = (last_page + 1) * page_size
+        needed = (newest.last_page + 1) * newest.page_size
         if size >= needed:
             return
         # Free pages at the end may be missing in a sound file; LMDB's own verifier can tell.
@@ -201,16 +202,22 @@ def _look_at(path: Path) -> None:
         seen = newest
 
 
-def _newest_meta(data: Path) -> tuple[tuple[int, int, int] | None, int]:
+def _newest_meta(data: Path) -> tuple["_Meta | None", int]:
     """The newest meta page, and the size of the file after that was read.
 
-    In this order: LMDB writes pages before the meta page that counts them.
+    In this order: LMDB writes pages before the meta page that counts them. The second meta page
+    comes after the first, wherever the machine that made the file ends its pages; without either
+    LMDB opens nothing.
     """
     with open(data, "rb") as file:
-        head = file.read(4096 + _META_END)
+        first = _read_meta(file.read(_META_END))
+        if first is not None:
+            file.seek(first.page_size)
+        second = _read_meta(file.read(_META_END))
         size = os.fstat(file.fileno()).st_size
-    metas = [meta for at in (0, 4096) if (meta := _read_meta(head[at : at + _META_END]))]
-    return max(metas, default=None), size
+    if first is None or second is None or first.page_size != second.page_size:
+        return None, size
+    return max(first, second), size
 
 
 def _lengthen(path: Path, size: int, needed: int) -> None:
@@ -221,8 +228,14 @@ def _lengthen(path: Path, size: int, needed: int) -> None:
         os.close(fd)
 
 
-def _read_meta(page: bytes) -> tuple[int, int, int] | None:
-    """Transaction id, page size and last page of a meta page; None if it is none."""
+class _Meta(NamedTuple):
+    txn: int
+    page_size: int
+    last_page: int
+
+
+def _read_meta(page: bytes) -> _Meta | None:
+    """What a meta page says; None if it is none."""
     if len(page) < _META_END:
         return None
     magic, version = struct.unpack_from("=II", page, _META_AT)
@@ -230,7 +243,7 @@ def _read_meta(page: bytes) -> tuple[int, int, int] | None:
         return None
     (page_size,) = struct.unpack_from("=I", page, _PAGE_SIZE_AT)
     last_page, txn = struct.unpack_from("=QQ", page, _LAST_PAGE_AT)
-    return (txn, page_size, last_page) if 256 <= page_size <= 65536 else None
+    return _Meta(txn, page_size, last_page) if page_size in _PAGE_SIZES else None
 
 
 # Where the directory is.
