@@ -4,6 +4,8 @@ A directory holds `data.mdb` and `lock.mdb` (LMDB's), `turn.lock` and `write.loc
 `bell` (`bell`), `ballast` (`room`) and `holders/` (`holders`).
 """
 
+import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -11,7 +13,7 @@ import secrets
 import shutil
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,6 +21,7 @@ from lmdb import verify as lmdb_verify
 
 from jobq.errors import InvalidValue, StoreCorrupt
 from jobq.repo.lmdb import steps
+from jobq.repo.lmdb.filelock import FileLock
 
 DATA: Final = "data.mdb"
 LOCK: Final = "lock.mdb"
@@ -29,6 +32,7 @@ NETWORK: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "ncpfs",
      "ocfs2", "gfs2", "beegfs", "orangefs", "coda"}
 )  # fmt: skip
+LONGEST_WAIT_S: Final = 30.0
 _OURS: Final = frozenset(
     {DATA, LOCK, "turn.lock", "write.lock", "bell", "ballast", "holders", "lost+found"}
 )
@@ -192,7 +196,7 @@ def _look_at(path: Path) -> None:
         if not problems:
             # It does not look into large payloads, which would still be SIGBUS. With zeros there,
             # the checksum of the payload says it.
-            _lengthen(data, size, needed)
+            _lengthen(path, size, needed)
             return
         if seen == newest:
             raise StoreCorrupt(
@@ -221,11 +225,30 @@ def _newest_meta(data: Path) -> tuple["_Meta | None", int]:
 
 
 def _lengthen(path: Path, size: int, needed: int) -> None:
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    fd = os.open(path / DATA, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.posix_fallocate(fd, size, needed - size)  # unlike truncating, it can never shorten
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # A full disk, on which the queue is to be worked off: a hole reads as zeros, too.
+        with _alone(path):
+            if os.fstat(fd).st_size < needed:
+                os.ftruncate(fd, needed)
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Under the write lock: nobody else makes the file longer meanwhile."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(LONGEST_WAIT_S)
+        yield
+    finally:
+        lock.release()
+        lock.close()
 
 
 class _Meta(NamedTuple):

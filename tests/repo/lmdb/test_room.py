@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import lmdb
 import pytest
 
 import jobq
@@ -345,6 +346,48 @@ def test_opening_a_queue_on_a_full_disk_works_or_is_a_clear_error(
     on_a_disk: OnADisk, gone: list[str]
 ) -> None:
     on_a_disk(_comes_to_a_full_disk, gone)
+
+
+def _leave_free_pages_beyond_the_end(path: Path, pages: int) -> None:
+    """A commit that takes pages and frees them again: LMDB counts them and never writes them."""
+    with lmdb.open(str(path), max_dbs=20, map_size=2**26, lib_version=0) as env:
+        db = env.open_db(b"notes")
+        with env.begin(write=True) as txn:
+            txn.put(b"large", bytes(4096 * pages), db=db)
+            txn.put(b"larger", bytes(4096 * pages), db=db)
+            txn.delete(b"large", db=db)
+            txn.delete(b"larger", db=db)
+        counted = (int(env.info()["last_pgno"]) + 1) * 4096
+    assert counted > (path / "data.mdb").stat().st_size + 4096 * pages
+
+
+def _comes_to_a_full_disk_with_a_file_that_ends_early(disk: str, pages: int, most: int) -> None:
+    path = mount(disk, 8)
+    with jobq.open(path) as svc:
+        svc.enqueue_many("a", [b"x" * 1000] * 50)
+    _leave_free_pages_beyond_the_end(path, pages)
+    stuff(Path(disk, "stuffing"))
+
+    assert outcome_of(lambda: _reads(path)) == "50"
+    for left in range(49, 49 - most, -1):
+        assert outcome_of(lambda: _opens(path)) == str(left)
+
+
+def _reads(path: Path) -> str:
+    """Open the queue and read every job; how many there are."""
+    with jobq.open(path) as svc:
+        found = svc.find(limit=1000)
+        assert {record.payload for record in found} == {b"x" * 1000}
+        return str(len(found))
+
+
+# Of more free pages without blocks than the ballast has, LMDB takes those, and not its older ones:
+# then the queue can be read, and worked off as far as the ballast goes.
+@pytest.mark.parametrize(("pages", "most"), [(2, 50), (1000, 5)], ids=["little", "a lot"])
+def test_a_file_that_ends_before_its_last_free_pages_opens_on_a_full_disk(
+    on_a_disk: OnADisk, pages: int, most: int
+) -> None:
+    on_a_disk(_comes_to_a_full_disk_with_a_file_that_ends_early, pages, most)
 
 
 def _comes_to_a_full_disk_with_its_ballast(disk: str) -> None:
