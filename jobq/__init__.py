@@ -30,7 +30,7 @@ from jobq.options import JobOptions
 from jobq.repo.base import CheckReport, Stats
 from jobq.service import Batch, Job, JobService, NewJob
 from jobq.states import Event, Outcome, Reason, Status
-from jobq.topic import TopicStats
+from jobq.topic import TopicSettings, TopicStats
 
 __all__ = [
     "Attempt",
@@ -61,6 +61,7 @@ __all__ = [
     "StoreFull",
     "StoreLocked",
     "StoreUnavailable",
+    "TopicSettings",
     "TopicStats",
     "open",
 ]

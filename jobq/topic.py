@@ -1,9 +1,12 @@
-"""Topics: their names and their counts."""
+"""Topics: their names, their settings and their counts."""
 
-from dataclasses import dataclass
-from typing import Final
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, TypedDict
 
-from jobq.options import text
+from jobq.errors import InvalidValue, shown
+from jobq.options import seconds, text
 from jobq.states import Status
 
 LONGEST_NAME: Final = 255
@@ -21,6 +24,77 @@ def check_name(name: object) -> str:
     if type(name) is str and name.isascii() and 0 < len(name) <= LONGEST_NAME:
         return name
     return text("topic", name, longest=LONGEST_NAME)
+
+
+class SettingArgs(TypedDict, total=False):
+    """The keyword settings that `configure` takes; see `TopicSettings`."""
+
+    keep_done: float | None
+    keep_canceled: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSettings:
+    """What holds for the jobs of one topic. None means: not set here, the store decides.
+
+    The order is: the job's own options, its topic's settings, the store's. What is set holds for
+    jobs that finish from then on.
+
+    Attributes:
+        keep_done: Seconds for which done jobs are kept; 0 forgets them at once.
+        keep_canceled: Seconds for which canceled jobs are kept; 0 forgets them at once.
+    """
+
+    keep_done: float | None = None
+    keep_canceled: float | None = None
+
+    def changed(self, changes: Mapping[str, Any]) -> "TopicSettings":
+        """These settings with *changes*, which `check_settings` has checked.
+
+        >>> TopicSettings(keep_done=60.0).changed({"keep_done": None})
+        TopicSettings(keep_done=None, keep_canceled=None)
+        """
+        return replace(self, **changes)
+
+    def keep_us(self, status: Status) -> int | None:
+        """For how long a job that ends as *status* is kept, in microseconds; None if not set."""
+        keep = self.keep_done if status is Status.DONE else self.keep_canceled
+        return None if keep is None else math.ceil(keep * 1_000_000)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings that are set, by name; what records hold."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+NO_SETTINGS: Final = TopicSettings()
+
+
+def check_settings(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in *args*, checked; None stays None.
+
+    >>> check_settings({"keep_done": 60, "keep_canceled": None})
+    {'keep_done': 60.0, 'keep_canceled': None}
+
+    Raises:
+        InvalidValue: There is none, or one is unknown, of the wrong type or out of range.
+    """
+    known = ", ".join(_CHECKS)
+    if not args:
+        raise InvalidValue(f"there is no setting to change: expected at least one of {known}")
+    checked = {}
+    for name, value in args.items():
+        check = _CHECKS.get(name)
+        if check is None:
+            raise InvalidValue(f"unknown setting {shown(name)}: expected one of {known}")
+        checked[name] = None if value is None else check(name, value)
+    return checked
+
+
+_CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
+    "keep_done": seconds,
+    "keep_canceled": seconds,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,23 +22,23 @@ adds jobs. `StoreUnavailable`, `StoreBusy`, `StoreCorrupt` may come from any met
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from jobq.clock import utc
 from jobq.job import JobCopy, JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.states import Outcome, Status
-from jobq.topic import TopicStats
+from jobq.topic import TopicSettings, TopicStats
 
 DAY_US: Final = 86_400 * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long finished jobs are kept where a job does not say so itself.
+    """How long finished jobs are kept where neither the job nor its topic says so.
 
     Attributes:
         done_us: Microseconds for done jobs; 0 forgets at once.
@@ -255,6 +255,15 @@ class Store(ABC):
         """Forget jobs that nobody holds. Outcomes: `OK`, `MISSING`, `INVALID` (reserved)."""
 
     @abstractmethod
+    def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:
+        """Change settings of a topic, and give all that it has then.
+
+        *changes* are checked values of fields of `TopicSettings`; None unsets one, and those not
+        named stay. A topic that does not exist yet is made if anything is set. Settings hold for
+        jobs that finish from then on. No room for new jobs is no reason to refuse it.
+        """
+
+    @abstractmethod
     def advance(self, limit: int = 1000) -> Advanced:
         """Promote delayed jobs that are due, and expire leases, at most about *limit* of each.
 
@@ -322,6 +331,10 @@ class Store(ABC):
     @abstractmethod
     def topics(self) -> list[str]:
         """The names of all topics that ever had a job, sorted."""
+
+    @abstractmethod
+    def settings(self, topic: str) -> TopicSettings:
+        """The settings of a topic; those of an unknown one are all unset."""
 
     @abstractmethod
     def stats(self, topic: str | None = None) -> Stats:

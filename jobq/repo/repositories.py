@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 from jobq.options import JobOptions
 from jobq.states import Event, Reason, Status
+from jobq.topic import TopicSettings
 
 NOBODY: Final = bytes(8)
 """The holder of what nobody holds."""
@@ -231,6 +232,14 @@ class TopicRepository(ABC):
         """All names, sorted."""
 
     @abstractmethod
+    def settings(self, topic: int) -> TopicSettings:
+        """The topic's settings; `NO_SETTINGS` itself if none is set."""
+
+    @abstractmethod
+    def configure(self, topic: int, settings: TopicSettings) -> None:
+        """Replace the topic's settings."""
+
+    @abstractmethod
     def next_seq(self, count: int) -> int:
         """The first of *count* new places at the back of every queue."""
 
@@ -287,12 +296,20 @@ class TopicRepository(ABC):
         """How many jobs of the store are in *status*."""
 
     @abstractmethod
+    def empty_us(self, topic: int) -> int:
+        """Since when the topic has had no job (UTC); 0 if it has one."""
+
+    @abstractmethod
     def queued(self) -> Iterator[tuple[int, Waiting]]:
         """All queues' entries, for `check`: (topic, entry), each topic's in order."""
 
     @abstractmethod
     def held(self, agenda: Agenda) -> Iterator[tuple[Held, bytes]]:
         """All of the agenda's entries and their holders, for `check`."""
+
+    @abstractmethod
+    def strays(self) -> Iterator[str]:
+        """Sentences about records that belong to no topic, for `check`."""
 
 
 class Transaction:

@@ -10,9 +10,9 @@ the others.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from jobq import ids as job_ids
 from jobq.errors import StoreCorrupt
@@ -37,10 +37,11 @@ from jobq.repo.operations.places import damaged, prune, size_of
 from jobq.repo.operations.reports import log_of, progress_of
 from jobq.repo.operations.reserve import take
 from jobq.repo.operations.settle import extend, is_held, report, settle
+from jobq.repo.operations.topics import configure, settings_of
 from jobq.repo.operations.transfer import add_copies, copy_of
 from jobq.repo.repositories import Agenda, Held, JobBody, JobState, Note, Transaction
 from jobq.states import Event, Outcome, Status
-from jobq.topic import TopicStats
+from jobq.topic import TopicSettings, TopicStats
 
 T = TypeVar("T")
 
@@ -156,6 +157,9 @@ class TransactionalStore(Store):
     def delete(self, ids: Sequence[bytes]) -> list[Outcome]:
         return self._write(lambda tx: delete(tx, ids), DRAINS)
 
+    def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:
+        return self._write(lambda tx: configure(tx, topic, changes), DRAINS)
+
     def advance(self, limit: int = 1000) -> Advanced:
         return self._write(lambda tx: self._advance(tx, limit), TIMELESS)
 
@@ -207,6 +211,9 @@ class TransactionalStore(Store):
 
     def topics(self) -> list[str]:
         return self._read(lambda tx: tx.topics.names())
+
+    def settings(self, topic: str) -> TopicSettings:
+        return self._read(lambda tx: settings_of(tx, topic))
 
     def stats(self, topic: str | None = None) -> Stats:
         def operation(tx: Transaction) -> Stats:

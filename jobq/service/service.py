@@ -20,7 +20,7 @@ from jobq.service.keeper import Keeper
 from jobq.service.reports import Reports
 from jobq.service.specs import Delay, SpecMaker, check_weight, delay_us
 from jobq.states import FINISHED, Event, Outcome, Status, invalid_transition
-from jobq.topic import check_name
+from jobq.topic import SettingArgs, TopicSettings, check_name, check_settings
 
 MOST_AT_ONCE: Final = 10_000
 """The most jobs of one reservation: it bounds how long the write lock is held."""
@@ -398,6 +398,32 @@ class JobService:
             StoreFull: No room for more.
         """
         return transfer.import_jobs(self.store, lines)
+
+    # What holds for a topic.
+
+    def configure(self, topic: str, **settings: Unpack[SettingArgs]) -> TopicSettings:
+        """Change settings of a topic, and give all that it has then.
+
+        Those given change, None unsets one, the others stay. They are kept in the store, for all
+        processes, and hold for jobs that finish from then on. A topic that has settings is there,
+        with or without jobs.
+
+        Args:
+            topic: The topic's name; it need not exist yet.
+            **settings: See `TopicSettings`.
+
+        Raises:
+            InvalidValue: No setting is given, or one is unknown or wrong.
+        """
+        return self.store.configure(check_name(topic), check_settings(settings))
+
+    def settings(self, topic: str) -> TopicSettings:
+        """The settings of a topic; all unset if it has none, or does not exist.
+
+        Raises:
+            InvalidValue: It is no name of a topic.
+        """
+        return self.store.settings(check_name(topic))
 
     # The end.
 

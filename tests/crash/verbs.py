@@ -182,6 +182,12 @@ CASES: Final = {
     ),
     "reset": Case(lambda svc, _: svc.reset(_ids(svc, "over"))),
     "delete": Case(lambda svc, _: svc.delete(_ids(svc, "mail", "late", "over"))),
+    "configure": Case(lambda svc, _: svc.configure("mail", keep_done=5)),
+    "configure a new topic": Case(lambda svc, _: svc.configure("new", keep_done=5)),
+    "unset what was configured": Case(
+        lambda svc, _: svc.configure("mail", keep_done=None),
+        fill=lambda svc: svc.configure("mail", keep_done=5),
+    ),
     "promote": Case(lambda svc, _: svc.store.advance(), hold=_make_due),
     "expire": Case(lambda svc, _: svc.store.advance(), hold=_overrun),
     "recover": Case(
@@ -245,8 +251,8 @@ class Seen(NamedTuple):
     """What a witness saw.
 
     Attributes:
-        dying: The jobs right after the strike, before anybody recovers anything.
-        after: The jobs after the next opening.
+        dying: Jobs and topics right after the strike, before anybody recovers anything.
+        after: The same after the next opening.
         order: The ready jobs then, topic by topic, as they are served.
         problems: What was wrong with the queue whatever the verb had done.
         reached: The names of the steps, in order.
@@ -293,7 +299,7 @@ def run(case: Case, path: str, strike: Strike, *, acts: bool = True) -> Seen:
             victim.end()
         child.go()
         reached, acknowledged = child.last_words()
-        dying = [] if witness is None else jobs_of(witness)
+        dying = [] if witness is None else found_in(witness)
     finally:
         if witness is not None:
             witness.close()
@@ -302,7 +308,7 @@ def run(case: Case, path: str, strike: Strike, *, acts: bool = True) -> Seen:
             victim.end()
     problems: list[str] = []
     with jobq.open(path) as svc:
-        after = jobs_of(svc)
+        after = found_in(svc)
         if reserved := svc.find(status=Status.RESERVED):
             problems.append(f"{len(reserved)} jobs of the dead are still reserved")
         problems += svc.check().problems
@@ -311,10 +317,10 @@ def run(case: Case, path: str, strike: Strike, *, acts: bool = True) -> Seen:
     return Seen(dying, after, order, problems, reached, acknowledged)
 
 
-def jobs_of(svc: JobService) -> list[Any]:
-    """All jobs, without what differs from run to run."""
-    found = []
-    for record in map(svc.get, [found.id for found in svc.find(limit=1000)]):
+def found_in(svc: JobService) -> list[Any]:
+    """All jobs and topics, without what differs from run to run."""
+    found: list[Any] = [(name, svc.settings(name).as_dict()) for name in svc.topics()]
+    for record in map(svc.get, [job.id for job in svc.find(limit=1000)]):
         seen = record.created_us
         if record.reserved_us is not None and record.reserved_us > seen:
             seen = record.reserved_us

@@ -11,9 +11,9 @@ lets go first, it takes the done ones before the canceled ones. Every store so f
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from jobq.clock import Clock
 from jobq.errors import InvalidValue
@@ -21,7 +21,7 @@ from jobq.job import Attempt, JobRecord, JobSpec, LogLine, Progress
 from jobq.options import DEFAULTS, JobOptions
 from jobq.repo.base import Retention
 from jobq.states import FINISHED, Event, Outcome, Reason, Status
-from jobq.topic import TopicStats
+from jobq.topic import NO_SETTINGS, TopicSettings, TopicStats
 
 STEP: Final = 256
 """How many due jobs of each kind a writing verb moves on its way."""
@@ -126,6 +126,8 @@ class Port(Protocol):
     def find(
         self, status: Status | None, topic: str | None, after: int | None, limit: int
     ) -> list[JobRecord]: ...
+    def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings: ...
+    def settings(self, topic: str) -> TopicSettings: ...
     def topics(self) -> list[str]: ...
     def stats(self, topic: str | None = None) -> Counted: ...
     def reopen(self) -> None: ...
@@ -195,6 +197,7 @@ class Model:
         self.enqueued = 0
         self._jobs: dict[int, Job] = {}
         self._topics: set[str] = set()
+        self._settings: dict[str, TopicSettings] = {}
         self._places = itertools.count()
         self._ticks = itertools.count()
 
@@ -254,6 +257,14 @@ class Model:
                 del self._jobs[number]
                 outcomes.append(Outcome.OK)
         return outcomes
+
+    def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:
+        self._let_time_pass()
+        new = self.settings(topic).changed(changes)
+        if new != self.settings(topic):
+            self._topics.add(topic)
+            self._settings[topic] = new
+        return new
 
     # What holders do.
 
@@ -449,6 +460,9 @@ class Model:
             and (after is None or number > after)
         ][:limit]
 
+    def settings(self, topic: str) -> TopicSettings:
+        return self._settings.get(topic, NO_SETTINGS)
+
     def topics(self) -> list[str]:
         return sorted(self._topics)
 
@@ -525,6 +539,8 @@ class Model:
         job.since = next(self._ticks)
 
     def _end(self, job: Job, status: Status, reason: Reason | None, keep_us: int | None) -> None:
+        if keep_us is None:
+            keep_us = self.settings(job.topic).keep_us(status)
         if keep_us is None:
             done = status is Status.DONE
             keep_us = self._retention.done_us if done else self._retention.canceled_us

@@ -105,6 +105,9 @@ retentions = st.builds(
     max_done=st.sampled_from((1_000_000, 1_000_000, 3, 1, 0)),
 )
 
+keeps_s = st.sampled_from((None, 0.0, 1.0, 86_400.0))
+changes = st.fixed_dictionaries({}, optional={"keep_done": keeps_s, "keep_canceled": keeps_s})
+
 
 class Which(NamedTuple):
     """A job of the story: the *nth* last one in one of these states.
@@ -283,6 +286,10 @@ class SameStory(RuleBasedStateMachine):
         jobs = self.pick(several)
         self.tell(lambda q: q.delete(jobs))
 
+    @rule(topic=topics, changes=changes)
+    def configure(self, topic: str, changes: dict[str, Any]) -> None:
+        self.tell(lambda q: q.configure(topic, changes))
+
     # Holders.
 
     @rule(nth=st.integers(0, 4), n=sizes)
@@ -433,6 +440,7 @@ class SameStory(RuleBasedStateMachine):
         self.ask(lambda q: q.get(jobs))
         self.ask(lambda q: q.holds(job, token))
         self.ask(lambda q: q.stats(topic))
+        self.ask(lambda q: q.settings(topic))
 
     @rule(
         status=st.none() | st.sampled_from(Status),

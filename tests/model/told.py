@@ -2,18 +2,19 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from jobq import ids
 from jobq.clock import Clock
 from jobq.job import JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.repo.base import CheckReport, ReserveRequest, Retention, Store
 from jobq.states import Outcome, Status
+from jobq.topic import TopicSettings
 from tests.conftest import Kind
 from tests.model.model import SOMEBODY, Counted, Handed, Moved, Said, Say, Tell
 
@@ -103,6 +104,12 @@ class Told:
     ) -> list[JobRecord]:
         beyond = None if after is None else self._id(after)
         return [self._numbered(job) for job in self.store.find(status, topic, beyond, limit)]
+
+    def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:
+        return self.store.configure(topic, changes)
+
+    def settings(self, topic: str) -> TopicSettings:
+        return self.store.settings(topic)
 
     def topics(self) -> list[str]:
         return self.store.topics()

@@ -303,6 +303,33 @@ def test_stats_refuse_what_is_no_topic(svc: JobService, topic: Any) -> None:
     refused(svc.store, "topic", lambda: svc.stats(topic))
 
 
+CONFIGURE = [
+    *table("keep_done", NO_SECONDS),
+    *table("keep_canceled", NO_SECONDS),
+    *table("keep", [5]),
+    *table("max_retries", [5]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), CONFIGURE)
+def test_configure_refuses_it(svc: JobService, name: str, value: Any) -> None:
+    settings = svc.configure("mail", keep_done=7)
+
+    refused(svc.store, name, lambda: svc.configure("mail", **{name: value}))
+    refused(svc.store, name, lambda: svc.configure("new", **{name: value}))
+    assert svc.settings("mail") == settings
+
+
+@pytest.mark.parametrize("topic", NO_TOPIC, ids=kind)
+def test_settings_are_refused_for_what_is_no_topic(svc: JobService, topic: Any) -> None:
+    refused(svc.store, "topic", lambda: svc.configure(topic, keep_done=5))
+    refused(svc.store, "topic", lambda: svc.settings(topic))
+
+
+def test_configure_wants_a_setting(svc: JobService) -> None:
+    refused(svc.store, "setting", lambda: svc.configure("mail"))
+
+
 # What is not bad.
 
 

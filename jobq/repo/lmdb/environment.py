@@ -283,7 +283,7 @@ class Environment:
         wall_us = clock.wall_us()
         access = Access(txn, db)
         woken: dict[int, int] = {}
-        topics = LmdbTopics(access, woken)
+        topics = LmdbTopics(access, woken, wall_us)
         tx = Transaction(
             LmdbJobs(access, wall_us),
             topics,

@@ -6,7 +6,9 @@ stay short, and no topic's keys can be a prefix of another's.
 | database | key | value |
 |---|---|---|
 | meta | a name | see `records` |
-| topics | `n` name / `i` number (4) | number / counts and name |
+| topics | `n` name | number |
+| topics | `i` number (4) | counts and name |
+| topics | `s` number (4) | settings, if there are any |
 | jobs | id (16) | body |
 | states | id (16) | state |
 | queue | topic (4) weight (2) seq (8) | id (16) |
@@ -98,6 +100,29 @@ def topic_number_key(number: int) -> bytes:
     b'i\x00\x00\x01\x02'
     """
     return b"i" + number.to_bytes(4, "big")
+
+
+def topic_settings_key(number: int) -> bytes:
+    r"""Where a topic's settings stand.
+
+    >>> topic_settings_key(258)
+    b's\x00\x00\x01\x02'
+    """
+    return b"s" + number.to_bytes(4, "big")
+
+
+def read_topic_key(key: bytes) -> tuple[bytes, int]:
+    """Kind and number of a key under a topic's number.
+
+    >>> read_topic_key(topic_settings_key(7))
+    (b's', 7)
+
+    Raises:
+        StoreCorrupt: It cannot be one.
+    """
+    if len(key) != 5:
+        raise StoreCorrupt(f"a topic has the key {key.hex()}; `jobq check` lists what is wrong")
+    return key[:1], int.from_bytes(key[1:], "big")
 
 
 def note_key(job_id: bytes, note: int, number: int) -> bytes:

@@ -19,6 +19,7 @@ from jobq.errors import StoreCorrupt
 from jobq.options import UNSET, JobOptions
 from jobq.repo.repositories import JobBody, JobState
 from jobq.states import Event, Reason, Status
+from jobq.topic import NO_SETTINGS, TopicSettings
 
 FORMAT: Final = 2
 """The number of the on-disk format: raised by any change to keys or records."""
@@ -32,6 +33,7 @@ IS_META: Final = 4
 IS_PLACE: Final = 5
 IS_NOTE: Final = 6
 IS_NUMBER: Final = 7
+IS_TOPIC_SETTINGS: Final = 8
 
 CRC: Final = 4
 INTACT: Final = 0x2144DF1C
@@ -40,10 +42,12 @@ call, without cutting it up."""
 
 _BODY: Final = Struct(">BIhQQQQH")  # version topic weight seq created due slot len(options)
 _STATE: Final = Struct(">BBBBIhQIIIIIQQ8sQQB")
-_TOPIC: Final = Struct(">BQQQQQ")
+_TOPIC: Final = Struct(">BBQQQQQQQ")  # version flags counts listed empty
 _META: Final = Struct(">BQQQI16sQQQQQ")
 _BODY_SIZE: Final = _BODY.size
 _STATE_SIZE: Final = _STATE.size + CRC
+
+_CONFIGURED: Final = 1  # a flag of a topic
 
 STATUSES: Final = (Status.READY, Status.DELAYED, Status.RESERVED, Status.DONE, Status.CANCELED)
 STATUS_CODE: Final = {status: code for code, status in enumerate(STATUSES)}
@@ -77,6 +81,24 @@ class Meta:
     def empty(cls) -> "Meta":
         """That of an empty queue."""
         return cls(0, 0, 0, 0, bytes(16), [0] * len(STATUSES))
+
+
+@dataclass(slots=True)
+class Topic:
+    """What is kept of a topic under its number, but for its settings.
+
+    Attributes:
+        counts: How many of its jobs are in each status, in the order of `STATUSES`.
+        listed: How many of its done jobs are listed.
+        empty_us: Since when it has had no job (UTC); 0 if it has one.
+        configured: It has a record of settings.
+    """
+
+    name: str
+    counts: list[int]
+    listed: int = 0
+    empty_us: int = 0
+    configured: bool = False
 
 
 def sealed(kind: int, key: bytes, data: bytes) -> bytes:
@@ -177,13 +199,15 @@ def decode_place(key: bytes, record: bytes) -> tuple[bytes, list[bytes]]:
     return data[:8], [data[at : at + 16] for at in range(8, len(data), 16)]
 
 
-def encode_topic(key: bytes, counts: list[int], name: str) -> bytes:
-    """A topic's counts, in the order of `STATUSES`, and its name."""
-    return sealed(IS_TOPIC, key, _TOPIC.pack(VERSION, *counts) + name.encode())
+def encode_topic(key: bytes, topic: Topic) -> bytes:
+    """The record of a topic."""
+    flags = _CONFIGURED if topic.configured else 0
+    head = _TOPIC.pack(VERSION, flags, *topic.counts, topic.listed, topic.empty_us)
+    return sealed(IS_TOPIC, key, head + topic.name.encode())
 
 
-def decode_topic(key: bytes, record: bytes) -> tuple[list[int], str]:
-    """Counts and name of a topic record.
+def decode_topic(key: bytes, record: bytes) -> Topic:
+    """The topic in a record.
 
     Raises:
         StoreCorrupt: The record is damaged, or of another version.
@@ -191,10 +215,30 @@ def decode_topic(key: bytes, record: bytes) -> tuple[list[int], str]:
     data = opened(IS_TOPIC, key, record, "a topic")
     if len(data) <= _TOPIC.size:
         raise _damaged("a topic", key)
-    version, *counts = _TOPIC.unpack_from(data)
+    version, flags, *counts, listed, empty_us = _TOPIC.unpack_from(data)
     if version != VERSION:
         raise _foreign("a topic", key, version)
-    return list(counts), data[_TOPIC.size :].decode()
+    return Topic(
+        data[_TOPIC.size :].decode(), list(counts), listed, empty_us, bool(flags & _CONFIGURED)
+    )
+
+
+def encode_topic_settings(key: bytes, settings: TopicSettings) -> bytes:
+    """The settings of a topic that has any."""
+    packed = msgpack.packb(settings.as_dict())
+    assert isinstance(packed, bytes)
+    return sealed(IS_TOPIC_SETTINGS, key, packed)
+
+
+def decode_topic_settings(key: bytes, record: bytes) -> TopicSettings:
+    """The settings in a record. What this version does not know is left out.
+
+    Raises:
+        StoreCorrupt: The record is damaged.
+    """
+    found = msgpack.unpackb(opened(IS_TOPIC_SETTINGS, key, record, "the settings of a topic"))
+    known = {name: found[name] for name in TopicSettings.__dataclass_fields__ if name in found}
+    return TopicSettings(**known) if known else NO_SETTINGS
 
 
 def encode_number(key: bytes, number: int) -> bytes:

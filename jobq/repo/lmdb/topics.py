@@ -12,21 +12,27 @@ from jobq.repo.lmdb.keys import (
     queue_prefix,
     read_agenda_key,
     read_queue_key,
+    read_topic_key,
     topic_name_key,
     topic_number_key,
+    topic_settings_key,
 )
 from jobq.repo.lmdb.records import (
     STATUS_CODE,
     STATUSES,
+    Topic,
     decode_number,
     decode_place,
     decode_topic,
+    decode_topic_settings,
     encode_number,
     encode_place,
     encode_topic,
+    encode_topic_settings,
 )
 from jobq.repo.repositories import Agenda, Held, TopicRepository, Waiting
 from jobq.states import Status
+from jobq.topic import NO_SETTINGS, TopicSettings
 
 PLACE: Final = 64
 """The most jobs that stand under one agenda key.
@@ -43,13 +49,13 @@ UNKNOWN: Final = 0
 class LmdbTopics(TopicRepository):
     """The topics, within one transaction."""
 
-    __slots__ = ("_access", "_counts", "_names", "_numbers", "woken")
+    __slots__ = ("_access", "_numbers", "_topics", "_wall_us", "woken")
 
-    def __init__(self, access: Access, woken: dict[int, int]) -> None:
+    def __init__(self, access: Access, woken: dict[int, int], wall_us: int) -> None:
         self._access = access
+        self._wall_us = wall_us
         self._numbers: dict[str, int] = {}
-        self._names: dict[int, str] = {}
-        self._counts: dict[int, list[int]] = {}
+        self._topics: dict[int, Topic] = {}
         self.woken = woken
 
     # Names.
@@ -63,8 +69,7 @@ class LmdbTopics(TopicRepository):
             key = topic_name_key(name)
             access.txn.put(key, encode_number(key, number), db=access.db.topics)
             self._numbers[name] = number
-            self._names[number] = name
-            self._counts[number] = [0] * len(STATUSES)
+            self._topics[number] = Topic(name, [0] * len(STATUSES))
             self.woken[UNKNOWN] = 1
         return number
 
@@ -80,20 +85,49 @@ class LmdbTopics(TopicRepository):
         return number
 
     def name(self, number: int) -> str:
-        if number not in self._names:
-            self._load(number)
-        return self._names[number]
+        return self._topic(number).name
 
     def names(self) -> list[str]:
         found = []
-        with self._access.txn.cursor(self._access.db.topics) as cursor:
-            if cursor.set_range(b"n"):
-                for key in cursor.iternext(values=False):
-                    try:
-                        found.append(bytes(key)[1:].decode())
-                    except UnicodeDecodeError as error:
-                        raise StoreCorrupt(f"a topic has the key {bytes(key)!r}") from error
+        for key, _ in self._under(b"n"):
+            try:
+                found.append(key[1:].decode())
+            except UnicodeDecodeError as error:
+                raise StoreCorrupt(f"a topic has the key {key!r}") from error
         return sorted(found)
+
+    def _under(self, kind: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The keys of the database that begin with *kind*, and what stands there."""
+        with self._access.txn.cursor(self._access.db.topics) as cursor:
+            if cursor.set_range(kind):
+                for key, data in ascending(cursor.iternext()):
+                    if bytes(key[:1]) != kind:
+                        return
+                    yield bytes(key), bytes(data)
+
+    # Settings.
+
+    def settings(self, topic: int) -> TopicSettings:
+        if not self._topic(topic).configured:
+            return NO_SETTINGS
+        key = topic_settings_key(topic)
+        data = self._access.txn.get(key, db=self._access.db.topics)
+        if data is None:
+            raise StoreCorrupt(
+                f"topic {self.name(topic)!r} should have settings, but has none; "
+                "`jobq check` lists what is wrong"
+            )
+        return decode_topic_settings(key, bytes(data))
+
+    def configure(self, topic: int, settings: TopicSettings) -> None:
+        access, key = self._access, topic_settings_key(topic)
+        access.dirty = True
+        entry = self._topic(topic)
+        entry.configured = settings != NO_SETTINGS
+        if entry.configured:
+            access.txn.put(key, encode_topic_settings(key, settings), db=access.db.topics)
+        else:
+            access.txn.delete(key, db=access.db.topics)
 
     # Queues.
 
@@ -232,45 +266,48 @@ class LmdbTopics(TopicRepository):
     # Counts.
 
     def count(self, topic: int, status: Status, change: int) -> None:
-        counts = self._counts.get(topic)
-        if counts is None:
-            counts = self._load(topic)
-        counts[STATUS_CODE[status]] += change
+        entry = self._topics.get(topic) or self._load(topic)
+        entry.counts[STATUS_CODE[status]] += change
+        if change > 0:
+            entry.empty_us = 0
         self._access.add_total(status, change)
         self._access.dirty = True
 
     def counts(self, topic: int) -> dict[Status, int]:
-        counts = self._counts.get(topic)
-        if counts is None:
-            counts = self._load(topic)
-        return dict(zip(STATUSES, counts, strict=True))
+        return dict(zip(STATUSES, self._topic(topic).counts, strict=True))
 
     def total(self, status: Status) -> int:
         return self._access.total(status)
 
+    def empty_us(self, topic: int) -> int:
+        return self._topic(topic).empty_us
+
     def flush(self) -> None:
-        """Write the counts that changed."""
+        """Write the topics that changed."""
         access = self._access
-        for number, counts in self._counts.items():
+        for number, topic in self._topics.items():
             key = topic_number_key(number)
-            if min(counts) < 0:
+            if min(topic.counts) < 0:
                 raise StoreCorrupt(
-                    f"topic {self._names[number]!r} would count {counts} jobs; "
+                    f"topic {topic.name!r} would count {topic.counts} jobs; "
                     "`jobq check` lists what is wrong"
                 )
-            access.txn.put(key, encode_topic(key, counts, self._names[number]), db=access.db.topics)
+            if not topic.empty_us and not any(topic.counts):
+                topic.empty_us = self._wall_us
+            access.txn.put(key, encode_topic(key, topic), db=access.db.topics)
 
-    def _load(self, number: int) -> list[int]:
+    def _topic(self, number: int) -> Topic:
+        return self._topics.get(number) or self._load(number)
+
+    def _load(self, number: int) -> Topic:
         key = topic_number_key(number)
         data = self._access.txn.get(key, db=self._access.db.topics)
         if data is None:
             raise StoreCorrupt(
                 f"topic number {number} has no record; `jobq check` lists what is wrong"
             )
-        counts, name = decode_topic(key, bytes(data))
-        self._counts[number] = counts
-        self._names[number] = name
-        return counts
+        topic = self._topics[number] = decode_topic(key, bytes(data))
+        return topic
 
     # For check.
 
@@ -282,3 +319,14 @@ class LmdbTopics(TopicRepository):
 
     def held(self, agenda: Agenda) -> Iterator[tuple[Held, bytes]]:
         return self._walk(agenda)
+
+    def strays(self) -> Iterator[str]:
+        for key, data in self._under(b"i"):
+            _, number = read_topic_key(key)
+            name = decode_topic(key, data).name
+            if self.known(name) != number:
+                yield f"topic number {number} is named {name!r}, but that is no name of it"
+        for key, _ in self._under(b"s"):
+            _, number = read_topic_key(key)
+            if not self._topic(number).configured:
+                yield f"topic {self.name(number)!r} has settings that it does not know of"

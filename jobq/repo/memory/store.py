@@ -44,7 +44,7 @@ class MemoryStore(TransactionalStore):
         self._clock = clock or SystemClock()
         self._undo = Undo()
         self._jobs = MemoryJobs(self._clock, self._undo)
-        self._topics = MemoryTopics(self._undo)
+        self._topics = MemoryTopics(self._clock, self._undo)
         self._entry = Entry()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)

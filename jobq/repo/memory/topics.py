@@ -6,9 +6,11 @@ from itertools import islice
 
 from sortedcontainers import SortedDict, SortedList
 
+from jobq.clock import Clock
 from jobq.repo.memory.undo import Undo
 from jobq.repo.repositories import Agenda, Held, TopicRepository, Waiting
 from jobq.states import Status
+from jobq.topic import NO_SETTINGS, TopicSettings
 
 Members = dict[bytes, int]
 """Jobs that fall due together, in their order: each with its position, so that it can be put back
@@ -18,7 +20,8 @@ where it was."""
 class MemoryTopics(TopicRepository):
     """A sorted list a queue; a sorted dict an agenda, whose entries are all jobs of one commit."""
 
-    def __init__(self, undo: Undo) -> None:
+    def __init__(self, clock: Clock, undo: Undo) -> None:
+        self._clock = clock
         self._undo = undo
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
@@ -28,6 +31,8 @@ class MemoryTopics(TopicRepository):
         self._agendas: dict[Agenda, SortedDict[tuple[int, int], tuple[bytes, Members]]] = {
             agenda: SortedDict() for agenda in Agenda
         }
+        self._settings: dict[int, TopicSettings] = {}
+        self._empty: dict[int, int] = {}  # topics without jobs, and since when
         self._counts: defaultdict[tuple[int, Status], int] = defaultdict(int)
         self._totals: defaultdict[Status, int] = defaultdict(int)
 
@@ -39,6 +44,7 @@ class MemoryTopics(TopicRepository):
             number = len(self._numbers) + 1
             self._undo.note(self._unname, name, number)
             self._queues[number] = SortedList()
+            self._empty[number] = self._clock.wall_us()
             self._names[number] = name
             self._numbers[name] = number
         return number
@@ -56,6 +62,22 @@ class MemoryTopics(TopicRepository):
         self._numbers.pop(name, None)
         self._names.pop(number, None)
         self._queues.pop(number, None)
+        self._empty.pop(number, None)
+
+    # Settings.
+
+    def settings(self, topic: int) -> TopicSettings:
+        return self._settings.get(topic, NO_SETTINGS)
+
+    def configure(self, topic: int, settings: TopicSettings) -> None:
+        self._undo.note(self._set_settings, topic, self.settings(topic))
+        self._set_settings(topic, settings)
+
+    def _set_settings(self, topic: int, settings: TopicSettings) -> None:
+        if settings == NO_SETTINGS:
+            self._settings.pop(topic, None)
+        else:
+            self._settings[topic] = settings
 
     # Queues.
 
@@ -153,18 +175,28 @@ class MemoryTopics(TopicRepository):
 
     def count(self, topic: int, status: Status, change: int) -> None:
         count, total = self._counts[topic, status], self._totals[status]
-        self._undo.note(self._set, topic, status, count, total)
-        self._set(topic, status, count + change, total + change)
+        self._undo.note(self._set, topic, status, count, total, self._empty.get(topic))
+        others = sum(self._counts[topic, other] for other in Status if other is not status)
+        empty_us = None if count + change or others else self._clock.wall_us()
+        self._set(topic, status, count + change, total + change, empty_us)
 
-    def _set(self, topic: int, status: Status, count: int, total: int) -> None:
+    def _set(
+        self, topic: int, status: Status, count: int, total: int, empty_us: int | None
+    ) -> None:
         self._counts[topic, status] = count
         self._totals[status] = total
+        self._empty.pop(topic, None)
+        if empty_us is not None:
+            self._empty[topic] = empty_us
 
     def counts(self, topic: int) -> dict[Status, int]:
         return {status: self._counts[topic, status] for status in Status}
 
     def total(self, status: Status) -> int:
         return self._totals[status]
+
+    def empty_us(self, topic: int) -> int:
+        return self._empty.get(topic, 0)
 
     # For check.
 
@@ -177,3 +209,8 @@ class MemoryTopics(TopicRepository):
         for (at_us, slot), (holder, members) in self._agendas[agenda].items():
             for job_id in members:
                 yield Held(at_us, slot, job_id), holder
+
+    def strays(self) -> Iterator[str]:
+        for number in self._settings:
+            if number not in self._names:
+                yield f"settings belong to no topic: number {number}"

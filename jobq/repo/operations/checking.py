@@ -56,7 +56,9 @@ class Checker:
             self._compare_jobs,
             self._compare_rest,
             self._compare_counts,
+            self._read_settings,
             self._tx.jobs.strays,
+            self._tx.topics.strays,
         ):
             try:
                 yield from part()
@@ -145,8 +147,18 @@ class Checker:
                 there = self._counts[number, status]
                 if said[status] != there:
                     yield f"topic {name!r} counts {said[status]} {status} jobs, but has {there}"
+            has = any(said.values())
+            if has is bool(self._tx.topics.empty_us(number)):
+                yield f"topic {name!r} does {'' if has else 'not '}have jobs, but says otherwise"
         for status in Status:
             there = sum(count for (_, of), count in self._counts.items() if of is status)
             total = self._tx.topics.total(status)
             if total != there:
                 yield f"the store counts {total} {status} jobs, but has {there}"
+
+    def _read_settings(self) -> Iterator[str]:
+        for number, name in self._topics.items():
+            try:
+                self._tx.topics.settings(number)
+            except self._damage as error:
+                yield f"the settings of topic {name!r} cannot be read: {error}"

@@ -1,6 +1,6 @@
 """Where jobs go: into the queue of their topic, into an agenda, or out of the store."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -18,6 +18,7 @@ from jobq.repo.repositories import (
     Waiting,
 )
 from jobq.states import Event, Reason, Status
+from jobq.topic import NO_SETTINGS
 
 SOON_US: Final = 1_500_000
 """What falls due within this time wakes the waiters of its topic, so that they shorten their
@@ -90,9 +91,14 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
     kept: defaultdict[tuple[Status, int], list[Ending]] = defaultdict(list)
     forgotten = []
     usual_us = {Status.DONE: retention.done_us, Status.CANCELED: retention.canceled_us}
+    topics = {ending.before.topic for ending in endings}
+    own = {number: tx.topics.settings(number) for number in topics}
+    own = {number: settings for number, settings in own.items() if settings is not NO_SETTINGS}
     for ending in endings:
         tx.ended.append(ending.id)
         keep_us = ending.keep_us
+        if keep_us is None and own:
+            keep_us = own.get(ending.before.topic, NO_SETTINGS).keep_us(ending.status)
         if keep_us is None:
             keep_us = usual_us[ending.status]
         if keep_us > 0:
@@ -104,12 +110,13 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
         until_us = tx.wall_us + keep_us
         ids = [ending.id for ending in members]
         slots = tx.topics.hold(AGENDA_OF[status], until_us, ids, NOBODY)
-        topics: defaultdict[int, int] = defaultdict(int)
         for ending, slot in zip(members, slots, strict=True):
-            topics[ending.before.topic] += 1
             moved.append((ending.id, _ended(ending, until_us, slot, tx.wall_us)))
-        for topic, jobs in topics.items():
-            tx.topics.count(topic, status, jobs)
+        if len(topics) == 1:
+            tx.topics.count(members[0].before.topic, status, len(members))
+        else:
+            for topic, jobs in Counter(ending.before.topic for ending in members).items():
+                tx.topics.count(topic, status, jobs)
     if moved:
         tx.jobs.update(moved)
     if forgotten:

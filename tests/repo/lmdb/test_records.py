@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from jobq.errors import StoreCorrupt
 from jobq.options import UNSET, JobOptions
 from jobq.repo.lmdb import records
-from jobq.repo.lmdb.keys import agenda_key, note_key, topic_number_key
+from jobq.repo.lmdb.keys import agenda_key, note_key, topic_number_key, topic_settings_key
 from jobq.repo.lmdb.records import (
     VERSION,
     Meta,
+    Topic,
     decode_body,
     decode_meta,
     decode_note,
@@ -23,6 +24,7 @@ from jobq.repo.lmdb.records import (
     decode_settings,
     decode_state,
     decode_topic,
+    decode_topic_settings,
     encode_body,
     encode_meta,
     encode_note,
@@ -31,9 +33,11 @@ from jobq.repo.lmdb.records import (
     encode_settings,
     encode_state,
     encode_topic,
+    encode_topic_settings,
 )
 from jobq.repo.repositories import JobBody, JobState
 from jobq.states import Event, Reason, Status
+from jobq.topic import TopicSettings
 
 ids = st.binary(min_size=16, max_size=16)
 holders = st.binary(min_size=8, max_size=8)
@@ -67,6 +71,12 @@ states = st.builds(
     holders,
     *(u64,) * 2,
     u8,
+)
+topics = st.builds(
+    Topic, texts, st.lists(u64, min_size=5, max_size=5), u64, u64, configured=st.booleans()
+)
+topic_settings = st.builds(
+    TopicSettings, keep_done=st.none() | durations, keep_canceled=st.none() | durations
 )
 metas = st.builds(Meta, u64, u64, u64, u32, ids, st.lists(u64, min_size=5, max_size=5))
 
@@ -118,9 +128,16 @@ SORTS = (
     Sort(
         "topic",
         (topic_number_key(1), topic_number_key(2)),
-        ([1, 2, 3, 4, 5], "mail"),
-        lambda key, value: encode_topic(key, *value),
+        Topic("mail", [1, 2, 3, 4, 5], 3, 0, configured=True),
+        encode_topic,
         decode_topic,
+    ),
+    Sort(
+        "settings of a topic",
+        (topic_settings_key(1), topic_settings_key(2)),
+        TopicSettings(keep_done=2.5),
+        encode_topic_settings,
+        decode_topic_settings,
     ),
     Sort(
         "meta",
@@ -164,9 +181,25 @@ def test_a_place_comes_back_as_it_was(key: bytes, holder: bytes, jobs: list[byte
     assert decode_place(key, encode_place(key, holder, b"".join(jobs))) == (holder, jobs)
 
 
-@given(st.binary(max_size=5), st.lists(u64, min_size=5, max_size=5), texts)
-def test_a_topic_comes_back_as_it_was(key: bytes, counts: list[int], name: str) -> None:
-    assert decode_topic(key, encode_topic(key, counts, name)) == (counts, name)
+@given(st.binary(max_size=5), topics)
+def test_a_topic_comes_back_as_it_was(key: bytes, topic: Topic) -> None:
+    assert decode_topic(key, encode_topic(key, topic)) == topic
+
+
+@given(st.binary(max_size=5), topic_settings)
+def test_settings_of_a_topic_come_back_as_they_were(key: bytes, these: TopicSettings) -> None:
+    assert decode_topic_settings(key, encode_topic_settings(key, these)) == these
+
+
+@given(topic_settings, st.dictionaries(texts, u32, max_size=3))
+def test_settings_of_newer_versions_are_left_out(
+    these: TopicSettings, newer: dict[str, int]
+) -> None:
+    newer = {f"newer_{name}": value for name, value in newer.items()}
+    packed = msgpack.packb({**newer, **these.as_dict()})
+    record = records.sealed(records.IS_TOPIC_SETTINGS, b"s", packed)
+
+    assert decode_topic_settings(b"s", record) == these
 
 
 @given(metas)
