@@ -25,7 +25,7 @@ from jobq.errors import (
     StoreUnavailable,
 )
 from jobq.factory import open  # noqa: A004 - jobq.open is the name that users expect
-from jobq.job import Attempt, JobRecord, LogLine, Progress
+from jobq.job import KEEP, Attempt, JobRecord, LogLine, Progress
 from jobq.options import JobOptions
 from jobq.repo.base import CheckReport, Stats
 from jobq.service import Batch, Job, JobService, NewJob
@@ -34,6 +34,7 @@ from jobq.topic import TopicSettings, TopicStats
 
 __all__ = [
     "Attempt",
+    "KEEP",
     "Batch",
     "CheckReport",
     "Event",

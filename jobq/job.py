@@ -4,9 +4,11 @@ Everything here is a plain value. Times are microseconds in fields whose name en
 (UTC since 1970 unless said otherwise); properties give them as aware `datetime`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from enum import Enum
+from typing import Any, Final, NamedTuple
 
 from jobq import codec, ids
 from jobq.clock import utc
@@ -219,6 +221,42 @@ class JobCopy(NamedTuple):
     log_dropped: int
 
 
+class Keep(Enum):
+    """The type of `KEEP`."""
+
+    KEEP = "keep"
+
+
+KEEP: Final = Keep.KEEP
+"""Says "as it is" where None is a value."""
+
+
+class Change(NamedTuple):
+    """What `edit` makes of waiting jobs, checked and encoded. None leaves a thing as it is.
+
+    Attributes:
+        topic: The topic to go to, to the back of the weight there.
+        weight: The new weight; the place among its jobs stays that of the time of enqueueing.
+        delay_us: Microseconds from now until ready; 0 for at once, in the old place.
+        payload: As `codec.pack` made it.
+        options: Checked values by name; None unsets one.
+    """
+
+    topic: str | None = None
+    weight: int | None = None
+    delay_us: int | None = None
+    payload: bytes | None = None
+    options: Mapping[str, Any] = {}
+
+    def options_over(self, old: JobOptions) -> JobOptions:
+        """The options of a job that had *old* ones.
+
+        >>> Change(options={"lease": 5.0}).options_over(JobOptions(lease=1.0, name="n")).as_dict()
+        {'lease': 5.0, 'name': 'n'}
+        """
+        return replace(old, **self.options) if self.options else old
+
+
 @dataclass(frozen=True, slots=True)
 class JobRecord:
     """Everything that the store knows of one job, as it was when it was read.
@@ -235,7 +273,7 @@ class JobRecord:
         reason: Why it is canceled; None unless it is.
         error: What was last said of a failure, with its traceback; None since the last reset if
             nothing was.
-        options: The options it was enqueued with; see `effective` for all of them.
+        options: The options it was enqueued with, or edited to; see `effective` for all of them.
         holder: Name of the process that holds it; None unless reserved.
         history: How its reservations ended so far, oldest first; at most the last 100.
         history_dropped: How many older ones are not kept any more.
@@ -272,7 +310,7 @@ class JobRecord:
 
     @property
     def payload(self) -> Any:
-        """The value that was enqueued.
+        """The value that was enqueued, or put in its place by `edit`.
 
         Raises:
             StoreCorrupt: The stored bytes do not decode.

@@ -40,6 +40,7 @@ class Event(StrEnum):
     EXPIRE = "expire"
     CANCEL = "cancel"
     RESET = "reset"
+    EDIT = "edit"
     DELETE = "delete"
     PRUNE = "prune"
 
@@ -80,6 +81,8 @@ TRANSITIONS: Mapping[tuple[Status | None, Event], frozenset[Status]] = MappingPr
         (Status.RESERVED, Event.CANCEL): frozenset({Status.CANCELED}),
         (Status.DONE, Event.RESET): frozenset({Status.READY}),
         (Status.CANCELED, Event.RESET): frozenset({Status.READY}),
+        (Status.READY, Event.EDIT): frozenset({Status.READY, Status.DELAYED}),
+        (Status.DELAYED, Event.EDIT): frozenset({Status.READY, Status.DELAYED}),
         # Gone: the job has no state afterwards. A reserved job is canceled first.
         (Status.READY, Event.DELETE): frozenset(),
         (Status.DELAYED, Event.DELETE): frozenset(),

@@ -25,6 +25,8 @@ MOVES: Final[Mapping[tuple[Status | None, Event], frozenset[Status]]] = {
     (_RESERVED, Event.CANCEL): frozenset({_CANCELED}),
     (_DONE, Event.RESET): frozenset({_READY}),
     (_CANCELED, Event.RESET): frozenset({_READY}),
+    (_READY, Event.EDIT): frozenset({_READY, _DELAYED}),
+    (_DELAYED, Event.EDIT): frozenset({_READY, _DELAYED}),
     # An empty set: the job is gone afterwards.
     (_READY, Event.DELETE): frozenset(),
     (_DELAYED, Event.DELETE): frozenset(),

@@ -18,7 +18,8 @@ Rules that hold for every method:
 - Time moves at the head of every writing method, in bounded steps (`advance`).
 
 Errors: `JobqError` and its children only; see `jobq.errors`. `StoreFull` only comes from what
-adds jobs. `StoreUnavailable`, `StoreBusy`, `StoreCorrupt` may come from any method.
+adds jobs, or may make them larger. `StoreUnavailable`, `StoreBusy`, `StoreCorrupt` may come from
+any method.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +30,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from jobq.clock import utc
-from jobq.job import JobCopy, JobRecord, JobSpec, Report, Reservation, Settlement
+from jobq.job import Change, JobCopy, JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.states import Outcome, Status
 from jobq.topic import TopicSettings, TopicStats
 
@@ -50,6 +51,10 @@ class Retention:
     done_us: int = DAY_US
     canceled_us: int = 7 * DAY_US
     max_done: int = 1_000_000
+
+    def keep_us(self, status: Status) -> int:
+        """For how long a job that ends as *status* is kept, in microseconds."""
+        return self.done_us if status is Status.DONE else self.canceled_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +244,8 @@ class Store(ABC):
     def cancel(self, ids: Sequence[bytes], error: str | None = None) -> list[Outcome]:
         """Cancel ready, delayed and reserved jobs, whoever holds them.
 
-        Outcomes: `OK`, `MISSING`, `INVALID` (finished already).
+        Outcomes: `OK`, `MISSING`, `INVALID` (finished already). A job named twice is `MISSING` the
+        second time if it is not kept, else `INVALID`.
         """
 
     @abstractmethod
@@ -253,6 +259,21 @@ class Store(ABC):
     @abstractmethod
     def delete(self, ids: Sequence[bytes]) -> list[Outcome]:
         """Forget jobs that nobody holds. Outcomes: `OK`, `MISSING`, `INVALID` (reserved)."""
+
+    @abstractmethod
+    def edit(self, ids: Sequence[bytes], change: Change) -> list[Outcome]:
+        """Change jobs that wait: ready and delayed ones.
+
+        Where a job stands changes only as far as it must. Another topic gives it a new place at
+        the back of its weight there; jobs that come together keep the order of *ids*. A job that
+        is in the topic already stays in its place, and so does every job that only gets another
+        weight, payload or options. A delayed job stays delayed until its old time, unless a delay
+        is given. A job named twice is edited once. Outcomes: `OK`, `MISSING`, `INVALID` (reserved
+        or finished).
+
+        Raises:
+            StoreFull: There is a payload or an option, and no room; nothing was changed.
+        """
 
     @abstractmethod
     def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:

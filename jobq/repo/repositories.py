@@ -7,9 +7,9 @@ because a batch is what engines are fast at.
 `JobRepository` is the truth: what each job is. `TopicRepository` is an index over it: who comes
 next, what falls due when, and how many there are. It can be rebuilt from the jobs.
 
-A job is stored as two records. Its *body* is written once, at enqueue, and holds the payload.
-Its *state* is small and rewritten at each move; a job that has not moved yet has none, and
-`initial_state` gives what it would be.
+A job is stored as two records. Its *body* is written at enqueue, holds payload and options, and is
+rewritten only when these are edited. Its *state* is small and rewritten at each move; a job that
+has not moved yet has none, and `initial_state` gives what it would be.
 """
 
 from abc import ABC, abstractmethod
@@ -48,10 +48,11 @@ AGENDA_OF: Final = {
 
 
 class JobBody(NamedTuple):
-    """What does not change of a job.
+    """What does not change of a job when it moves. Only options and payload can be edited.
 
     Attributes:
-        topic: Number of its topic.
+        topic: Number of its first topic.
+        weight: Its first weight.
         seq: Its first place in the order of its weight.
         due_us: When it becomes ready (UTC); 0 if it was ready at once.
         slot: Where in the DELAYED agenda it first stood; 0 if it was ready at once.
@@ -173,6 +174,10 @@ class JobRepository(ABC):
     @abstractmethod
     def update(self, jobs: Sequence[tuple[bytes, JobState]]) -> None:
         """Replace states; an id stands once."""
+
+    @abstractmethod
+    def rewrite(self, jobs: Sequence[tuple[bytes, JobBody]]) -> None:
+        """Replace bodies; an id stands once. States stay, also that of a job without a record."""
 
     @abstractmethod
     def delete(self, jobs: Sequence[tuple[bytes, JobState]]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from jobq import ids as job_ids
 from jobq.errors import StoreCorrupt
-from jobq.job import JobCopy, JobRecord, JobSpec, Report, Reservation, Settlement
+from jobq.job import Change, JobCopy, JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.repo.base import (
     Advanced,
     CheckReport,
@@ -32,6 +32,7 @@ from jobq.repo.operations import history
 from jobq.repo.operations.change import cancel, delete, reset
 from jobq.repo.operations.checking import check
 from jobq.repo.operations.due import expire, promote
+from jobq.repo.operations.edit import edit, size_of_edit
 from jobq.repo.operations.enqueue import add
 from jobq.repo.operations.places import damaged, prune, size_of
 from jobq.repo.operations.reports import log_of, progress_of
@@ -156,6 +157,9 @@ class TransactionalStore(Store):
 
     def delete(self, ids: Sequence[bytes]) -> list[Outcome]:
         return self._write(lambda tx: delete(tx, ids), DRAINS)
+
+    def edit(self, ids: Sequence[bytes], change: Change) -> list[Outcome]:
+        return self._write(lambda tx: edit(tx, ids, change), Kind(adds=size_of_edit(ids, change)))
 
     def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:
         return self._write(lambda tx: configure(tx, topic, changes), DRAINS)

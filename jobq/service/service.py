@@ -8,7 +8,7 @@ from typing import Any, Final, Self, Unpack, overload
 
 from jobq import codec, ids
 from jobq.errors import InvalidValue, StoreUnavailable, shown
-from jobq.job import JobRecord
+from jobq.job import KEEP, JobRecord
 from jobq.options import JobOptions, OptionArgs, integer, seconds, several
 from jobq.repo.base import CheckReport, ReserveRequest, Stats, Store
 from jobq.service import transfer
@@ -357,6 +357,64 @@ class JobService:
         A reserved job is refused: cancel it first.
         """
         return self._on(job_ids, Event.DELETE, self.store.delete)
+
+    @overload
+    def edit(  # type: ignore[overload-overlap] # a str is one id
+        self,
+        job_ids: str,
+        *,
+        topic: str | None = None,
+        weight: int | None = None,
+        delay: Delay | None = None,
+        payload: Any = KEEP,
+        **options: Unpack[OptionArgs],
+    ) -> None: ...
+    @overload
+    def edit(
+        self,
+        job_ids: Iterable[str],
+        *,
+        topic: str | None = None,
+        weight: int | None = None,
+        delay: Delay | None = None,
+        payload: Any = KEEP,
+        **options: Unpack[OptionArgs],
+    ) -> list[Outcome]: ...
+    def edit(
+        self,
+        job_ids: str | Iterable[str],
+        *,
+        topic: str | None = None,
+        weight: int | None = None,
+        delay: Delay | None = None,
+        payload: Any = KEEP,
+        **options: Unpack[OptionArgs],
+    ) -> list[Outcome] | None:
+        """Change jobs that wait: ready and delayed ones. What is not given stays as it is.
+
+        One id or several as for `cancel`; of several, those that are reserved or finished are
+        `invalid`. All of it is one commit.
+
+        Args:
+            job_ids: One id, or several. One that is named twice is edited once.
+            topic: Moves jobs to another topic, to the back of their weight there; those that are
+                in it already keep their place.
+            weight: -32768 to 32767. Among the jobs of this weight a job stands where it would if
+                it had been enqueued with it.
+            delay: Seconds, or a timedelta, from now until the jobs become ready; 0 makes delayed
+                ones ready at once, in the place that they had all along. None changes nothing.
+            payload: The new payload, the same for all; None is one. `KEEP` changes nothing.
+            **options: Replaced; None unsets one, so that the default holds. See `JobOptions`.
+
+        Raises:
+            JobNotFound: One id was given, and no job has it.
+            InvalidTransition: One id was given, and the job does not wait.
+            InvalidValue: An argument is wrong, or there is nothing to change.
+            PayloadTooLarge: The payload is larger than the limit.
+            StoreFull: A payload or an option was given, and there is no room; nothing changed.
+        """
+        change = self._maker.change(topic, weight, delay, payload, options)
+        return self._on(job_ids, Event.EDIT, lambda raw: self.store.edit(raw, change))
 
     def prune(self) -> int:
         """Forget all finished jobs whose retention is over, in small steps; give how many.

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from jobq import codec
 from jobq.errors import InvalidValue
-from jobq.job import JobSpec
+from jobq.job import KEEP, Change, JobSpec
 from jobq.options import JobOptions, integer, seconds
 from jobq.topic import check_name
 
@@ -113,6 +113,35 @@ class SpecMaker:
         except InvalidValue as error:
             raise type(error)(f"payload {len(specs)}: {error}") from error
         return specs
+
+    def change(
+        self,
+        topic: str | None,
+        weight: int | None,
+        delay: Delay | None,
+        payload: Any,
+        args: Mapping[str, Any],
+    ) -> Change:
+        """What is to be changed of jobs; the service's defaults have no part in it.
+
+        Raises:
+            InvalidValue: An argument is wrong, or there is nothing to change.
+            PayloadTooLarge: The payload is larger than the limit.
+        """
+        options = JobOptions.of(args)
+        change = Change(
+            None if topic is None else check_name(topic),
+            None if weight is None else check_weight(weight),
+            None if delay is None else delay_us(delay),
+            None if payload is KEEP else codec.pack(payload, limit=self.limit),
+            {name: getattr(options, name) for name in args},
+        )
+        if change == Change():
+            raise InvalidValue(
+                "there is nothing to change: expected at least one of topic, weight, delay, "
+                "payload and the options of jobs"
+            )
+        return change
 
     def result(self, value: Any) -> bytes | None:
         """A result, encoded; None needs no keeping.

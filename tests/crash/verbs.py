@@ -182,6 +182,17 @@ CASES: Final = {
     ),
     "reset": Case(lambda svc, _: svc.reset(_ids(svc, "over"))),
     "delete": Case(lambda svc, _: svc.delete(_ids(svc, "mail", "late", "over"))),
+    "edit": Case(
+        lambda svc, _: svc.edit(
+            _ids(svc, "mail", "late"), weight=3, payload="edited", lease=9, tags=None
+        ),
+        hold=_hold(1),
+    ),
+    "edit moving to a new topic": Case(
+        lambda svc, _: svc.edit(_ids(svc, "mail", "late"), topic="new", weight=-2)
+    ),
+    "edit putting off": Case(lambda svc, _: svc.edit(_ids(svc, "mail", "late"), delay=1000)),
+    "edit making ready": Case(lambda svc, _: svc.edit(_ids(svc, "late"), delay=0)),
     "configure": Case(lambda svc, _: svc.configure("mail", keep_done=5)),
     "configure a new topic": Case(lambda svc, _: svc.configure("new", keep_done=5)),
     "unset what was configured": Case(

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from jobq.clock import Clock
 from jobq.errors import InvalidValue
-from jobq.job import Attempt, JobRecord, JobSpec, LogLine, Progress
+from jobq.job import Attempt, Change, JobRecord, JobSpec, LogLine, Progress
 from jobq.options import DEFAULTS, JobOptions
 from jobq.repo.base import Retention
 from jobq.states import FINISHED, Event, Outcome, Reason, Status
@@ -33,6 +33,7 @@ SOMEBODY: Final = "somebody"
 """The holder of every reserved job: who it is differs from store to store."""
 
 UNFINISHED: Final = frozenset(Status) - FINISHED
+WAITING: Final = UNFINISHED - {Status.RESERVED}
 
 
 class Tell(NamedTuple):
@@ -126,6 +127,7 @@ class Port(Protocol):
     def find(
         self, status: Status | None, topic: str | None, after: int | None, limit: int
     ) -> list[JobRecord]: ...
+    def edit(self, jobs: Sequence[int], change: Change) -> list[Outcome]: ...
     def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings: ...
     def settings(self, topic: str) -> TopicSettings: ...
     def topics(self) -> list[str]: ...
@@ -214,7 +216,8 @@ class Model:
             if job is None:
                 outcomes.append(Outcome.MISSING)
             elif job.status in FINISHED:
-                outcomes.append(Outcome.INVALID)
+                forgotten = job in ended and job.until_us == job.ended_us
+                outcomes.append(Outcome.MISSING if forgotten else Outcome.INVALID)
             else:
                 job.said = None
                 job.error = job.error if error is None else error
@@ -257,6 +260,37 @@ class Model:
                 del self._jobs[number]
                 outcomes.append(Outcome.OK)
         return outcomes
+
+    def edit(self, jobs: Sequence[int], change: Change) -> list[Outcome]:
+        self._let_time_pass()
+        outcomes = []
+        edited: set[int] = set()
+        for number in jobs:
+            job = self._jobs.get(number)
+            if job is None:
+                outcomes.append(Outcome.MISSING)
+            elif job.status not in WAITING:
+                outcomes.append(Outcome.INVALID)
+            else:
+                outcomes.append(Outcome.OK)
+                if number not in edited:
+                    self._edit(job, change)
+                edited.add(number)
+        return outcomes
+
+    def _edit(self, job: Job, change: Change) -> None:
+        job.said = None
+        if change.topic not in (None, job.topic):
+            job.topic = str(change.topic)
+            job.place = next(self._places)
+            self._topics.add(job.topic)
+        if change.weight is not None:
+            job.weight = change.weight
+        if change.payload is not None:
+            job.payload = change.payload
+        job.options = replace(job.options, **change.options)
+        if change.delay_us is not None:
+            self._wait(job, change.delay_us)
 
     def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:
         self._let_time_pass()

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 
 from jobq.clock import ManualClock
 from jobq.errors import InvalidValue
-from jobq.job import JobSpec
+from jobq.job import Change, JobSpec
 from jobq.options import JobOptions
 from jobq.repo.base import DAY_US, Retention
 from jobq.states import Event, Reason, Status
@@ -107,6 +107,22 @@ retentions = st.builds(
 
 keeps_s = st.sampled_from((None, 0.0, 1.0, 86_400.0))
 changes = st.fixed_dictionaries({}, optional={"keep_done": keeps_s, "keep_canceled": keeps_s})
+edits = st.builds(
+    Change,
+    topic=st.none() | topics,
+    weight=st.none() | weights,
+    delay_us=st.none() | delays_us,
+    payload=st.none() | st.binary(max_size=12),
+    options=st.fixed_dictionaries(
+        {},
+        optional={
+            "lease": st.sampled_from((None, 0.5, 30.0)),
+            "max_crashes": st.sampled_from((None, 0, 1)),
+            "retention": st.sampled_from((None, 0.0, 1.0)),
+            "tags": st.sampled_from((None, ("c",))),
+        },
+    ),
+)
 
 
 class Which(NamedTuple):
@@ -285,6 +301,12 @@ class SameStory(RuleBasedStateMachine):
     def delete(self, several: list[Which]) -> None:
         jobs = self.pick(several)
         self.tell(lambda q: q.delete(jobs))
+
+    @rule(several=several(Status.READY, Status.DELAYED), change=edits)
+    def edit(self, several: list[Which], change: Change) -> None:
+        jobs = self.pick(several)
+        self.tell(lambda q: q.edit(jobs, change))
+        self.say_again(jobs)
 
     @rule(topic=topics, changes=changes)
     def configure(self, topic: str, changes: dict[str, Any]) -> None:

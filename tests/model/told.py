@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from jobq import ids
 from jobq.clock import Clock
-from jobq.job import JobRecord, JobSpec, Report, Reservation, Settlement
+from jobq.job import Change, JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.repo.base import CheckReport, ReserveRequest, Retention, Store
 from jobq.states import Outcome, Status
 from jobq.topic import TopicSettings
@@ -104,6 +104,9 @@ class Told:
     ) -> list[JobRecord]:
         beyond = None if after is None else self._id(after)
         return [self._numbered(job) for job in self.store.find(status, topic, beyond, limit)]
+
+    def edit(self, jobs: Sequence[int], change: Change) -> list[Outcome]:
+        return self.store.edit([self._id(job) for job in jobs], change)
 
     def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:
         return self.store.configure(topic, changes)

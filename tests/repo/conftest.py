@@ -6,7 +6,7 @@ import pytest
 
 from jobq.clock import ManualClock, to_us
 from jobq.ids import to_raw
-from jobq.job import JobRecord, JobSpec, Reservation, Settlement
+from jobq.job import Change, JobRecord, JobSpec, Reservation, Settlement
 from jobq.options import JobOptions
 from jobq.repo.base import ReserveRequest, Store
 from jobq.states import Event, Outcome, Reason, Status
@@ -86,6 +86,11 @@ class Queue:
 
     def delete(self, job_id: bytes) -> Outcome:
         (outcome,) = self.store.delete([job_id])
+        return outcome
+
+    def edit(self, job_id: bytes, *, delay: float | None = None, **more: Any) -> Outcome:
+        delay_us = None if delay is None else to_us(delay)
+        (outcome,) = self.store.edit([job_id], Change(delay_us=delay_us, **more))
         return outcome
 
     def expire(self, seconds: float = LEASE_S) -> None:

@@ -40,6 +40,8 @@ def cause(queue: Queue, event: Event, job_id: bytes, token: int) -> Outcome | No
             return queue.cancel(job_id)
         case Event.RESET:
             return queue.reset(job_id)
+        case Event.EDIT:
+            return queue.edit(job_id, delay=20)
         case Event.DELETE:
             return queue.delete(job_id)
         case Event.PRUNE:

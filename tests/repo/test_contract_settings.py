@@ -174,6 +174,24 @@ def test_jobs_of_several_topics_that_end_in_one_commit_are_each_kept_as_their_to
     ]
 
 
+def test_a_job_named_twice_in_a_cancel_is_missing_the_second_time_if_it_is_not_kept(
+    opener: Opener, clock: ManualClock
+) -> None:
+    queue = Queue(opener(), clock)
+    queue.store.configure("none", {"keep_canceled": 0.0})
+    kept, own, topics = queue.add(), queue.add(retention=0.0), queue.add("none")
+    kept_too = queue.add("none", retention=1.0)
+    ids = [kept, own, topics, kept_too]
+
+    assert queue.store.cancel([*ids, *ids]) == [
+        *[Outcome.OK] * 4,
+        Outcome.INVALID, Outcome.MISSING, Outcome.MISSING, Outcome.INVALID,
+    ]  # fmt: skip
+    stores = Queue(opener("brief", retention=Retention(canceled_us=0)), clock)
+    job_id = stores.add()
+    assert stores.store.cancel([job_id, job_id]) == [Outcome.OK, Outcome.MISSING]
+
+
 @pytest.mark.parametrize("keep_s", [0.0, 5.0])
 def test_a_change_holds_for_jobs_that_finish_from_then_on(
     queue: Queue, clock: ManualClock, keep_s: float

@@ -303,6 +303,41 @@ def test_stats_refuse_what_is_no_topic(svc: JobService, topic: Any) -> None:
     refused(svc.store, "topic", lambda: svc.stats(topic))
 
 
+EDIT = [
+    *table("topic", NO_TOPIC[1:]),
+    *table("weight", NO_WEIGHT[1:]),
+    *table("delay", NO_DELAY),
+    *table("payload", NO_PAYLOAD),
+    *(row for row in ENQUEUE if row.values[0] not in {"topic", "weight", "delay", "payload"}),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), EDIT)
+def test_edit_refuses_it(svc: JobService, name: str, value: Any) -> None:
+    job_id = svc.enqueue("mail", 1)
+    named = NAMES.get(name, name)
+
+    refused(svc.store, named, lambda: svc.edit(job_id, **{name: value}))
+    refused(svc.store, named, lambda: svc.edit([job_id], **{"weight": 1, name: value}))
+    refused(svc.store, named, lambda: svc.edit([], **{"weight": 1, name: value}))
+
+
+def test_edit_wants_something_to_change(svc: JobService) -> None:
+    job_id = svc.enqueue("mail")
+
+    refused(svc.store, "nothing to change", lambda: svc.edit(job_id))
+    refused(svc.store, "nothing to change", lambda: svc.edit([job_id]))
+    refused(svc.store, "nothing to change", lambda: svc.edit(job_id, topic=None, delay=None))
+
+
+@pytest.mark.parametrize("job_id", NO_ID, ids=kind)
+def test_edit_refuses_what_is_no_id(svc: JobService, job_id: Any) -> None:
+    fine = svc.enqueue("mail")
+
+    refused(svc.store, "id", lambda: svc.edit(job_id, weight=1))
+    refused(svc.store, "id", lambda: svc.edit([fine, job_id], weight=1))
+
+
 CONFIGURE = [
     *table("keep_done", NO_SECONDS),
     *table("keep_canceled", NO_SECONDS),

@@ -80,6 +80,9 @@ class LmdbJobs(JobRepository):
             [(job_id, encode_state(job_id, state)) for job_id, state in jobs],
         )
 
+    def rewrite(self, jobs: Sequence[tuple[bytes, JobBody]]) -> None:
+        self.create(jobs)  # a put replaces
+
     def delete(self, jobs: Sequence[tuple[bytes, JobState]]) -> None:
         txn, db = self._access.txn, self._access.db
         self._access.dirty = True

@@ -55,6 +55,12 @@ class MemoryJobs(JobRepository):
         self._undo.note(self._restore, before)
         self._states.update(jobs)
 
+    def rewrite(self, jobs: Sequence[tuple[bytes, JobBody]]) -> None:
+        self._undo.note(
+            self._restore_bodies, [(job_id, self._bodies[job_id]) for job_id, _ in jobs]
+        )
+        self._restore_bodies(jobs)
+
     def delete(self, jobs: Sequence[tuple[bytes, JobState]]) -> None:
         for job_id, state in jobs:
             for note in Note:
@@ -111,6 +117,10 @@ class MemoryJobs(JobRepository):
     def _drop(self, ids: Sequence[bytes]) -> None:
         for job_id in ids:
             self._bodies.pop(job_id, None)
+
+    def _restore_bodies(self, jobs: Sequence[tuple[bytes, JobBody]]) -> None:
+        for job_id, body in jobs:
+            self._bodies[job_id] = body
 
     def _restore(self, before: Sequence[tuple[bytes, JobState | None]]) -> None:
         for job_id, state in before:

@@ -6,6 +6,7 @@
 | `reserve` | hand jobs out |
 | `settle` | what holders say: done, retry, release, cancel; extend |
 | `change` | what anybody may ask: cancel, reset, delete |
+| `edit` | what anybody may change of a waiting job |
 | `topics` | what is asked of a topic: its settings |
 | `due` | what time does: promote, expire |
 | `history`, `reports` | what is kept of a job's attempts; what its holders log |

@@ -1,7 +1,7 @@
 """What anybody may ask of a job: cancel, reset, delete."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jobq.repo.base import Retention
 from jobq.repo.operations.history import keep_attempt, succeeded_at_once, with_attempt, with_error
@@ -14,20 +14,28 @@ from jobq.repo.operations.places import (
 from jobq.repo.repositories import NOBODY, JobBody, JobState, Note, Transaction, Waiting
 from jobq.states import Event, Outcome, Reason, Status, can_move
 
+Chosen = dict[bytes, tuple[JobBody, JobState]]
+"""Jobs to which something happens, as they were before."""
 
-def _select(
-    tx: Transaction, ids: Sequence[bytes], event: Event
-) -> tuple[list[Outcome], dict[bytes, tuple[JobBody, JobState]]]:
-    """The jobs among *ids* to which *event* can happen, each once, and every outcome."""
+
+def select(
+    tx: Transaction,
+    ids: Sequence[bytes],
+    event: Event,
+    again: Callable[[JobBody, JobState], Outcome],
+) -> tuple[list[Outcome], Chosen]:
+    """The jobs among *ids* to which *event* can happen, each once, and every outcome.
+
+    *again* gives the outcome for one of them that is named again, from what it was: the second
+    mention meets what the first has left.
+    """
     outcomes: list[Outcome] = []
-    chosen: dict[bytes, tuple[JobBody, JobState]] = {}
+    chosen: Chosen = {}
     for job_id, both in zip(ids, tx.jobs.both(ids), strict=True):
         if both is None:
             outcomes.append(Outcome.MISSING)
         elif job_id in chosen:
-            # The second mention meets what the first has left.
-            gone = event is Event.DELETE
-            outcomes.append(Outcome.MISSING if gone else Outcome.INVALID)
+            outcomes.append(again(*both))
         elif can_move(both[1].status, event):
             outcomes.append(Outcome.OK)
             chosen[job_id] = both
@@ -40,7 +48,16 @@ def cancel(
     tx: Transaction, ids: Sequence[bytes], error: str | None, retention: Retention
 ) -> list[Outcome]:
     """Cancel jobs that are not finished, whoever holds them."""
-    outcomes, chosen = _select(tx, ids, Event.CANCEL)
+
+    def again(body: JobBody, state: JobState) -> Outcome:
+        keep_us = body.options.retention_us
+        if keep_us is None:
+            keep_us = tx.topics.settings(state.topic).keep_us(Status.CANCELED)
+        if keep_us is None:
+            keep_us = retention.canceled_us
+        return Outcome.INVALID if keep_us else Outcome.MISSING
+
+    outcomes, chosen = select(tx, ids, Event.CANCEL, again)
     withdraw(tx, chosen)
     endings: list[Ending] = []
     for job_id, (body, state) in chosen.items():
@@ -56,7 +73,7 @@ def cancel(
 
 def reset(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:
     """Make finished jobs ready again, at the back of their weight, with fresh counts."""
-    outcomes, chosen = _select(tx, ids, Event.RESET)
+    outcomes, chosen = select(tx, ids, Event.RESET, lambda *_: Outcome.INVALID)
     withdraw(tx, chosen)
     seq = tx.topics.next_seq(len(chosen))
     queues: defaultdict[int, list[Waiting]] = defaultdict(list)
@@ -89,7 +106,7 @@ def _renewed(tx: Transaction, job_id: bytes, state: JobState) -> int:
 
 def delete(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:
     """Forget jobs that nobody holds."""
-    outcomes, chosen = _select(tx, ids, Event.DELETE)
+    outcomes, chosen = select(tx, ids, Event.DELETE, lambda *_: Outcome.MISSING)
     withdraw(tx, chosen)
     tx.jobs.delete([(job_id, state) for job_id, (_, state) in chosen.items()])
     tx.ended += chosen

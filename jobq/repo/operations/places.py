@@ -17,7 +17,7 @@ from jobq.repo.repositories import (
     Transaction,
     Waiting,
 )
-from jobq.states import Event, Reason, Status
+from jobq.states import FINISHED, Event, Reason, Status
 from jobq.topic import NO_SETTINGS
 
 SOON_US: Final = 1_500_000
@@ -90,15 +90,16 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
         return
     kept: defaultdict[tuple[Status, int], list[Ending]] = defaultdict(list)
     forgotten = []
-    usual_us = {Status.DONE: retention.done_us, Status.CANCELED: retention.canceled_us}
+    usual_us = {status: retention.keep_us(status) for status in FINISHED}
     topics = {ending.before.topic for ending in endings}
     own = {number: tx.topics.settings(number) for number in topics}
     own = {number: settings for number, settings in own.items() if settings is not NO_SETTINGS}
     for ending in endings:
         tx.ended.append(ending.id)
         keep_us = ending.keep_us
-        if keep_us is None and own:
-            keep_us = own.get(ending.before.topic, NO_SETTINGS).keep_us(ending.status)
+        if keep_us is None:
+            settings = own.get(ending.before.topic) if own else None
+            keep_us = settings.keep_us(ending.status) if settings else None
         if keep_us is None:
             keep_us = usual_us[ending.status]
         if keep_us > 0:

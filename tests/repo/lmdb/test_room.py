@@ -136,6 +136,25 @@ def test_a_refused_job_leaves_nothing(tmp_path: Path) -> None:
         assert {record.id for record in svc.find(limit=10_000)} == set(jobs)
 
 
+def test_a_full_queue_refuses_an_edit_that_may_need_room_and_allows_any_other(
+    tmp_path: Path,
+) -> None:
+    with jobq.open(tmp_path / "q", max_size=2 * MIB) as svc:
+        ids = sorted(fill(svc, random.Random(5)))
+        before = svc.get(ids[0])
+        for change in ({"payload": b"x" * 30_000}, {"name": "n" * 255}):
+            with pytest.raises(StoreFull):
+                svc.edit(ids[:50], **change)
+        assert svc.get(ids[0]) == before
+
+        svc.edit(ids[0], weight=3, lease=None)
+        svc.edit(ids, topic="elsewhere")
+        svc.edit(ids[:5], delay=5)
+        svc.configure("elsewhere", keep_done=0)
+        assert svc.stats("elsewhere").totals.unfinished == len(ids)
+        assert svc.check().problems == ()
+
+
 def test_a_job_that_is_larger_than_the_whole_quota_is_refused(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path / "queue", durability="unsafe", max_size=MIB)
     with JobService(store, max_payload=8 * MIB) as svc:
