@@ -15,6 +15,9 @@ from jobq.clock import utc
 from jobq.options import DEFAULTS, JobOptions
 from jobq.states import FINISHED, Event, Reason, Status
 
+LEAST_WEIGHT: Final = -(2**15)
+MOST_WEIGHT: Final = 2**15 - 1
+
 
 class Attempt(NamedTuple):
     """One time that a job was handed out, and how that ended.

@@ -133,6 +133,34 @@ class Imported(NamedTuple):
     base: int
 
 
+class PurgeFrom(NamedTuple):
+    """How far a `purge` has come: what its next step goes on from.
+
+    Attributes:
+        seq: The last place that was given in any queue when it began.
+        last: The largest id that there was then.
+        weight: Ready jobs of lower weights are purged; None when all are.
+        id: Jobs up to this id are purged; empty if none is yet.
+    """
+
+    seq: int
+    last: bytes
+    weight: int | None
+    id: bytes = b""
+
+
+class Purged(NamedTuple):
+    """What a step of `purge` did.
+
+    Attributes:
+        jobs: How many jobs it forgot.
+        after: What to give to the next step; None if there is nothing left to do.
+    """
+
+    jobs: int
+    after: PurgeFrom | None
+
+
 @dataclass(frozen=True, slots=True)
 class Stats:
     """Counts of a store, each topic's from one moment.
@@ -259,6 +287,18 @@ class Store(ABC):
     @abstractmethod
     def delete(self, ids: Sequence[bytes]) -> list[Outcome]:
         """Forget jobs that nobody holds. Outcomes: `OK`, `MISSING`, `INVALID` (reserved)."""
+
+    @abstractmethod
+    def purge(
+        self, topic: str, statuses: frozenset[Status], after: PurgeFrom | None, limit: int
+    ) -> Purged:
+        """One step of forgetting a topic's jobs in these *statuses*, which cannot be reserved.
+
+        Called with None first, then with what the step before gave, until that is None. A step
+        looks at no more than *limit* jobs. All jobs that were in the topic when the first step
+        began are forgotten, save those that change their state while it goes on, which may be.
+        Jobs that come to the topic later stay. The topic stays too, with its settings.
+        """
 
     @abstractmethod
     def edit(self, ids: Sequence[bytes], change: Change) -> list[Outcome]:

@@ -213,6 +213,10 @@ class JobRepository(ABC):
         """The first *limit* ids beyond *after*, ascending."""
 
     @abstractmethod
+    def last_id(self) -> bytes | None:
+        """The largest id of a job; None if there is no job."""
+
+    @abstractmethod
     def strays(self) -> Iterator[str]:
         """Sentences about records that belong to no job, for `check`."""
 
@@ -259,6 +263,10 @@ class TopicRepository(ABC):
     @abstractmethod
     def pop(self, topic: int, limit: int) -> list[Waiting]:
         """Take the first *limit* jobs out of the topic's queue."""
+
+    @abstractmethod
+    def waiting(self, topic: int, weight: int, limit: int) -> list[Waiting]:
+        """The first *limit* jobs of the topic's queue from *weight* on; they stay in it."""
 
     @abstractmethod
     def remove(self, topic: int, jobs: Sequence[Waiting]) -> None:

@@ -22,6 +22,8 @@ from jobq.repo.base import (
     CheckReport,
     Exported,
     Imported,
+    Purged,
+    PurgeFrom,
     ReserveRequest,
     Retention,
     Settled,
@@ -29,7 +31,7 @@ from jobq.repo.base import (
     Store,
 )
 from jobq.repo.operations import history
-from jobq.repo.operations.change import cancel, delete, reset
+from jobq.repo.operations.change import cancel, delete, purge, reset
 from jobq.repo.operations.checking import check
 from jobq.repo.operations.due import expire, promote
 from jobq.repo.operations.edit import edit, size_of_edit
@@ -157,6 +159,11 @@ class TransactionalStore(Store):
 
     def delete(self, ids: Sequence[bytes]) -> list[Outcome]:
         return self._write(lambda tx: delete(tx, ids), DRAINS)
+
+    def purge(
+        self, topic: str, statuses: frozenset[Status], after: PurgeFrom | None, limit: int
+    ) -> Purged:
+        return self._write(lambda tx: purge(tx, topic, statuses, after, limit), DRAINS)
 
     def edit(self, ids: Sequence[bytes], change: Change) -> list[Outcome]:
         return self._write(lambda tx: edit(tx, ids, change), Kind(adds=size_of_edit(ids, change)))

@@ -29,6 +29,10 @@ MOST_FOUND: Final = 10_000
 
 PRUNE_STEP: Final = 1_000
 
+PURGE_STEP: Final = 1_000
+
+WAITING: Final = frozenset({Status.READY, Status.DELAYED})
+
 _log = logging.getLogger("jobq")
 
 
@@ -456,6 +460,33 @@ class JobService:
             StoreFull: No room for more.
         """
         return transfer.import_jobs(self.store, lines)
+
+    def purge(self, topic: str, status: Status | str | None = None) -> int:
+        """Forget the jobs of a topic that wait, ready and delayed ones; give how many.
+
+        In steps of at most 1 000 jobs, a commit each, so others go on meanwhile. Jobs that come to
+        the topic meanwhile stay, and so does the topic. Ready jobs are found at once; for any
+        other status the jobs of all topics are walked through.
+
+        Args:
+            topic: The topic's name; there is nothing to do for one that does not exist.
+            status: Forget those in this state instead. Not `reserved`: cancel these first.
+
+        Raises:
+            InvalidValue: An argument is wrong; nothing was forgotten.
+        """
+        name = check_name(topic)
+        statuses = WAITING if status is None else frozenset({_status(status)})
+        if Status.RESERVED in statuses:
+            raise InvalidValue(
+                "status is 'reserved': expected one of ready, delayed, done, canceled; what "
+                "somebody holds has to be canceled first"
+            )
+        total, after = self.store.purge(name, statuses, None, PURGE_STEP)
+        while after is not None:
+            count, after = self.store.purge(name, statuses, after, PURGE_STEP)
+            total += count
+        return total
 
     # What holds for a topic.
 

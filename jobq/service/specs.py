@@ -3,16 +3,13 @@
 import math
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from jobq import codec
 from jobq.errors import InvalidValue
-from jobq.job import KEEP, Change, JobSpec
+from jobq.job import KEEP, LEAST_WEIGHT, MOST_WEIGHT, Change, JobSpec
 from jobq.options import JobOptions, integer, seconds
 from jobq.topic import check_name
-
-LEAST_WEIGHT: Final = -(2**15)
-MOST_WEIGHT: Final = 2**15 - 1
 
 Delay = float | timedelta
 

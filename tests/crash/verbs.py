@@ -193,6 +193,9 @@ CASES: Final = {
     ),
     "edit putting off": Case(lambda svc, _: svc.edit(_ids(svc, "mail", "late"), delay=1000)),
     "edit making ready": Case(lambda svc, _: svc.edit(_ids(svc, "late"), delay=0)),
+    "purge": Case(lambda svc, _: svc.purge("mail"), hold=_hold(1)),
+    "purge what is delayed": Case(lambda svc, _: svc.purge("late")),
+    "purge what is done": Case(lambda svc, _: svc.purge("over", "done")),
     "configure": Case(lambda svc, _: svc.configure("mail", keep_done=5)),
     "configure a new topic": Case(lambda svc, _: svc.configure("new", keep_done=5)),
     "unset what was configured": Case(

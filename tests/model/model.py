@@ -127,6 +127,7 @@ class Port(Protocol):
     def find(
         self, status: Status | None, topic: str | None, after: int | None, limit: int
     ) -> list[JobRecord]: ...
+    def purge(self, topic: str, statuses: frozenset[Status], limit: int) -> int: ...
     def edit(self, jobs: Sequence[int], change: Change) -> list[Outcome]: ...
     def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings: ...
     def settings(self, topic: str) -> TopicSettings: ...
@@ -260,6 +261,14 @@ class Model:
                 del self._jobs[number]
                 outcomes.append(Outcome.OK)
         return outcomes
+
+    def purge(self, topic: str, statuses: frozenset[Status], limit: int) -> int:
+        """All steps of it: nobody else comes between them, so they do not show."""
+        assert limit > 0
+        self._let_time_pass()
+        gone = [job for job in self._jobs.values() if job.topic == topic and job.status in statuses]
+        self._forget(gone)
+        return len(gone)
 
     def edit(self, jobs: Sequence[int], change: Change) -> list[Outcome]:
         self._let_time_pass()

@@ -38,6 +38,7 @@ from tests.model.model import (
     SETTLEMENTS,
     STEP,
     UNFINISHED,
+    WAITING,
     Bounds,
     Model,
     Moved,
@@ -308,6 +309,20 @@ class SameStory(RuleBasedStateMachine):
         self.tell(lambda q: q.edit(jobs, change))
         self.say_again(jobs)
 
+    @rule(
+        topic=topics,
+        statuses=st.sampled_from(
+            (WAITING, WAITING, *(frozenset({one}) for one in Status if one is not Status.RESERVED))
+        ),
+        limit=limits,
+    )
+    def purge(self, topic: str, statuses: frozenset[Status], limit: int) -> None:
+        # Each step of a store moves time, so nothing may be due.
+        self.tell(lambda q: q.advance(ALL))
+        if limit < ALL:
+            self.interrupt_after = None  # in steps it is not whole or absent
+        self.tell(lambda q: q.purge(topic, statuses, limit))
+
     @rule(topic=topics, changes=changes)
     def configure(self, topic: str, changes: dict[str, Any]) -> None:
         self.tell(lambda q: q.configure(topic, changes))
@@ -574,6 +589,7 @@ def tell_stories(story: type[SameStory], profile: str, monkeypatch: pytest.Monke
         for small in (
             "jobq.repo.transactional.PAGE",
             "jobq.repo.operations.checking.PAGE",
+            "jobq.repo.operations.change.PAGE",
             "jobq.repo.lmdb.topics.PLACE",
         ):
             monkeypatch.setattr(small, 3)

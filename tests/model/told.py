@@ -105,6 +105,14 @@ class Told:
         beyond = None if after is None else self._id(after)
         return [self._numbered(job) for job in self.store.find(status, topic, beyond, limit)]
 
+    def purge(self, topic: str, statuses: frozenset[Status], limit: int) -> int:
+        total, after = self.store.purge(topic, statuses, None, limit)
+        while after is not None:
+            jobs, after = self.store.purge(topic, statuses, after, limit)
+            assert jobs <= limit
+            total += jobs
+        return total
+
     def edit(self, jobs: Sequence[int], change: Change) -> list[Outcome]:
         return self.store.edit([self._id(job) for job in jobs], change)
 

@@ -338,6 +338,19 @@ def test_edit_refuses_what_is_no_id(svc: JobService, job_id: Any) -> None:
     refused(svc.store, "id", lambda: svc.edit([fine, job_id], weight=1))
 
 
+PURGE = [
+    *table("topic", NO_TOPIC),
+    *table("status", ["Ready", "", 5, b"ready", [], "reserved", HUGE, ["ready"]]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), PURGE)
+def test_purge_refuses_it(svc: JobService, name: str, value: Any) -> None:
+    svc.enqueue("mail")
+
+    refused(svc.store, name, lambda: svc.purge(**{"topic": "mail", name: value}))
+
+
 CONFIGURE = [
     *table("keep_done", NO_SECONDS),
     *table("keep_canceled", NO_SECONDS),

@@ -36,3 +36,34 @@ def test_settings_are_values(svc: JobService) -> None:
     assert settings.as_dict() == {"keep_done": 5.0}
     assert settings == svc.settings("mail")
     assert hash(settings) == hash(svc.settings("mail"))
+
+
+def test_purge_forgets_what_waits_and_says_how_many(svc: JobService) -> None:
+    svc.enqueue_many("mail", range(2500))
+    svc.enqueue_many("mail", range(5), delay=60)
+    svc.enqueue("other")
+    (held,) = svc.reserve("mail")
+
+    assert svc.purge("mail") == 2504
+    assert svc.purge("mail") == 0
+    held.done()
+    assert (svc.stats("mail").totals.total, svc.stats("other").totals.total) == (1, 1)
+    assert svc.purge("nowhere") == 0
+
+
+@pytest.mark.parametrize("status", ["done", Status.DONE])
+def test_purge_forgets_the_jobs_in_a_state_that_is_named(svc: JobService, status: str) -> None:
+    svc.enqueue_many("mail", range(5))
+    svc.done_many(svc.reserve("mail", 3))
+
+    assert svc.purge("mail", status) == 3
+    assert svc.stats().totals.ready == 2
+
+
+def test_purge_refuses_what_somebody_holds(svc: JobService) -> None:
+    svc.enqueue("mail")
+    svc.reserve("mail")
+
+    with pytest.raises(jobq.InvalidValue, match="canceled first"):
+        svc.purge("mail", "reserved")
+    assert svc.stats().totals.reserved == 1

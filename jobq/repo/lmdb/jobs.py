@@ -132,6 +132,10 @@ class LmdbJobs(JobRepository):
                         break
         return found
 
+    def last_id(self) -> bytes | None:
+        with self._access.txn.cursor(self._access.db.jobs) as cursor:
+            return bytes(cursor.key()) if cursor.last() else None
+
     def strays(self) -> Iterator[str]:
         txn, db = self._access.txn, self._access.db
         with txn.cursor(db.states) as cursor:

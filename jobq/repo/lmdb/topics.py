@@ -173,6 +173,17 @@ class LmdbTopics(TopicRepository):
                     cursor.delete()
         return taken
 
+    def waiting(self, topic: int, weight: int, limit: int) -> list[Waiting]:
+        found: list[Waiting] = []
+        with self._access.txn.cursor(self._access.db.queue) as cursor:
+            if cursor.set_range(queue_key(topic, weight, 0)):
+                for key, job_id in ascending(cursor.iternext()):
+                    number, of, seq = read_queue_key(bytes(key))
+                    if number != topic or len(found) == limit:
+                        break
+                    found.append(Waiting(of, seq, bytes(job_id)))
+        return found
+
     def remove(self, topic: int, jobs: Sequence[Waiting]) -> None:
         access = self._access
         for weight, seq, _ in jobs:

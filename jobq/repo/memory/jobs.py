@@ -98,6 +98,9 @@ class MemoryJobs(JobRepository):
     def ids(self, after: bytes | None, limit: int) -> list[bytes]:
         return list(islice(self._bodies.irange(after, inclusive=(False, False)), limit))
 
+    def last_id(self) -> bytes | None:
+        return self._bodies.keys()[-1] if self._bodies else None
+
     def strays(self) -> Iterator[str]:
         for job_id in self._states:
             if job_id not in self._bodies:

@@ -101,6 +101,9 @@ class MemoryTopics(TopicRepository):
         del queue[: len(taken)]
         return taken
 
+    def waiting(self, topic: int, weight: int, limit: int) -> list[Waiting]:
+        return list(islice(self._queues[topic].irange(Waiting(weight, 0, b"")), limit))
+
     def remove(self, topic: int, jobs: Sequence[Waiting]) -> None:
         queue = self._queues[topic]
         self._undo.note(self._put_in, queue, jobs)

@@ -5,7 +5,7 @@
 | `enqueue` | add jobs |
 | `reserve` | hand jobs out |
 | `settle` | what holders say: done, retry, release, cancel; extend |
-| `change` | what anybody may ask: cancel, reset, delete |
+| `change` | what anybody may ask: cancel, reset, delete, purge |
 | `edit` | what anybody may change of a waiting job |
 | `topics` | what is asked of a topic: its settings |
 | `due` | what time does: promote, expire |

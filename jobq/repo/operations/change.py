@@ -1,13 +1,18 @@
-"""What anybody may ask of a job: cancel, reset, delete."""
+"""What anybody may ask of jobs: cancel, reset, delete, purge."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import takewhile
+from typing import Final
 
-from jobq.repo.base import Retention
+from jobq.job import LEAST_WEIGHT, MOST_WEIGHT
+from jobq.repo.base import Purged, PurgeFrom, Retention
 from jobq.repo.operations.history import keep_attempt, succeeded_at_once, with_attempt, with_error
 from jobq.repo.operations.places import (
     Ending,
+    damaged,
     finish,
+    forget,
     make_ready,
     withdraw,
 )
@@ -16,6 +21,9 @@ from jobq.states import Event, Outcome, Reason, Status, can_move
 
 Chosen = dict[bytes, tuple[JobBody, JobState]]
 """Jobs to which something happens, as they were before."""
+
+PAGE: Final = 64
+"""How many jobs a purge reads at once: those that have not moved come with their payloads."""
 
 
 def select(
@@ -44,6 +52,11 @@ def select(
     return outcomes, chosen
 
 
+def states_of(chosen: Chosen) -> list[tuple[bytes, JobState]]:
+    """The jobs with their states alone."""
+    return [(job_id, state) for job_id, (_, state) in chosen.items()]
+
+
 def cancel(
     tx: Transaction, ids: Sequence[bytes], error: str | None, retention: Retention
 ) -> list[Outcome]:
@@ -58,7 +71,7 @@ def cancel(
         return Outcome.INVALID if keep_us else Outcome.MISSING
 
     outcomes, chosen = select(tx, ids, Event.CANCEL, again)
-    withdraw(tx, chosen)
+    withdraw(tx, states_of(chosen))
     endings: list[Ending] = []
     for job_id, (body, state) in chosen.items():
         if state.status is Status.RESERVED:
@@ -74,7 +87,7 @@ def cancel(
 def reset(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:
     """Make finished jobs ready again, at the back of their weight, with fresh counts."""
     outcomes, chosen = select(tx, ids, Event.RESET, lambda *_: Outcome.INVALID)
-    withdraw(tx, chosen)
+    withdraw(tx, states_of(chosen))
     seq = tx.topics.next_seq(len(chosen))
     queues: defaultdict[int, list[Waiting]] = defaultdict(list)
     moved = []
@@ -107,7 +120,76 @@ def _renewed(tx: Transaction, job_id: bytes, state: JobState) -> int:
 def delete(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:
     """Forget jobs that nobody holds."""
     outcomes, chosen = select(tx, ids, Event.DELETE, lambda *_: Outcome.MISSING)
-    withdraw(tx, chosen)
-    tx.jobs.delete([(job_id, state) for job_id, (_, state) in chosen.items()])
-    tx.ended += chosen
+    forget(tx, states_of(chosen))
     return outcomes
+
+
+def purge(
+    tx: Transaction, topic: str, statuses: frozenset[Status], after: PurgeFrom | None, limit: int
+) -> Purged:
+    """A step of forgetting a topic's jobs: first its queue, which costs no look at any other job.
+
+    For the other statuses all jobs of the store are looked at, by id, until the topic counts none
+    of them. That the jobs of then are told from later ones by their places, and that the walk has
+    an end, lets it come to one while others enqueue.
+    """
+    number = tx.topics.known(topic)
+    last = tx.jobs.last_id()
+    if number is None or last is None:
+        return Purged(0, None)
+    seq, last, weight, job_id = after or PurgeFrom(tx.topics.next_seq(0) - 1, last, LEAST_WEIGHT)
+    count = 0
+    if Status.READY not in statuses:
+        weight = None
+    if weight is not None:
+        ready, weight, limit = _ready(tx, number, seq, weight, limit)
+        states = tx.jobs.states([waiting.id for waiting in ready])
+        if not all(states):
+            raise damaged(f"the queue of topic {topic!r} names a job that is not there")
+        forget(tx, [(job.id, state) for job, state in zip(ready, states, strict=True) if state])
+        count += len(ready)
+    if weight is not None:
+        return Purged(count, PurgeFrom(seq, last, weight, job_id))
+    while limit > 0:
+        counts = tx.topics.counts(number)
+        if job_id >= last or not any(counts[status] for status in statuses - {Status.READY}):
+            return Purged(count, None)
+        ids = tx.jobs.ids(job_id, min(PAGE, limit))
+        found = [
+            (one, state)
+            for one, state in zip(ids, tx.jobs.states(ids), strict=True)
+            if state is not None
+            and state.topic == number
+            and state.status in statuses
+            and state.seq <= seq
+            and one <= last
+        ]
+        forget(tx, found)
+        count += len(found)
+        limit -= len(ids)
+        job_id = ids[-1] if ids else last
+    return Purged(count, PurgeFrom(seq, last, None, job_id))
+
+
+def _ready(
+    tx: Transaction, number: int, seq: int, weight: int, limit: int
+) -> tuple[list[Waiting], int | None, int]:
+    """The topic's ready jobs with places up to *seq*, from a weight on; no more than *limit*.
+
+    Also gives the weight to go on from, None if there is no other, and what is left of the limit.
+    """
+    found: list[Waiting] = []
+    while limit > 0:
+        waiting = tx.topics.waiting(number, weight, limit)
+        old = list(takewhile(lambda job: job.seq <= seq, waiting))
+        found += old
+        if len(old) < len(waiting):  # all behind it in its weight came later, too
+            weight = waiting[len(old)].weight + 1
+        elif len(waiting) < limit:
+            return found, None, limit - len(waiting)
+        else:
+            weight = waiting[-1].weight
+        limit -= len(waiting)
+        if weight > MOST_WEIGHT:
+            return found, None, limit
+    return found, weight, 0

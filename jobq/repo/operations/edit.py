@@ -65,7 +65,7 @@ def _place(tx: Transaction, chosen: Chosen, change: Change) -> None:
                 tx.topics.count(new.topic, Status.DELAYED, 1)
                 note_due(tx, new.topic, new.at_us - tx.wall_us)
     tx.jobs.update(staying)
-    withdraw(tx, {job_id: chosen[job_id] for job_id, _, _ in moving})
+    withdraw(tx, [(job_id, chosen[job_id][1]) for job_id, _, _ in moving])
     put_back(tx, moving)
 
 

@@ -1,7 +1,7 @@
 """Where jobs go: into the queue of their topic, into an agenda, or out of the store."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from jobq.errors import StoreCorrupt
@@ -12,7 +12,6 @@ from jobq.repo.repositories import (
     NOBODY,
     Agenda,
     Held,
-    JobBody,
     JobState,
     Transaction,
     Waiting,
@@ -165,11 +164,11 @@ def _forget(tx: Transaction, agenda: Agenda, held: list[Held]) -> int:
     return len(gone)
 
 
-def withdraw(tx: Transaction, jobs: dict[bytes, tuple[JobBody, JobState]]) -> None:
+def withdraw(tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]) -> None:
     """Take jobs out of wherever they stand: queue or agenda, and count."""
     queues: defaultdict[int, list[Waiting]] = defaultdict(list)
     agendas: defaultdict[Agenda, list[Held]] = defaultdict(list)
-    for job_id, (_, state) in jobs.items():
+    for job_id, state in jobs:
         tx.topics.count(state.topic, state.status, -1)
         if state.status is Status.READY:
             queues[state.topic].append(Waiting(state.weight, state.seq, job_id))
@@ -179,6 +178,14 @@ def withdraw(tx: Transaction, jobs: dict[bytes, tuple[JobBody, JobState]]) -> No
         tx.topics.remove(number, waiting)
     for agenda, held in agendas.items():
         tx.topics.unhold(agenda, held)
+
+
+def forget(tx: Transaction, jobs: Sequence[tuple[bytes, JobState]]) -> None:
+    """Out of the store with jobs, whatever is kept of them."""
+    if jobs:
+        withdraw(tx, jobs)
+        tx.jobs.delete(jobs)
+        tx.ended += [job_id for job_id, _ in jobs]
 
 
 def size_of(specs: Sequence[JobSpec]) -> int:
