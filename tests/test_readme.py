@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,15 @@ def test_an_example_prints_what_it_says(example: Path, tmp_path: Path) -> None:
     assert promise, f"{example.name} does not say what it prints"
 
     assert run(example, tmp_path).rstrip() == printed.rstrip()
+
+
+def test_the_index_of_the_examples_names_every_one() -> None:
+    index = (ROOT / "examples" / "README.md").read_text()
+    programs = [
+        path.name for path in (ROOT / "examples").iterdir() if path.suffix in {".py", ".sh"}
+    ]
+
+    assert sorted(set(re.findall(r"\]\((\w+\.\w+)\)", index))) == sorted(programs)
 
 
 def test_blocks_of_other_languages_are_not_run() -> None:
