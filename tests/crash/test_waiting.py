@@ -63,20 +63,6 @@ def test_every_end_wakes_who_waits(how: str, keep: float | None, start: Start, p
         assert ended == {"gone" if keep == 0 or how == "deleted" else svc.status(jid)}
 
 
-def test_who_waits_for_another_job_sleeps_on(start: Start, path: str) -> None:
-    with jobq.open(path) as svc:
-        jid, *others = svc.enqueue_many("mail", range(500))
-        waiter = asleep(start(_wait, path, jid))
-        pid_ns = _cpu_ns(waiter.pid)
-        svc.cancel(others)
-        still_waits = waits(waiter.pid)
-        svc.cancel(jid)
-        waiter.hear()
-
-        assert still_waits
-        assert _cpu_ns(waiter.pid) - pid_ns < 1e9
-
-
 def test_a_killed_waiter_harms_nobody(start: Start, path: str) -> None:
     with jobq.open(path) as svc:
         jid = svc.enqueue("mail")
@@ -128,8 +114,7 @@ def test_a_worker_that_is_interrupted_after_its_commit_still_calls(
         after = seconds(waiter, since_ns)
 
         assert worker.hear() == "KeyboardInterrupt"
-        # Past that point it is between two calls of the kernel: then a second, as for a kill.
-        assert after < SOON_S + (at == "file lock given back")
+        assert after < SOON_S
 
 
 def test_who_alone_waits_sees_the_job_of_dead_processes_end(start: Start, path: str) -> None:
@@ -231,10 +216,6 @@ def _now_ns() -> int:
     return time.monotonic_ns()
 
 
-def _cpu_ns(pid: int) -> int:
-    return time.clock_gettime_ns(~pid << 3 | 2)
-
-
 def _enqueue(pipe: Pipe, path: str) -> None:
     with jobq.open(path) as svc:
         pipe.send(svc.enqueue("mail"))
@@ -279,9 +260,10 @@ def _done_and_be_interrupted(pipe: Pipe, path: str, at: str) -> None:
 
     def reached(step: str) -> None:
         if step == at:
+            steps.reached = plain
             signal.raise_signal(signal.SIGINT)
 
-    steps.reached = reached
+    plain, steps.reached = steps.reached, reached
     try:
         job.done()
     except KeyboardInterrupt:

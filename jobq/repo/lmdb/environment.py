@@ -10,6 +10,7 @@ calls, and no user code runs inside.
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -324,15 +325,15 @@ class Environment:
                 bell = self.bell  # made now, if it is not there: after the commit nothing may fail
                 try:
                     self._run_group(take(), rings)
-                finally:  # an interrupt may come after the commit
-                    _raise_counters(bell, rings, slots)
+                finally:  # an interrupt may come after the commit, and anywhere in this
+                    surely(partial(_raise_counters, bell, rings, slots))
                 steps.reached("counters raised")
             finally:
                 self._gate.release_if_mine()
         finally:
             surely(lock.release)
             if bell is not None:  # without it nothing was committed
-                self._ring(bell, rings, slots)
+                surely(partial(self._ring, bell, rings, slots))
 
     def _ring(self, bell: Bell, rings: list[Transaction], slots: list[int]) -> None:
         """Wake who waits for what was committed."""
