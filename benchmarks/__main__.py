@@ -1,17 +1,18 @@
 """All benchmarks one after the other, in their quick forms, or those that are named.
 
-python -m benchmarks [batches] [latency] [redelivery] [contention]
+python -m benchmarks [batches] [latency] [waiting] [redelivery] [contention]
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from benchmarks import batches, contention, latency, redelivery
+from benchmarks import batches, contention, latency, redelivery, waiting
 
 ALL: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "batches": batches.main,
     "latency": latency.main,
+    "waiting": waiting.main,
     "redelivery": redelivery.main,
     "contention": contention.main,
 }

@@ -94,7 +94,6 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
     own = {number: tx.topics.settings(number) for number in topics}
     own = {number: settings for number, settings in own.items() if settings is not NO_SETTINGS}
     for ending in endings:
-        tx.ended.append(ending.id)
         keep_us = ending.keep_us
         if keep_us is None:
             settings = own.get(ending.before.topic) if own else None
@@ -109,6 +108,7 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
     for (status, keep_us), members in kept.items():
         until_us = tx.wall_us + keep_us
         ids = [ending.id for ending in members]
+        tx.ended += ids
         slots = tx.topics.hold(AGENDA_OF[status], until_us, ids, NOBODY)
         for ending, slot in zip(members, slots, strict=True):
             moved.append((ending.id, _ended(ending, until_us, slot, tx.wall_us)))
@@ -120,6 +120,7 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
     if moved:
         tx.jobs.update(moved)
     if forgotten:
+        tx.ended += [job_id for job_id, _ in forgotten]
         tx.jobs.delete(forgotten)
     prune(tx, 2 * len(endings) + 16, retention)
 
