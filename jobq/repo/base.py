@@ -390,6 +390,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def ids(self, after: bytes | None, limit: int) -> list[bytes]:
+        """The first *limit* ids in order, those beyond *after*; reads nothing but ids."""
+
+    @abstractmethod
     def topics(self) -> list[str]:
         """The names of all topics that ever had a job, sorted."""
 

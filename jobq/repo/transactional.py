@@ -220,6 +220,9 @@ class TransactionalStore(Store):
             pass
         return found
 
+    def ids(self, after: bytes | None, limit: int) -> list[bytes]:
+        return self._read(lambda tx: tx.jobs.ids(after, limit))
+
     def topics(self) -> list[str]:
         return self._read(lambda tx: tx.topics.names())
 

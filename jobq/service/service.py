@@ -17,6 +17,7 @@ from jobq.service.consumer import Consumer, OnLost
 from jobq.service.holding import Holding
 from jobq.service.job import Backoff, Job, error_text, exponential, not_found
 from jobq.service.keeper import Keeper
+from jobq.service.matching import matching
 from jobq.service.reports import Reports
 from jobq.service.specs import Delay, SpecMaker, check_weight, delay_us
 from jobq.states import FINISHED, Event, Outcome, Status, invalid_transition
@@ -302,6 +303,20 @@ class JobService:
             None if after is None else ids.to_raw(after),
             integer("limit", limit, 1, MOST_FOUND),
         )
+
+    def match(self, part: str, *, limit: int = 2) -> list[str]:
+        """The first *limit* ids that have *part* in them: one if it is a unique part of an id.
+
+        Args:
+            part: Hexadecimal digits from any place in an id; case and dashes do not matter. Eight
+                or more that some ids begin with stand for those only, and are looked up; all
+                others are searched for in every id, which takes about 0.3 s for a million jobs.
+            limit: 1 to 10 000; 2 tell whether it is unique.
+
+        Raises:
+            InvalidValue: An argument is wrong.
+        """
+        return matching(self.store, part, integer("limit", limit, 1, MOST_FOUND))
 
     def topics(self) -> list[str]:
         """The names of all topics, sorted."""

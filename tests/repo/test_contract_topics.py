@@ -176,6 +176,18 @@ def test_jobs_are_found_in_the_order_of_enqueueing(queue: Queue) -> None:
     assert [raw(record) for record in everything(queue.store)] == ids
 
 
+def test_ids_come_in_order_and_page_by_page(queue: Queue) -> None:
+    ids = [queue.add(delay=at % 2) for at in range(20)]
+    queue.delete(ids[3])
+    left = ids[:3] + ids[4:]
+
+    assert queue.store.ids(None, 100) == left
+    assert queue.store.ids(None, 5) == left[:5]
+    assert queue.store.ids(left[4], 3) == left[5:8]
+    assert queue.store.ids(ids[3], 1) == [ids[4]]  # beyond one that is not there
+    assert queue.store.ids(left[-1], 5) == []
+
+
 def test_filters_come_before_the_limit(queue: Queue) -> None:
     # What is looked for stands behind more others than are read at a time.
     queue.add_many(1500, "crowd")
