@@ -233,6 +233,9 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "tags": _tags,
 }
 
+SECONDS: Final = frozenset(name for name, check in _CHECKS.items() if check in (seconds, _lease))
+"""The options that are durations, in seconds."""
+
 UNSET: Final = JobOptions()
 
 DEFAULTS: Final = JobOptions(

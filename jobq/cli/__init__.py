@@ -1,5 +1,39 @@
-"""The command `jobq`: looking into a queue from a terminal or a script."""
+"""The command `jobq`: a queue from a terminal, a script, or another language.
 
-from jobq.cli.verbs import main
+Each verb is a function that calls the service and one renderer; its docstring is its help.
+"""
+
+import io
+import sys
+
+import click
+
+from jobq.cli import queue
+from jobq.cli.context import STATUSES_SHOWN, Verbs
+from jobq.cli.jobs import jobs
+from jobq.cli.work import work
 
 __all__ = ["main"]
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=STATUSES_SHOWN,
+)
+@click.option(
+    "--db", metavar="PATH", envvar="JOBQ_DB", show_envvar=True, help="The queue's directory."
+)
+@click.version_option(package_name="jobq", message="jobq %(version)s")
+@click.pass_context
+def main(ctx: click.Context, db: str | None) -> None:
+    """A durable job queue in a directory: look into it, fill it, work on it."""
+    ctx.obj = db
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a topic's name is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
+
+
+for verb in (queue.init, queue.stats, queue.topics, jobs, work, queue.check):
+    main.add_command(verb)

@@ -1,4 +1,7 @@
-"""Facts as text for people and as JSON for programs: one line, one object, nothing left out."""
+"""Facts as text for people and as JSON for programs: one line, one object, nothing left out.
+
+JSON is ASCII throughout, so what is in it can steer no terminal either.
+"""
 
 import json
 import unicodedata
@@ -15,7 +18,7 @@ def stats_as_table(stats: Stats) -> str:
     rows = [["topic", *Status]]
     rows += [_counts(topic) for topic in stats.topics]
     rows += [_counts(stats.totals, name="total")]
-    return "\n".join([_store_line(stats), "", *columns(rows)])
+    return "\n".join([_store_line(stats), "", *Table().lines(rows)])
 
 
 def stats_as_json(stats: Stats) -> str:
@@ -32,12 +35,24 @@ def stats_as_json(stats: Stats) -> str:
     )
 
 
+def topics_as_lines(topics: Iterable[TopicStats]) -> list[str]:
+    """A line a topic: its name, its unfinished jobs, and all that the store still has."""
+    rows = [["topic", "unfinished", "total"]]
+    rows += [[printable(one.name), f"{one.unfinished:,}", f"{one.total:,}"] for one in topics]
+    return Table().lines(rows)
+
+
+def topic_as_json(topic: TopicStats) -> str:
+    """Its name, its counts by state, `unfinished` and `total`."""
+    return json.dumps({**asdict(topic), "unfinished": topic.unfinished, "total": topic.total})
+
+
 def report_as_lines(report: CheckReport) -> str:
     """A line for each problem, and a closing sentence."""
-    jobs = "1 job" if report.jobs == 1 else f"{report.jobs:,} jobs"
+    jobs = count(report.jobs, "job")
     if report.ok:
         return f"{jobs} checked, no problem found."
-    found = "1 problem" if len(report.problems) == 1 else f"{len(report.problems):,} problems"
+    found = count(len(report.problems), "problem")
     if len(report.problems) == report.MOST_PROBLEMS:
         found = f"at least {found}"
     closing = f"{jobs} checked, {found} found: copy the directory before anything writes to it."
@@ -49,23 +64,34 @@ def report_as_json(report: CheckReport) -> str:
     return json.dumps({"ok": report.ok, "jobs": report.jobs, "problems": report.problems})
 
 
-def columns(rows: Iterable[Sequence[str]]) -> list[str]:
-    r"""The rows as lines: the first column to the left, the others to the right.
+class Table:
+    r"""Rows as lines. Columns may grow from page to page, so that any number of rows can come.
 
-    >>> print(*columns([["topic", "ready"], ["mail", "1,204"], ["手紙", "7"]]), sep="|\n")
+    Args:
+        left: The columns whose text stands to the left; numbers stand to the right.
+
+    >>> print(*Table().lines([["topic", "ready"], ["mail", "1,204"], ["手紙", "7"]]), sep="|\n")
     topic  ready|
     mail   1,204|
     手紙       7
     """
-    table = [list(row) for row in rows]
-    widths = [max(map(width, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for row in table:
-        pads = [" " * (wide - width(cell)) for cell, wide in zip(row, widths, strict=True)]
-        cells = [row[0] + pads[0]]
-        cells += [pad + cell for pad, cell in zip(pads[1:], row[1:], strict=True)]
-        lines.append("  ".join(cells))
-    return lines
+
+    def __init__(self, left: Iterable[int] = (0,)) -> None:
+        self._left = frozenset(left)
+        self._widths: list[int] = []
+
+    def lines(self, rows: Sequence[Sequence[str]]) -> list[str]:
+        """The next rows; no line ends in spaces."""
+        for row in rows:
+            self._widths += [0] * (len(row) - len(self._widths))
+        self._widths = [
+            max([wide, *(width(row[at]) for row in rows)]) for at, wide in enumerate(self._widths)
+        ]
+        return ["  ".join(map(self._cell, range(len(row)), row)).rstrip() for row in rows]
+
+    def _cell(self, at: int, text: str) -> str:
+        pad = " " * (self._widths[at] - width(text))
+        return text + pad if at in self._left else pad + text
 
 
 def width(text: str) -> int:
@@ -93,20 +119,52 @@ def printable(text: str) -> str:
     )
 
 
-def size(count: int) -> str:
+def size(number_of_bytes: int) -> str:
     """A number of bytes for people.
 
     >>> size(1000), size(35_000), size(3_400_000_000)
     ('1000 B', '34.2 KiB', '3.2 GiB')
     """
-    if count < 1024:
-        return f"{count} B"
-    number, unit = float(count), "B"
+    if number_of_bytes < 1024:
+        return f"{number_of_bytes} B"
+    number, unit = float(number_of_bytes), "B"
     for unit in ("KiB", "MiB", "GiB", "TiB"):  # noqa: B007 - the unit that the loop ends with
         number /= 1024
         if number < 1024:
             break
     return f"{number:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people, in its largest unit.
+
+    >>> duration(0.25), duration(90), duration(7200), duration(86400 * 3.5)
+    ('0.2s', '1m', '2h', '3d')
+    """
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f}s"
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> count(1, "job"), count(1204, "job")
+    ('1 job', '1,204 jobs')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def shortened(text: str, longest: int) -> str:
+    """*text*, its end left out when it is long.
+
+    >>> shortened("mail", 4), shortened("mails", 4)
+    ('mail', 'mai…')
+    """
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _counts(topic: TopicStats, name: str | None = None) -> list[str]:

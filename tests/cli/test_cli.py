@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 import jobq
 from jobq import cli, errors
-from jobq.cli import render, verbs
+from jobq.cli import context, render
 from jobq.repo.base import CheckReport
 
 ROOT = Path(__file__).parent.parent.parent
@@ -196,7 +196,7 @@ def test_every_error_ends_in_a_status_of_the_list() -> None:
         for child in kind.__subclasses__():
             yield from below(child)
 
-    ends = {kind: verbs.exit_status(kind("why")) for kind in below(jobq.JobqError)}
+    ends = {kind: context.exit_status(kind("why")) for kind in below(jobq.JobqError)}
 
     assert set(ends.values()) == {1, 3, 5}
     assert ends[jobq.JobqError] == ends[errors.InvalidTransition] == 1

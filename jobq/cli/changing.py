@@ -1,0 +1,258 @@
+"""`jobq jobs cancel`, `retry` and `delete`: verbs on jobs that are named or selected."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Final, cast
+
+import click
+
+from jobq import ids
+from jobq.cli import render
+from jobq.cli.context import (
+    FAILED,
+    NOT_FOUND,
+    Verb,
+    as_json_option,
+    confirm,
+    dry_run_option,
+    jobs_of,
+    known_topic,
+    open_queue,
+    say,
+    yes_option,
+)
+from jobq.cli.selection import Selection, select_options
+from jobq.errors import JobNotFound
+from jobq.service import JobService
+from jobq.states import Event, Outcome, Status, can_move, invalid_transition
+
+AT_ONCE: Final = 1000
+"""Jobs that are changed in one commit."""
+
+_RAW: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a verb does to jobs.
+
+    Attributes:
+        verb: As it is called here: `cancel`.
+        done: What is said of a job afterwards: `canceled`.
+        event: What happens to the jobs.
+        usual: The states that it changes where filters do not name any.
+        apply: Does it to several.
+    """
+
+    verb: str
+    done: str
+    event: Event
+    usual: frozenset[Status]
+    apply: Callable[[JobService, list[str]], list[Outcome]]
+
+    @property
+    def possible(self) -> frozenset[Status]:
+        """The states in which a job can be changed so."""
+        return frozenset(status for status in Status if can_move(status, self.event))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line says of a verb on jobs."""
+
+    parts: tuple[str, ...]
+    selection: Selection
+    everything: bool
+    yes: bool
+    dry_run: bool
+    as_json: bool
+
+
+def wanted_options(command: Verb) -> Verb:
+    """Ids or filters, and how to go about it; the verb gets them as one `wanted`."""
+
+    @click.argument("parts", metavar="[ID]...", nargs=-1)
+    @select_options
+    @click.option("--all", "everything", is_flag=True, help="All jobs, without any filter.")
+    @yes_option
+    @dry_run_option
+    @as_json_option("one JSON object a job")
+    @wraps(command)
+    def with_wanted(
+        *args: Any,
+        parts: tuple[str, ...],
+        selection: Selection,
+        everything: bool,
+        yes: bool,
+        dry_run: bool,
+        as_json: bool,
+        **more: Any,
+    ) -> Any:
+        wanted = Wanted(parts, selection, everything, yes, dry_run, as_json)
+        return command(*args, wanted=wanted, **more)
+
+    return cast("Verb", with_wanted)
+
+
+@click.command()
+@wanted_options
+@click.option("--error", metavar="TEXT", help="Why; kept with the jobs.")
+@click.pass_context
+def cancel(ctx: click.Context, *, wanted: Wanted, error: str | None) -> None:
+    """Cancel jobs that are not finished, whoever holds them.
+
+    Filters select ready, delayed and reserved jobs. Several jobs take --yes where nobody can be
+    asked.
+    """
+    usual = frozenset({Status.READY, Status.DELAYED, Status.RESERVED})
+    change = Change(
+        "cancel", "canceled", Event.CANCEL, usual, lambda svc, jobs: svc.cancel(jobs, error=error)
+    )
+    run(ctx, change, wanted)
+
+
+@click.command()
+@wanted_options
+@click.pass_context
+def retry(ctx: click.Context, *, wanted: Wanted) -> None:
+    """Make finished jobs ready again, at the back of their weight, as if never tried.
+
+    Filters select canceled jobs unless --status says otherwise. Several jobs take --yes where
+    nobody can be asked.
+    """
+    change = Change(
+        "retry",
+        "ready",
+        Event.RESET,
+        frozenset({Status.CANCELED}),
+        lambda svc, jobs: svc.reset(jobs),
+    )
+    run(ctx, change, wanted)
+
+
+@click.command()
+@wanted_options
+@click.pass_context
+def delete(ctx: click.Context, *, wanted: Wanted) -> None:
+    """Forget jobs that nobody holds: nothing of them is left.
+
+    Filters select jobs in every state but reserved. Several jobs take --yes where nobody can be
+    asked.
+    """
+    usual = frozenset(Status) - {Status.RESERVED}
+    change = Change("delete", "deleted", Event.DELETE, usual, lambda svc, jobs: svc.delete(jobs))
+    run(ctx, change, wanted)
+
+
+def run(ctx: click.Context, change: Change, wanted: Wanted) -> None:
+    """Look up what is wanted, ask if it is much, and do it."""
+    filtered = wanted.everything or not wanted.selection.everything
+    if wanted.parts and filtered:
+        raise click.UsageError("give IDs, or filters, not both", ctx)
+    if not wanted.parts and not filtered:
+        raise click.UsageError("which jobs? Give IDs, or --topic, --status, --name or --all", ctx)
+    with open_queue(ctx) as svc:
+        if wanted.parts:
+            _run_on_named(ctx, svc, change, wanted)
+        else:
+            _run_on_selected(ctx, svc, change, wanted)
+
+
+def _run_on_named(ctx: click.Context, svc: JobService, change: Change, wanted: Wanted) -> None:
+    """All parts are looked up before anything changes; a line a job, and the worst decides."""
+    jobs = jobs_of(ctx, svc, wanted.parts)
+    if wanted.dry_run:
+        outcomes = [_would(svc, change, job_id) for job_id in jobs]
+    else:
+        if len(jobs) > 1:
+            confirm(ctx, f"{change.verb} {render.count(len(jobs), 'job')}", yes=wanted.yes)
+        outcomes = change.apply(svc, jobs)
+    for job_id, outcome in zip(jobs, outcomes, strict=True):
+        if wanted.as_json:
+            click.echo(_as_json(job_id, outcome))
+        elif outcome is Outcome.OK:
+            click.echo(f"{job_id} {'would be ' if wanted.dry_run else ''}{change.done}")
+        if outcome is not Outcome.OK:
+            say(_why(svc, change, job_id))
+    if Outcome.MISSING in outcomes:
+        ctx.exit(NOT_FOUND)
+    if set(outcomes) - {Outcome.OK}:
+        ctx.exit(FAILED)
+
+
+def _run_on_selected(ctx: click.Context, svc: JobService, change: Change, wanted: Wanted) -> None:
+    """What is confirmed is what is changed: jobs that come later are not.
+
+    Some may have moved on when it comes to them. They are left as they are, and counted.
+    """
+    selection = _possible(ctx, change, wanted.selection)
+    if selection.topic is not None:
+        known_topic(ctx, svc, selection.topic)
+    chosen = bytearray()  # 16 bytes a job: there may be millions
+    for job in selection.found(svc, None, AT_ONCE):
+        chosen += ids.to_raw(job.id)
+    number = len(chosen) // _RAW
+    if wanted.dry_run:
+        if wanted.as_json:
+            for page in _pages(chosen):
+                for job_id in page:
+                    click.echo(_as_json(job_id, Outcome.OK))
+        what = render.count(number, "job")
+        say(f"would {change.verb} {what} ({selection})")
+        return
+    if number:
+        what = f"{change.verb} {render.count(number, 'job')} ({selection})"
+        confirm(ctx, what, yes=wanted.yes)
+    counts: Counter[Outcome] = Counter()
+    for page in _pages(chosen):
+        outcomes = change.apply(svc, page)
+        counts.update(outcomes)
+        if wanted.as_json:
+            for job_id, outcome in zip(page, outcomes, strict=True):
+                click.echo(_as_json(job_id, outcome))
+    moved = number - counts[Outcome.OK]
+    left = f", {moved:,} had moved on meanwhile" if moved else ""
+    click.echo(
+        f"{change.done}: {render.count(counts[Outcome.OK], 'job')}{left}", err=wanted.as_json
+    )
+
+
+def _possible(ctx: click.Context, change: Change, selection: Selection) -> Selection:
+    """The selection, of jobs that can be changed so."""
+    wrong = selection.statuses - change.possible
+    if wrong:
+        only = ", ".join(status for status in Status if status in change.possible)
+        raise click.UsageError(
+            f"{', '.join(sorted(wrong))} jobs cannot be {change.done} (only {only} jobs can)", ctx
+        )
+    return Selection(selection.topic, selection.statuses or change.usual, selection.name)
+
+
+def _pages(chosen: bytearray) -> Iterator[list[str]]:
+    for start in range(0, len(chosen), AT_ONCE * _RAW):
+        page = chosen[start : start + AT_ONCE * _RAW]
+        yield [ids.to_text(bytes(page[at : at + _RAW])) for at in range(0, len(page), _RAW)]
+
+
+def _would(svc: JobService, change: Change, job_id: str) -> Outcome:
+    """What would become of it."""
+    try:
+        status = svc.status(job_id)
+    except JobNotFound:
+        return Outcome.MISSING
+    return Outcome.OK if status in change.possible else Outcome.INVALID
+
+
+def _why(svc: JobService, change: Change, job_id: str) -> str:
+    """Why a job was not changed."""
+    try:
+        return str(invalid_transition(job_id, svc.status(job_id), change.event))
+    except JobNotFound as error:
+        return str(error)
+
+
+def _as_json(job_id: str, outcome: Outcome) -> str:
+    return json.dumps({"id": job_id, "outcome": str(outcome)})

@@ -1,0 +1,222 @@
+"""`jobq jobs enqueue`: its options are those of jobs, whatever they are."""
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import IO, Any, Final, get_type_hints
+
+import click
+
+from jobq.cli import payloads, render
+from jobq.cli.context import (
+    FAILED,
+    NOT_FOUND,
+    Verb,
+    as_json_option,
+    exit_status,
+    open_queue,
+    refuse,
+    say,
+)
+from jobq.cli.payloads import Lines, WrongPayload
+from jobq.errors import JobqError
+from jobq.options import SECONDS, JobOptions, OptionArgs
+from jobq.service import JobService
+
+UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|[smhdw])")
+
+
+def duration(value: str | float) -> float:
+    """A number of seconds, or parts with units, in seconds.
+
+    >>> duration("90"), duration("1h30m"), duration("250ms"), duration("2d")
+    (90.0, 5400.0, 0.25, 172800.0)
+
+    Raises:
+        click.BadParameter: It is neither.
+    """
+    text = str(value).strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?|\.\d+", text):
+        return float(text)
+    if not re.fullmatch(f"({_PART.pattern})+", text):
+        raise click.BadParameter(
+            f"{value!r} is no duration: give seconds, or 250ms, 90s, 5m, 1h30m, 2d, 1w"
+        )
+    return sum(float(number) * UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def option_help() -> dict[str, str]:
+    """What `JobOptions` says of each option, in one line each."""
+    text = inspect.getdoc(JobOptions) or ""
+    found = re.findall(r"^    (\w+): (.+(?:\n        .+)*)", text, re.MULTILINE)
+    return {name: " ".join(what.split()) for name, what in found}
+
+
+def job_options(command: Verb) -> Verb:
+    """An option of the command line for each option of jobs."""
+    told = option_help()
+    for name, hint in reversed(get_type_hints(OptionArgs).items()):
+        decorator = _option(name, str(hint), told.get(name, ""))
+        command = decorator(command)
+    return command
+
+
+def _option(name: str, hint: str, told: str) -> Callable[[Verb], Verb]:
+    flag = f"--{name.replace('_', '-')}"
+    if "tuple" in hint:  # several: given one by one, under the name of one
+        return click.option(flag.removesuffix("s"), name, multiple=True, help=told)
+    if name in SECONDS:
+        return click.option(flag, name, type=duration, metavar="DURATION", help=told)
+    kinds: tuple[type[Any], ...] = (bool, int, float, str)
+    kind = next(kind for kind in kinds if kind.__name__ in hint)
+    return click.option(flag, name, type=kind, help=told)
+
+
+def chosen_options(args: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as `enqueue` takes them."""
+    return {name: value for name, value in args.items() if value not in (None, ())}
+
+
+@click.command(
+    epilog="A DURATION is a number of seconds, or one with units: 250ms, 90s, 5m, 1h30m, 2d, 1w."
+)
+@click.argument("topic")
+@click.argument("payload", required=False)
+@click.option(
+    "--file", "-f", "path", metavar="FILE", help="Read the payload from FILE; - is stdin."
+)
+@click.option("--lines", is_flag=True, help="Enqueue one job for each line of FILE, or of stdin.")
+@click.option("--text", is_flag=True, help="The payload is text, not JSON.")
+@click.option("--raw", is_flag=True, help="The payload is bytes, not JSON.")
+@click.option(
+    "--weight", type=int, default=0, show_default=True, help="Lower is served first; int16."
+)
+@click.option("--delay", type=duration, metavar="DURATION", help="How long until it becomes ready.")
+@job_options
+@click.option("--quiet", "-q", is_flag=True, help="Do not print ids.")
+@as_json_option("one JSON object a job")
+@click.pass_context
+def enqueue(
+    ctx: click.Context,
+    /,
+    topic: str,
+    payload: str | None,
+    *,
+    path: str | None,
+    lines: bool,
+    text: bool,
+    raw: bool,
+    weight: int,
+    delay: float | None,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Add a job to TOPIC and print its id.
+
+    PAYLOAD is JSON, or - for stdin; without it and without --file the payload is null.
+
+    With --lines up to 1000 jobs are added in one commit, in the order of the lines. If a line is
+    wrong, the jobs of its commit are not added and it ends; the error says how many lines before
+    it are in the queue.
+    """
+    if payload is not None and path is not None:
+        raise click.UsageError("PAYLOAD and --file: give one of them", ctx)
+    if text and raw:
+        raise click.UsageError("--text and --raw: give one of them", ctx)
+    if payload is not None and lines and payload != payloads.STDIN:
+        raise click.UsageError("--lines reads a --file or stdin, no PAYLOAD", ctx)
+    reader = payloads.from_text if text else payloads.from_raw if raw else payloads.from_json
+    if payload == payloads.STDIN or (lines and path is None):
+        path = payloads.STDIN
+    common = {"weight": weight, "delay": delay, **chosen_options(options)}
+    printer = _Printer(topic, as_json=as_json, quiet=quiet)
+
+    with open_queue(ctx) as svc:
+        if lines:
+            assert path is not None
+            with _opened(ctx, path) as stream:
+                _enqueue_lines(ctx, svc, printer, payloads.of_lines(stream, reader), common)
+            return
+        try:
+            if path is not None:
+                with _opened(ctx, path) as stream:
+                    value = payloads.of_stream(stream, reader)
+            else:
+                value = None if payload is None else payloads.of_argument(payload, reader)
+        except WrongPayload as error:
+            refuse(ctx, str(error))
+        printer.show([svc.enqueue(topic, value, **common)])
+
+
+class _Printer:
+    """Prints ids, one a line."""
+
+    def __init__(self, topic: str, *, as_json: bool, quiet: bool) -> None:
+        self.topic = topic
+        self._as_json = as_json
+        self._quiet = quiet
+
+    def show(self, job_ids: list[str]) -> None:
+        """Print the ids of jobs that are in the queue now."""
+        if self._quiet:
+            return
+        for job_id in job_ids:
+            line = json.dumps({"id": job_id, "topic": self.topic}) if self._as_json else job_id
+            click.echo(line)
+
+
+def _enqueue_lines(
+    ctx: click.Context,
+    svc: JobService,
+    printer: _Printer,
+    batches: Iterator[Lines],
+    common: dict[str, Any],
+) -> None:
+    """A commit a batch. What is in the queue when it fails is told."""
+    jobs = last = 0
+    lines = None
+    try:
+        for lines in batches:
+            job_ids = svc.enqueue_many(printer.topic, lines.payloads, **common)
+            jobs, last = jobs + len(job_ids), lines.last
+            printer.show(job_ids)
+    except WrongPayload as error:
+        refuse(ctx, f"{error}; {_so_far(jobs, last)}")
+    except JobqError as error:
+        refuse(ctx, f"{_by_line(str(error), lines)}; {_so_far(jobs, last)}", exit_status(error))
+    say(f"enqueued {render.count(jobs, 'job')}")
+
+
+def _by_line(message: str, lines: Lines | None) -> str:
+    """An error of `enqueue_many`, which names payloads by position, by the line instead."""
+    found = re.match(r"payload (\d+): ", message)
+    if found is None or lines is None:
+        return message
+    return f"line {lines.numbers[int(found[1])]}: {message[found.end() :]}"
+
+
+def _so_far(jobs: int, last: int) -> str:
+    if not last:
+        return "nothing was enqueued"
+    return (
+        f"the {render.count(jobs, 'job')} of the lines up to {last} are in the queue, none after: "
+        f"mend it and go on with line {last + 1}"
+    )
+
+
+def _opened(ctx: click.Context, path: str) -> AbstractContextManager[IO[bytes]]:
+    """The file, or stdin, which stays open."""
+    if path == payloads.STDIN:
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        status = NOT_FOUND if isinstance(error, FileNotFoundError) else FAILED
+        refuse(ctx, f"cannot read {path!r}: {error.strerror}", status)

@@ -1,0 +1,92 @@
+"""`jobq jobs`: what is known of jobs, and what anybody may do to them."""
+
+from collections.abc import Iterator
+
+import click
+
+from jobq.cli import record
+from jobq.cli.changing import cancel, delete, retry
+from jobq.cli.context import Verbs, as_json_option, job_of, known_topic, open_queue, say
+from jobq.cli.enqueueing import enqueue
+from jobq.cli.render import Table
+from jobq.cli.selection import Selection, select_options
+from jobq.job import JobRecord
+
+AT_ONCE = 100
+"""Jobs that are read and printed at a time: each may have a payload of a megabyte."""
+
+
+@click.group(cls=Verbs)
+def jobs() -> None:
+    """List, show, enqueue, cancel, retry and delete jobs.
+
+    Wherever an ID is asked for, any part of it will do that no other job's id has.
+    """
+
+
+@click.command("list")
+@select_options
+@click.option(
+    "--limit",
+    "-n",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="At most so many; 0 for all.",
+)
+@click.option("--after", metavar="ID", help="Only jobs enqueued after this one.")
+@as_json_option("one JSON object a job")
+@click.pass_context
+def list_(
+    ctx: click.Context, selection: Selection, *, limit: int, after: str | None, as_json: bool
+) -> None:
+    """List jobs in the order of their enqueueing."""
+    with open_queue(ctx) as svc:
+        if selection.topic is not None:
+            known_topic(ctx, svc, selection.topic)
+        first = None if after is None else job_of(ctx, svc, after)
+        table = Table(record.TEXT_COLUMNS)
+        head = [] if as_json else [list(record.COLUMNS)]
+        last = None
+        for page, more in pages(selection.found(svc, first, AT_ONCE), limit):
+            if as_json:
+                for job in page:
+                    click.echo(record.as_json(job))
+            else:
+                for line in table.lines([*head, *map(record.as_row, page)]):
+                    click.echo(line)
+                head = []
+            last = page[-1].id if more else None
+        if last is not None:
+            say(f"there are more: --after {last}, or --limit 0 for all")
+
+
+def pages(jobs: Iterator[JobRecord], limit: int) -> Iterator[tuple[list[JobRecord], bool]]:
+    """At most *limit* jobs (0: all) a page at a time, each with whether the limit left some out."""
+    page: list[JobRecord] = []
+    for given, job in enumerate(jobs):
+        if limit and given == limit:
+            yield page, True
+            return
+        if len(page) == AT_ONCE:
+            yield page, False
+            page = []
+        page.append(job)
+    if page:
+        yield page, False
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@as_json_option("one JSON object")
+@click.pass_context
+def show(ctx: click.Context, job_id: str, *, as_json: bool) -> None:
+    """Show all that is known of a job."""
+    with open_queue(ctx) as svc:
+        job = svc.get(job_of(ctx, svc, job_id))
+
+    click.echo(record.as_json(job) if as_json else record.as_text(job))
+
+
+for verb in (list_, show, enqueue, cancel, retry, delete):
+    jobs.add_command(verb)

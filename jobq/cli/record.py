@@ -1,0 +1,162 @@
+"""Jobs as text for people and as JSON for programs."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+
+from jobq import codec
+from jobq.cli.render import duration, printable, shortened
+from jobq.errors import StoreCorrupt
+from jobq.job import JobRecord
+from jobq.plain import Plain, packed, plain
+from jobq.states import Status
+
+COLUMNS: Final = ("id", "topic", "status", "weight", "attempt", "when", "about")
+TEXT_COLUMNS: Final = (0, 1, 2, 5, 6)
+LONGEST_TOPIC: Final = 30
+LONGEST_ABOUT: Final = 60
+LONGEST_VALUE: Final = 100
+"""Lines of a payload or a result that `show` prints."""
+
+_NONE: Final = codec.pack(None, limit=1)
+
+Now = Callable[[], float]
+
+
+# JSON.
+
+
+def as_json(record: JobRecord) -> str:
+    """The whole record as one line of JSON.
+
+    Times are ISO 8601 in UTC, durations seconds; payload and result are written as `jobq.plain`
+    says. `options` are those that were set, `effective` all of them.
+    """
+    return json.dumps(as_fields(record))
+
+
+def as_fields(record: JobRecord) -> dict[str, Any]:
+    """The whole record as values of JSON."""
+    fields = replace(record, payload_bytes=_NONE, result_bytes=None).as_dict()
+    fields["payload"] = value_of(record.payload_bytes)
+    fields["result"] = None if record.result_bytes is None else value_of(record.result_bytes)
+    fields["effective"] = record.effective.as_dict()
+    return fields
+
+
+def value_of(data: bytes) -> Plain:
+    """A payload or a result; what does not unpack is shown as it is stored."""
+    try:
+        return plain(codec.unpack(data))
+    except StoreCorrupt:
+        return packed(data)
+
+
+# A line of a table.
+
+
+def as_row(record: JobRecord) -> list[str]:
+    """What `jobs list` shows of a job, under `COLUMNS`."""
+    return [
+        record.id,
+        shortened(printable(record.topic), LONGEST_TOPIC),
+        str(record.status),
+        str(record.weight),
+        str(record.attempt),
+        when(record),
+        about(record),
+    ]
+
+
+def when(record: JobRecord, now: Now = time.time) -> str:
+    """The time that matters most in its state."""
+    if record.status is Status.DELAYED:
+        return relative(record.due, now)
+    if record.status is Status.RESERVED:
+        return f"since {_passed(record.reserved_at, now)}"
+    return relative(record.ended_at or record.created, now)
+
+
+def about(record: JobRecord) -> str:
+    """Its name, why it is canceled, and the last line of its error."""
+    last = (record.error or "").strip().rpartition("\n")[2]
+    parts = [record.options.name or "", str(record.reason or ""), last.strip()]
+    return shortened(printable(": ".join(filter(None, parts))), LONGEST_ABOUT)
+
+
+def relative(at: datetime | None, now: Now = time.time) -> str:
+    """How far a moment is from now: `3m ago`, or `in 2h` where it is still to come."""
+    if at is None:
+        return "-"
+    left = at.timestamp() - now()
+    return f"in {duration(left)}" if left > 0 else f"{duration(-left)} ago"
+
+
+def _passed(at: datetime | None, now: Now) -> str:
+    return "-" if at is None else duration(now() - at.timestamp())
+
+
+# The whole job.
+
+
+def as_text(record: JobRecord, now: Now = time.time) -> str:
+    """The whole record for people, in sections."""
+    lines = _facts(record, now)
+    lines += ["", "options", *_options(record)]
+    lines += ["", "payload", *_value(record.payload_bytes)]
+    if record.result_bytes is not None:
+        lines += ["", "result", *_value(record.result_bytes)]
+    if record.error:
+        lines += ["", "error", *(f"  {printable(line)}" for line in record.error.splitlines())]
+    return "\n".join(lines)
+
+
+def _facts(record: JobRecord, now: Now) -> list[str]:
+    reason = "" if record.reason is None else f" ({record.reason})"
+    facts = [
+        ("id", record.id),
+        ("topic", printable(record.topic)),
+        ("status", f"{record.status}{reason}"),
+        ("weight", str(record.weight)),
+        ("attempt", _attempts(record)),
+        ("holder", printable(record.holder or "")),
+        ("enqueued", moment(record.created, now)),
+        ("due", moment(record.due, now)),
+        ("reserved", moment(record.reserved_at, now)),
+        ("lease until", moment(record.lease_until, now)),
+        ("ended", moment(record.ended_at, now)),
+    ]
+    return [f"{name:<13}{fact}" for name, fact in facts if fact]
+
+
+def _attempts(record: JobRecord) -> str:
+    counts = [("retries", record.retries), ("crashes", record.crashes), ("resets", record.resets)]
+    return ", ".join([str(record.attempt), *(f"{name} {n}" for name, n in counts if n)])
+
+
+def moment(at: datetime | None, now: Now = time.time) -> str:
+    """A moment in UTC, and how far it is; empty if there is none."""
+    if at is None:
+        return ""
+    return f"{at.replace(tzinfo=None).isoformat(' ', 'milliseconds')}Z  {relative(at, now)}"
+
+
+def _options(record: JobRecord) -> Iterable[str]:
+    """Each option that holds, those that the job does not set itself in parentheses."""
+    own = record.options.as_dict()
+    for name, value in record.effective.as_dict().items():
+        shown = " ".join(value) if isinstance(value, tuple) else str(value)
+        yield f"  {name:<13}{printable(shown)}{'' if name in own else '  (default)'}"
+
+
+def _value(data: bytes) -> list[str]:
+    # Not ASCII: people read it, and `printable` takes out what could steer the terminal.
+    text = json.dumps(value_of(data), indent=2, ensure_ascii=False)
+    lines = [f"  {printable(line)}" for line in text.splitlines()]
+    if len(lines) > LONGEST_VALUE:
+        left_out = len(lines) - LONGEST_VALUE
+        lines = [*lines[:LONGEST_VALUE], f"  … {left_out:,} more lines: --json has all of it"]
+    return lines
