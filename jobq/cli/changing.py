@@ -226,7 +226,7 @@ def _possible(ctx: click.Context, change: Change, selection: Selection) -> Selec
     if wrong:
         only = ", ".join(status for status in Status if status in change.possible)
         raise click.UsageError(
-            f"{', '.join(sorted(wrong))} jobs cannot be {change.done} (only {only} jobs can)", ctx
+            f"cannot {change.verb} {', '.join(sorted(wrong))} jobs (only {only} ones)", ctx
         )
     return Selection(selection.topic, selection.statuses or change.usual, selection.name)
 

@@ -29,7 +29,7 @@ from jobq.service import JobService
 
 UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|[smhdw])")
+_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(ms|[smhdw])")
 
 
 def duration(value: str | float) -> float:
@@ -42,7 +42,7 @@ def duration(value: str | float) -> float:
         click.BadParameter: It is neither.
     """
     text = str(value).strip().lower()
-    if re.fullmatch(r"\d+(\.\d+)?|\.\d+", text):
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?|\.[0-9]+", text):
         return float(text)
     if not re.fullmatch(f"({_PART.pattern})+", text):
         raise click.BadParameter(

@@ -1,41 +1,18 @@
-"""The command as people and scripts use it, on queues that are really there."""
+"""What holds for all of the command, and its verbs on the queue as a whole."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 import jobq
-from jobq import cli, errors
-from jobq.cli import context, render
+from jobq import errors
+from jobq.cli import context, main, render
 from jobq.repo.base import CheckReport
-
-ROOT = Path(__file__).parent.parent.parent
-MARK = b"a payload that is easy to find in a file"
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Path:
-    """The directory of a queue with a few jobs in each state."""
-    path = tmp_path / "queue"
-    with jobq.open(path) as svc:
-        svc.enqueue_many("mail", [1, 2, 3, 4, 5, 6])
-        svc.enqueue("mail", "later", delay=3600)
-        svc.enqueue("手紙", MARK)
-        done, canceled = svc.reserve("mail", 2, timeout=0)
-        done.done()
-        canceled.cancel()
-    return path
-
-
-def call(*args: str | Path, env: dict[str, str] | None = None) -> Result:
-    """What `jobq` with these arguments prints, and its exit status."""
-    return CliRunner().invoke(cli.main, [str(arg) for arg in args], env=env, prog_name="jobq")
+from tests.cli.conftest import MARK, ROOT, call, environment, run
 
 
 def test_stats_shows_each_topic_by_state_and_the_totals(queue: Path) -> None:
@@ -78,7 +55,7 @@ def test_stats_as_json_has_what_the_service_says(queue: Path) -> None:
 def test_stats_counts_what_another_process_holds(queue: Path) -> None:
     with jobq.open(queue) as svc:
         held = svc.reserve("mail", 3, timeout=0)
-        told = json.loads(run("--db", str(queue), "stats", "--json").stdout)
+        told = json.loads(run("--db", queue, "stats", "--json").stdout)
         svc.release_many(held)
 
     assert told["totals"]["reserved"] == 3
@@ -146,12 +123,28 @@ def test_a_file_that_is_no_database_makes_the_store_unusable(verb: str, queue: P
     assert result.stderr.startswith(f"jobq: {queue}")
 
 
-@pytest.mark.parametrize("verb", ["stats", "check"])
-def test_a_path_without_a_queue_is_refused_and_stays_as_it_was(verb: str, tmp_path: Path) -> None:
+VERBS = [
+    ["stats"],
+    ["topics"],
+    ["check"],
+    ["jobs", "list"],
+    ["jobs", "show", "1"],
+    ["jobs", "enqueue", "mail", "1"],
+    ["jobs", "cancel", "1"],
+    ["jobs", "retry", "1"],
+    ["jobs", "delete", "1"],
+    ["work", "mail", "--drain", "--exec", "true"],
+]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_a_path_without_a_queue_is_refused_and_stays_as_it_was(
+    verb: list[str], tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("no queue")
     paths = [tmp_path / "nothing", tmp_path / "empty", tmp_path / "file", Path(":memory:")]
-    results = [call("--db", path, verb) for path in paths]
+    results = [call("--db", path, *verb) for path in paths]
 
     for path, result in zip(paths, results, strict=True):
         assert result.exit_code == 1, path
@@ -162,6 +155,61 @@ def test_a_path_without_a_queue_is_refused_and_stays_as_it_was(verb: str, tmp_pa
         assert "--db" in result.stderr
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "file"]
     assert (tmp_path / "file").read_text() == "no queue"
+
+
+def test_init_makes_a_queue_and_leaves_one_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    first = call("--db", path, "init")
+    call("--db", path, "jobs", "enqueue", "mail")
+    second = call("init", path)
+
+    assert (first.exit_code, first.stdout) == (0, f"made a queue in {path}\n")
+    assert (second.exit_code, second.stdout) == (0, f"there is a queue in {path} already\n")
+    assert json.loads(call("--db", path, "stats", "--json").stdout)["totals"]["ready"] == 1
+
+
+def test_init_does_not_take_what_is_no_queue_for_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no queue")
+    for path in (tmp_path / "file", tmp_path, Path(":memory:")):
+        result = call("init", path)
+
+        assert result.exit_code == 1
+        assert result.stderr.startswith("jobq: ")
+    assert call("init", env={"JOBQ_DB": ""}).exit_code == 2
+
+
+def test_topics_are_listed_with_how_much_they_have(queue: Path) -> None:
+    lines = call("--db", queue, "topics").stdout.splitlines()
+    told = [
+        json.loads(line) for line in call("--db", queue, "topics", "--json").stdout.splitlines()
+    ]
+
+    assert [line.split() for line in lines] == [
+        ["topic", "unfinished", "total"],
+        ["mail", "5", "7"],
+        ["手紙", "1", "1"],
+    ]
+    assert [(one["name"], one["unfinished"], one["total"]) for one in told] == [
+        ("mail", 5, 7),
+        ("手紙", 1, 1),
+    ]
+    assert told[0]["delayed"] == 1
+
+
+def test_topics_of_an_empty_queue_are_none(empty: Path) -> None:
+    assert call("--db", empty, "topics", "--json").stdout == ""
+
+
+def test_a_terminal_without_the_characters_is_no_error(queue: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "jobq", "--db", str(queue), "topics"],
+        cwd=ROOT,
+        env=environment(PYTHONIOENCODING="latin-1"),
+        capture_output=True,
+        check=True,
+    )
+
+    assert b"\\u624b\\u7d19" in ended.stdout
 
 
 def test_the_environment_can_name_the_queue_and_the_option_wins(
@@ -183,11 +231,26 @@ def test_without_a_queue_the_user_is_told_how_to_name_one() -> None:
     assert "JOBQ_DB" in result.stderr
 
 
-@pytest.mark.parametrize("args", [["--help"], ["stats", "--help"], ["check", "--help"], []])
-def test_help_needs_no_queue(args: list[str]) -> None:
-    result = call(*args, env={"JOBQ_DB": ""})
+@pytest.mark.parametrize("verb", [[], ["jobs"], *(verb[:2] for verb in VERBS)], ids=" ".join)
+def test_help_needs_no_queue(verb: list[str]) -> None:
+    verb = [word for word in verb if word != "mail"]
+    result = call(*verb, "--help", env={"JOBQ_DB": ""})
 
-    assert "Usage: jobq" in result.output
+    assert result.exit_code == 0
+    assert f"Usage: {' '.join(['jobq', *verb])}" in result.output
+
+
+def test_every_verb_is_in_the_list_of_these_tests() -> None:
+    verbs = [verb for verb in main.commands if verb not in ("init", "jobs")]
+    verbs += [f"jobs {verb}" for verb in main.commands["jobs"].commands]  # type: ignore[attr-defined]
+
+    assert {verb for verb in verbs if not any(" ".join(one).startswith(verb) for one in VERBS)} == (
+        set()
+    )
+
+
+def test_help_tells_the_exit_statuses() -> None:
+    assert "Exit status: 0" in call("--help").stdout
 
 
 def test_every_error_ends_in_a_status_of_the_list() -> None:
@@ -227,28 +290,14 @@ def test_a_report_that_was_cut_off_says_so() -> None:
     assert "at least" not in render.report_as_lines(CheckReport(5000, problems[1:]))
 
 
-def run(*args: str) -> "subprocess.CompletedProcess[str]":
-    """The command as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "jobq", *args],
-        cwd=ROOT,
-        env={**os.environ, "JOBQ_DB": ""},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def test_the_module_is_the_command(queue: Path) -> None:
-    good = run("--db", str(queue), "check")
-    bad = run("--db", str(queue / "nothing"), "check")
+    good = run("--db", queue, "check")
+    bad = run("--db", queue / "nothing", "check")
 
-    assert (good.returncode, good.stderr) == (0, "")
+    assert (good.returncode, good.stderr) == (0, b"")
     assert bad.returncode == 1
-    assert bad.stderr.startswith("jobq: ")
-    assert "Traceback" not in bad.stderr
+    assert bad.stderr.startswith(b"jobq: ")
+    assert b"Traceback" not in bad.stderr
 
 
 def test_a_reader_that_hangs_up_is_no_error(queue: Path) -> None:

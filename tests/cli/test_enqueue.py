@@ -1,0 +1,334 @@
+"""`jobq jobs enqueue`: payloads from everywhere, options from the one list."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jobq
+from jobq.cli import enqueueing, payloads
+from jobq.cli.payloads import WrongPayload, from_json
+from jobq.job import JobRecord
+from jobq.options import DEFAULTS, JobOptions, OptionArgs
+from tests.cli.conftest import COMMAND, ROOT, call, environment, run, words
+from tests.conftest import eventually
+
+
+def jobs(queue: Path) -> list[JobRecord]:
+    with jobq.open(queue, create=False) as svc:
+        return svc.find(limit=10_000)
+
+
+def enqueued(queue: Path, *args: str, stdin: bytes = b"") -> JobRecord:
+    """The job that the call adds, which has to be the only one."""
+    (job_id,) = words(call("--db", queue, "jobs", "enqueue", *args, stdin=stdin))
+    (job,) = jobs(queue)
+    assert job.id == job_id
+    return job
+
+
+# One payload.
+
+
+@pytest.mark.parametrize(
+    ("args", "stdin", "payload"),
+    [
+        (["mail"], b"", None),
+        (["mail", '{"to": ["ann", 1.5, null]}'], b"", {"to": ["ann", 1.5, None]}),
+        (["mail", "--", "-5"], b"", -5),
+        (["mail", "plain words", "--text"], b"", "plain words"),
+        (["mail", "--text", ""], b"", ""),
+        (["mail", "plain", "--raw"], b"", b"plain"),
+        (["mail", "-"], b'\xef\xbb\xbf{"with": "a mark"}\n', {"with": "a mark"}),
+        (["mail", "-", "--text"], b"one\ntwo\n", "one\ntwo\n"),
+        (["mail", "--file", "-", "--raw"], b"\x00\xff", b"\x00\xff"),
+    ],
+)
+def test_a_payload_comes_from_the_argument_or_stdin(
+    empty: Path, args: list[str], stdin: bytes, payload: Any
+) -> None:
+    job = enqueued(empty, *args, stdin=stdin)
+
+    assert job.payload == payload
+    assert type(job.payload) is type(payload)
+
+
+def test_a_payload_comes_from_a_file(empty: Path, tmp_path: Path) -> None:
+    (tmp_path / "payload").write_bytes(b'{"from": "a file"}')
+
+    assert enqueued(empty, "mail", "--file", str(tmp_path / "payload")).payload == {
+        "from": "a file"
+    }
+
+
+def test_arguments_may_have_any_bytes(empty: Path) -> None:
+    odd = os.fsdecode(b"\xff\xfe")
+    as_text = run("--db", empty, "jobs", "enqueue", "mail", "--text", odd)
+    as_raw = run("--db", empty, "jobs", "enqueue", "mail", "--raw", odd)
+
+    assert as_text.returncode == 1
+    assert b"--raw" in as_text.stderr
+    assert as_raw.returncode == 0
+    assert [job.payload for job in jobs(empty)] == [b"\xff\xfe"]
+
+
+@pytest.mark.parametrize(
+    ("args", "stdin", "status", "told"),
+    [
+        (["mail", "{to: ann}"], b"", 1, "is no JSON"),
+        (["mail", "NaN"], b"", 1, "NaN"),
+        (["mail", "[" * 5000], b"", 1, "is no JSON"),
+        (["mail", "9" * 5000], b"", 1, "is no JSON"),
+        (["mail", "123456789012345678901"], b"", 1, "int past 64 bits"),
+        (["mail", '"\\ud800"'], b"", 1, "surrogate"),
+        (["mail", "-"], b"", 1, "is no JSON"),
+        (["mail", "-"], b"\xff", 1, "is no JSON"),
+        (["mail", "-", "--text"], b"\xff", 1, "is not UTF-8"),
+        (["mail", "--raw", "-"], b"x" * (1024 * 1024 + 1), 1, "limit"),
+        (["mail", "--file", "no-such-file"], b"", 3, "no-such-file"),
+        (["mail", "--file", "/"], b"", 1, "cannot read '/'"),
+        (["", "1"], b"", 1, "topic"),
+        (["mail", "1", "--file", "x"], b"", 2, "one of them"),
+        (["mail", "1", "--lines"], b"", 2, "--lines"),
+        (["mail", "1", "--text", "--raw"], b"", 2, "one of them"),
+        (["mail", "1", "--weight", "40000"], b"", 1, "weight is 40000"),
+        (["mail", "1", "--weight", "high"], b"", 2, "--weight"),
+        (["mail", "1", "--lease", "0"], b"", 1, "lease"),
+        (["mail", "1", "--delay", "soon"], b"", 2, "no duration"),
+        (["mail", "1", "--delay", "1000000d"], b"", 1, "delay"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_enqueued(
+    empty: Path, args: list[str], stdin: bytes, status: int, told: str
+) -> None:
+    result = call("--db", empty, "jobs", "enqueue", *args, stdin=stdin)
+
+    assert result.exit_code == status
+    assert result.stdout == ""
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+    assert jobs(empty) == []
+
+
+def test_more_than_any_payload_is_not_read(monkeypatch: pytest.MonkeyPatch, empty: Path) -> None:
+    monkeypatch.setattr(payloads, "LARGEST", 10)
+    whole = call("--db", empty, "jobs", "enqueue", "mail", "-", "--text", stdin=b"x" * 11)
+    line = call("--db", empty, "jobs", "enqueue", "mail", "--lines", "--text", stdin=b"x" * 11)
+    ended = call("--db", empty, "jobs", "enqueue", "m", "--lines", "--raw", stdin=b"x" * 11 + b"\n")
+
+    assert [whole.exit_code, line.exit_code, ended.exit_code] == [1, 1, 1]
+    assert "longer than 10 bytes" in whole.stderr
+    assert "line 1: longer than 10 bytes" in line.stderr
+    assert "line 1: longer than 10 bytes" in ended.stderr
+    assert jobs(empty) == []
+
+
+# Options.
+
+
+def test_every_option_of_jobs_is_one_of_the_command() -> None:
+    there = {param.name for param in enqueueing.enqueue.params}
+    told = enqueueing.option_help()
+
+    assert set(OptionArgs.__annotations__) <= there
+    assert set(told) >= set(OptionArgs.__annotations__)
+    assert "call `extend`" not in " ".join(told.values())
+    assert told["max_crashes"].endswith("0 means without limit.")
+
+
+def test_options_are_set_on_the_job(empty: Path) -> None:
+    job = enqueued(
+        empty,
+        *["mail", "1", "--weight", "-3", "--delay", "1h30m", "--lease", "2m", "--max-retries", "3"],
+        *["--min-backoff", "500ms", "--max-backoff", "1d", "--factor", "1.5", "--jitter", "0"],
+        *["--max-crashes", "2", "--retention", "0", "--name", "n", "--tag", "b", "--tag", "a"],
+    )
+
+    assert job.weight == -3
+    assert job.due_us is not None
+    assert job.due_us - job.created_us == 5400 * 1_000_000
+    assert job.options == JobOptions(
+        lease=120.0,
+        max_retries=3,
+        min_backoff=0.5,
+        max_backoff=86400.0,
+        factor=1.5,
+        jitter=0.0,
+        max_crashes=2,
+        retention=0.0,
+        name="n",
+        tags=("a", "b"),
+    )
+
+
+def test_options_that_are_not_given_are_not_set(empty: Path) -> None:
+    job = enqueued(empty, "mail")
+
+    assert (job.weight, job.options, job.effective) == (0, JobOptions(), DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("1.5", 1.5),
+        (".5", 0.5),
+        ("90s", 90),
+        ("250ms", 0.25),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("2D", 172_800),
+        ("1w1d", 8 * 86400),
+        (" 3s ", 3),
+    ],
+)
+def test_durations_have_units(text: str, seconds: float) -> None:
+    assert enqueueing.duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1", "1 h", "1h30", "1e3", "nan", "inf", "1y", "1.", "٣s"]
+)
+def test_what_is_no_duration_is_refused(empty: Path, text: str) -> None:
+    result = call("--db", empty, "jobs", "enqueue", "mail", f"--delay={text}")
+
+    assert result.exit_code == 2
+    assert "no duration" in result.stderr
+
+
+# What is printed.
+
+
+def test_the_id_is_printed_and_nothing_else(empty: Path) -> None:
+    ended = run("--db", empty, "jobs", "enqueue", "mail", "1")
+
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert ended.stdout.decode().split() == [jobs(empty)[0].id]
+
+
+def test_ids_come_as_json_or_not_at_all(empty: Path) -> None:
+    told = call("--db", empty, "jobs", "enqueue", "mail\x1b", "1", "--json").stdout
+    quiet = call("--db", empty, "jobs", "enqueue", "mail", "1", "--quiet")
+
+    assert json.loads(told) == {"id": jobs(empty)[0].id, "topic": "mail\x1b"}
+    assert "\x1b" not in told
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+# Lines.
+
+
+def test_each_line_is_a_job_in_order(empty: Path) -> None:
+    lines = b"".join(b'{"n": %d}\n' % number for number in range(2500))
+    result = call("--db", empty, "jobs", "enqueue", "mail", "--lines", "--name", "n", stdin=lines)
+
+    assert words(result) == [job.id for job in jobs(empty)]
+    assert result.stderr == "jobq: enqueued 2,500 jobs\n"
+    assert [job.payload for job in jobs(empty)] == [{"n": number} for number in range(2500)]
+    assert {job.options.name for job in jobs(empty)} == {"n"}
+
+
+@pytest.mark.parametrize(
+    ("args", "stdin", "expected"),
+    [
+        ([], b"", []),
+        ([], b"1\n\n  \n2", [1, 2]),
+        ([], b"1\r\n2\r\n", [1, 2]),
+        (["--text"], b"one\n\n three", ["one", "", " three"]),
+        (["--raw"], b"\xff\r\n\x00\n", [b"\xff\r", b"\x00"]),
+        (["-"], b"1\n2\n", [1, 2]),
+    ],
+)
+def test_what_a_line_is(empty: Path, args: list[str], stdin: bytes, expected: list[Any]) -> None:
+    words(call("--db", empty, "jobs", "enqueue", "mail", "--lines", *args, stdin=stdin))
+
+    assert [job.payload for job in jobs(empty)] == expected
+
+
+def test_lines_come_from_a_file(empty: Path, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("1\n2\n")
+    path = str(tmp_path / "lines")
+    printed = words(call("--db", empty, "jobs", "enqueue", "mail", "--lines", "-f", path, "--json"))
+
+    assert [json.loads(line)["id"] for line in printed] == [job.id for job in jobs(empty)]
+
+
+def test_a_wrong_line_is_named_and_its_commit_is_left_out(empty: Path) -> None:
+    lines = [b"%d" % number for number in range(1500)]
+    lines[1234] = b"{oops"
+    result = call("--db", empty, "jobs", "enqueue", "mail", "--lines", stdin=b"\n".join(lines))
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("jobq: line 1235: '{oops' is no JSON")
+    assert "the 1,000 jobs of the lines up to 1000 are in the queue" in result.stderr
+    assert "go on with line 1001" in result.stderr
+    assert result.stdout.split() == [job.id for job in jobs(empty)]
+    assert len(jobs(empty)) == 1000
+
+
+def test_a_line_that_cannot_be_stored_is_named_too(empty: Path) -> None:
+    lines = b"1\n\n\n99999999999999999999999\n"
+    result = call("--db", empty, "jobs", "enqueue", "mail", "--lines", stdin=lines)
+
+    assert result.exit_code == 1
+    assert "line 4: cannot store int past 64 bits" in result.stderr
+    assert "nothing was enqueued" in result.stderr
+    assert jobs(empty) == []
+
+
+def test_an_option_that_is_wrong_for_all_names_no_line(empty: Path) -> None:
+    result = call(
+        "--db", empty, "jobs", "enqueue", "mail", "--lines", "--weight", "40000", stdin=b"1\n"
+    )
+
+    assert result.exit_code == 1
+    assert "line" not in result.stderr
+    assert "weight is 40000" in result.stderr
+
+
+def test_a_slow_writers_lines_do_not_wait_for_a_full_batch(empty: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "--db", str(empty), "jobs", "enqueue", "mail", "--lines"],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"1\n2\n")
+    process.stdin.flush()
+    eventually(lambda: len(jobs(empty)) == 2)
+    process.stdin.write(b"3")
+    process.stdin.close()
+
+    with process:
+        assert len(process.stdout.read().split()) == 3
+    assert process.returncode == 0
+    assert len(jobs(empty)) == 3
+
+
+def test_a_full_queue_says_how_far_it_came(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enqueue_many = jobq.JobService.enqueue_many
+    calls = []
+
+    def full_at_the_second(svc: jobq.JobService, *args: Any, **more: Any) -> list[str]:
+        calls.append(args)
+        if len(calls) == 2:
+            raise jobq.StoreFull("the queue is full")
+        return enqueue_many(svc, *args, **more)
+
+    monkeypatch.setattr(jobq.JobService, "enqueue_many", full_at_the_second)
+    result = call("--db", empty, "jobs", "enqueue", "mail", "--lines", stdin=b"1\n" * 1500)
+
+    assert result.exit_code == 5
+    assert "the queue is full; the 1,000 jobs of the lines up to 1000 are in" in result.stderr
+
+
+@pytest.mark.parametrize("data", [b"", b"nul", b"[1,]", b'{"a": Infinity}', b"-NaN", b"'a'"])
+def test_only_json_is_json(data: bytes) -> None:
+    with pytest.raises(WrongPayload, match="is no JSON"):
+        from_json(data)
