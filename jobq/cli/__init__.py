@@ -11,6 +11,7 @@ import click
 from jobq.cli import queue
 from jobq.cli.context import STATUSES_SHOWN, Verbs
 from jobq.cli.jobs import jobs
+from jobq.cli.transfer import export_, import_
 from jobq.cli.work import work
 
 __all__ = ["main"]
@@ -35,5 +36,5 @@ def main(ctx: click.Context, db: str | None) -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for verb in (queue.init, queue.stats, queue.topics, jobs, work, queue.check):
+for verb in (queue.init, queue.stats, queue.topics, jobs, work, export_, import_, queue.check):
     main.add_command(verb)

@@ -1,6 +1,8 @@
 """`jobq jobs`: what is known of jobs, and what anybody may do to them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Final
 
 import click
 
@@ -10,15 +12,18 @@ from jobq.cli.context import Verbs, as_json_option, job_of, known_topic, open_qu
 from jobq.cli.enqueueing import enqueue
 from jobq.cli.render import Table
 from jobq.cli.selection import Selection, select_options
-from jobq.job import JobRecord
+from jobq.job import JobRecord, LogLine
 
-AT_ONCE = 100
+AT_ONCE: Final = 100
 """Jobs that are read and printed at a time: each may have a payload of a megabyte."""
+
+FOLLOW_S: Final = 1.0
+"""Seconds between two looks at a log that is followed; holders write no more often either."""
 
 
 @click.group(cls=Verbs)
 def jobs() -> None:
-    """List, show, enqueue, cancel, retry and delete jobs.
+    """List, show, enqueue, cancel, retry and delete jobs, and print their logs.
 
     Wherever an ID is asked for, any part of it will do that no other job's id has.
     """
@@ -88,5 +93,37 @@ def show(ctx: click.Context, job_id: str, *, as_json: bool) -> None:
     click.echo(record.as_json(job) if as_json else record.as_text(job))
 
 
-for verb in (list_, show, enqueue, cancel, retry, delete):
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job is finished.")
+@click.option("--tail", "-n", type=click.IntRange(min=0), help="Only the last so many lines.")
+@as_json_option("one JSON object a line")
+@click.pass_context
+def logs(ctx: click.Context, job_id: str, *, follow: bool, tail: int | None, as_json: bool) -> None:
+    """Print what holders of a job have logged, and what commands of `jobq work` have printed."""
+    shown = record.log_line_as_json if as_json else record.log_line
+    with open_queue(ctx) as svc:
+        job = svc.get(job_of(ctx, svc, job_id))
+        seen = job.log_dropped
+        if tail is not None:
+            seen += max(0, len(job.log) - tail)
+        while True:
+            seen = _print_log(job, seen, shown)
+            if not follow or job.finished:
+                return
+            with suppress(TimeoutError):
+                svc.wait(job.id, FOLLOW_S)
+            job = svc.get(job.id)
+
+
+def _print_log(job: JobRecord, seen: int, shown: Callable[[LogLine], str]) -> int:
+    """Print the lines after the first *seen* that were ever logged; gives how many there are."""
+    if job.log_dropped > seen:
+        say(f"{job.log_dropped - seen:,} lines were dropped: only the last ones are kept")
+    for line in job.log[max(0, seen - job.log_dropped) :]:
+        click.echo(shown(line))
+    return job.log_dropped + len(job.log)
+
+
+for verb in (list_, show, logs, enqueue, cancel, retry, delete):
     jobs.add_command(verb)

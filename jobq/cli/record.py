@@ -2,16 +2,16 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from jobq import codec
-from jobq.cli.render import duration, printable, shortened
+from jobq.cli.plain import Plain, packed, plain
+from jobq.cli.render import Table, duration, printable, shortened
 from jobq.errors import StoreCorrupt
-from jobq.job import JobRecord
-from jobq.plain import Plain, packed, plain
+from jobq.job import JobRecord, LogLine, Progress
 from jobq.states import Status
 
 COLUMNS: Final = ("id", "topic", "status", "weight", "attempt", "when", "about")
@@ -20,6 +20,7 @@ LONGEST_TOPIC: Final = 30
 LONGEST_ABOUT: Final = 60
 LONGEST_VALUE: Final = 100
 """Lines of a payload or a result that `show` prints."""
+LOG_TAIL: Final = 20
 
 _NONE: Final = codec.pack(None, limit=1)
 
@@ -82,8 +83,7 @@ def when(record: JobRecord, now: Now = time.time) -> str:
 
 def about(record: JobRecord) -> str:
     """Its name, why it is canceled, and the last line of its error."""
-    last = (record.error or "").strip().rpartition("\n")[2]
-    parts = [record.options.name or "", str(record.reason or ""), last.strip()]
+    parts = [record.options.name or "", str(record.reason or ""), _last_line(record.error)]
     return shortened(printable(": ".join(filter(None, parts))), LONGEST_ABOUT)
 
 
@@ -99,6 +99,19 @@ def _passed(at: datetime | None, now: Now) -> str:
     return "-" if at is None else duration(now() - at.timestamp())
 
 
+# Its log.
+
+
+def log_line(line: LogLine) -> str:
+    """A line of the log for people: when, and what."""
+    return f"{_utc(line.at)}  {printable(line.text)}"
+
+
+def log_line_as_json(line: LogLine) -> str:
+    """A line of the log: `at` and `text`."""
+    return json.dumps({"at": line.at.isoformat(), "text": line.text})
+
+
 # The whole job.
 
 
@@ -111,6 +124,10 @@ def as_text(record: JobRecord, now: Now = time.time) -> str:
         lines += ["", "result", *_value(record.result_bytes)]
     if record.error:
         lines += ["", "error", *(f"  {printable(line)}" for line in record.error.splitlines())]
+    if record.history:
+        lines += ["", "history", *_history(record)]
+    if record.log:
+        lines += ["", "log", *_log(record)]
     return "\n".join(lines)
 
 
@@ -128,6 +145,7 @@ def _facts(record: JobRecord, now: Now) -> list[str]:
         ("reserved", moment(record.reserved_at, now)),
         ("lease until", moment(record.lease_until, now)),
         ("ended", moment(record.ended_at, now)),
+        ("progress", _progress(record.progress, now)),
     ]
     return [f"{name:<13}{fact}" for name, fact in facts if fact]
 
@@ -141,7 +159,23 @@ def moment(at: datetime | None, now: Now = time.time) -> str:
     """A moment in UTC, and how far it is; empty if there is none."""
     if at is None:
         return ""
-    return f"{at.replace(tzinfo=None).isoformat(' ', 'milliseconds')}Z  {relative(at, now)}"
+    return f"{_utc(at)}  {relative(at, now)}"
+
+
+def _utc(at: datetime) -> str:
+    return f"{at.replace(tzinfo=None).isoformat(' ', 'milliseconds')}Z"
+
+
+def _progress(progress: Progress | None, now: Now) -> str:
+    """How far it is, in parts of a hundred where that is known."""
+    if progress is None:
+        return ""
+    done, total = progress.done, progress.total
+    parts = [f"{done:g}" if total is None else f"{done:g} of {total:g}"]
+    if total:
+        parts.append(f"({done / total:.0%})")
+    parts.append(printable(progress.text or ""))
+    return f"{' '.join(filter(None, parts))}  {relative(progress.at, now)}"
 
 
 def _options(record: JobRecord) -> Iterable[str]:
@@ -150,6 +184,34 @@ def _options(record: JobRecord) -> Iterable[str]:
     for name, value in record.effective.as_dict().items():
         shown = " ".join(value) if isinstance(value, tuple) else str(value)
         yield f"  {name:<13}{printable(shown)}{'' if name in own else '  (default)'}"
+
+
+def _history(record: JobRecord) -> Iterator[str]:
+    """An attempt a line: how it ended, when, how long it took, who had it, and the error."""
+    if record.history_dropped:
+        yield f"  … {record.history_dropped:,} older attempts are not kept"
+    rows = []
+    for attempt in record.history:
+        took = (attempt.ended_at - attempt.reserved_at).total_seconds()
+        last = shortened(printable(_last_line(attempt.error)), LONGEST_ABOUT)
+        number, event, holder = str(attempt.attempt), str(attempt.event), attempt.holder
+        ended = _utc(attempt.ended_at)
+        rows.append([number, event, ended, duration(took), printable(holder), last])
+    for line in Table((1, 2, 4, 5)).lines(rows):
+        yield f"  {line}"
+
+
+def _log(record: JobRecord) -> Iterator[str]:
+    """The end of the log."""
+    left_out = len(record.log) - LOG_TAIL
+    if left_out > 0:
+        yield f"  … {left_out:,} more lines before: `jobq jobs logs` has them"
+    for line in record.log[-LOG_TAIL:]:
+        yield f"  {log_line(line)}"
+
+
+def _last_line(text: str | None) -> str:
+    return (text or "").strip().rpartition("\n")[2].strip()
 
 
 def _value(data: bytes) -> list[str]:

@@ -20,10 +20,10 @@ import click
 from jobq.cli.child import Ended, Orders, Why, run
 from jobq.cli.context import FAILED, NOT_FOUND, absolute, open_queue, queue_path, refuse
 from jobq.cli.enqueueing import duration
+from jobq.cli.plain import plain
 from jobq.cli.render import count, printable, shortened
 from jobq.cli.render import duration as shown_duration
 from jobq.errors import InvalidValue, ReservationLost, StoreCorrupt
-from jobq.plain import plain
 from jobq.service import Job, JobService
 
 DONE: Final = 0
@@ -33,8 +33,10 @@ RELEASE: Final = 75
 LONGEST_VARIABLE: Final = 128 * 1024 - len("JOBQ_PAYLOAD=") - 1
 """Bytes of an environment variable's value, from Linux's limit of 32 pages for each."""
 
-LONGEST_LOGGED: Final = 4096
-"""Characters of a line of output that are kept."""
+LONGEST_LINE: Final = 500
+LONGEST_TAIL: Final = 4000
+"""Characters of a line, and of all, of the stderr that an error has. Of a longer error than 16 KiB
+the store keeps the end only; how the command ended stands at its head."""
 
 LOST: Final = "canceled meanwhile, or its lease was over: nothing was said of it"
 
@@ -369,11 +371,13 @@ class Worker:
 
     def _heard(self, job: Job, stream: str, line: str) -> None:
         """A line of a command's output: into the job's log, and onto the terminal."""
+        job.log(line)
         if not self._quiet:
             self._print(f"{_short(job)} | {printable(line)}", to_stderr=stream == "stderr")
 
     def _note(self, job: Job, text: str) -> None:
         """What the worker itself has to say of a job."""
+        job.log(f"jobq: {text}")
         self._tell_of(job, text)
 
     def _tell_of(self, job: Job, text: str) -> None:
@@ -421,7 +425,8 @@ def _what_went_wrong(ended: Ended, timeout: float | None) -> str:
         how = f"killed by {name}"
     else:
         how = f"exit status {ended.status}"
-    return "\n".join([how, *(shortened(line, LONGEST_LOGGED) for line in ended.errors)])
+    tail = "\n".join(shortened(line, LONGEST_LINE) for line in ended.errors)
+    return f"{how}\n{tail[-LONGEST_TAIL:]}".rstrip()
 
 
 def _short(job: Job) -> str:

@@ -129,11 +129,14 @@ VERBS = [
     ["check"],
     ["jobs", "list"],
     ["jobs", "show", "1"],
+    ["jobs", "logs", "1"],
     ["jobs", "enqueue", "mail", "1"],
     ["jobs", "cancel", "1"],
     ["jobs", "retry", "1"],
     ["jobs", "delete", "1"],
     ["work", "mail", "--drain", "--exec", "true"],
+    ["export"],
+    ["import"],
 ]
 
 

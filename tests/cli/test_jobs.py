@@ -15,7 +15,7 @@ import pytest
 import jobq
 from jobq import codec
 from jobq.cli import record
-from jobq.plain import plain
+from jobq.cli.plain import plain
 from jobq.states import Status
 from tests.cli.conftest import COMMAND, ROOT, call, environment, run, words
 

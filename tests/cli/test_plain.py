@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from jobq import codec
-from jobq.plain import DEEPEST, packed, plain
+from jobq.cli.plain import DEEPEST, packed, plain
 from tests.test_codec import exact, values
 
 READERS: Final[dict[str, Callable[[Any], Any]]] = {
