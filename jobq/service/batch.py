@@ -48,17 +48,14 @@ class NewJob:
         return maker.one(self.topic, self.payload, self.weight, self.delay, self.options)
 
 
-class Batch:
-    """Jobs of any topics that are enqueued in one commit when the `with` block ends.
-
-    All of them or none: an exception in the block, or one in the commit, leaves nothing behind.
+class Gathering:
+    """Jobs of any topics that are to be enqueued in one commit.
 
     Attributes:
         ids: After the block: the ids, in the order of the calls.
     """
 
-    def __init__(self, store: Store, maker: SpecMaker) -> None:
-        self._store = store
+    def __init__(self, maker: SpecMaker) -> None:
         self._maker = maker
         self._specs: list[JobSpec] = []
         self._ended = False
@@ -81,13 +78,29 @@ class Batch:
         Raises:
             InvalidValue: An argument is wrong, or the block has ended.
         """
-        if self._ended:
-            raise InvalidValue("this batch has ended: begin another with svc.batch()")
+        self._check_open()
         self._specs.append(self._maker.one(topic, payload, weight, delay, options))
 
-    def __enter__(self) -> Self:
+    def _check_open(self) -> None:
         if self._ended:
             raise InvalidValue("this batch has ended: begin another with svc.batch()")
+
+
+class Batch(Gathering):
+    """Jobs of any topics that are enqueued in one commit when the `with` block ends.
+
+    All of them or none: an exception in the block, or one in the commit, leaves nothing behind.
+
+    Attributes:
+        ids: After the block: the ids, in the order of the calls.
+    """
+
+    def __init__(self, store: Store, maker: SpecMaker) -> None:
+        super().__init__(maker)
+        self._store = store
+
+    def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(

@@ -63,7 +63,7 @@ class Consumer:
                 except IndexError:  # closed by another thread
                     return
                 self._thread = threading.get_ident()
-                job._sink = self._take_outcome
+                job._sink = self
                 yield job
                 self._let_go(job)
         finally:
@@ -88,7 +88,7 @@ class Consumer:
             self._batch.extend(jobs)
             self._service._keeper.watch(jobs)
 
-    def _take_outcome(self, job: Job, settlement: Settlement) -> bool:
+    def take(self, job: Job, settlement: Settlement) -> bool:
         """What the end of a block offers before it settles: true if it is taken care of.
 
         Only the job that the loop is at, on the loop's thread: another one's outcome might wait
@@ -96,21 +96,33 @@ class Consumer:
         """
         if self._pid != os.getpid():
             return True  # a fork's child came out of the parent's block: not its job to settle
-        if job is not self._current or threading.get_ident() != self._thread:
+        if not self._is_at(job):
             return False
         self._ended = (job, settlement)  # the lease is kept until this is committed
         if not self._pipeline:
             self._commit(None)
         return True
 
+    async def atake(self, job: Job, settlement: Settlement) -> bool:
+        """`take` for `async with`."""
+        return self.take(job, settlement)
+
+    def _is_at(self, job: Job) -> bool:
+        return job is self._current and threading.get_ident() == self._thread
+
     def _commit(self, reserve: ReserveRequest | None) -> None:
         """Settle what has ended, and add to the batch what is reserved in the same commit."""
         if self._ended is None:
             return
         job, settlement = self._ended
-        outcome, jobs = self._service._holding.settle_and_reserve(job, settlement, reserve)
+        holding = self._service._holding
+        (outcome,), _, jobs = holding.settle_and_reserve([job], [settlement], reserve)
         self._ended = None  # only now: after an error it is tried once more at the end
         self._add(jobs)
+        self._judge(job, outcome)
+
+    def _judge(self, job: Job, outcome: Outcome) -> None:
+        """What became of the job that has ended."""
         self._service._keeper.forget(job)
         if outcome is not Outcome.OK:
             _log.warning("%s", job.lost(outcome), extra={"job_id": job.id, "topic": job.topic})

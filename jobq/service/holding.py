@@ -1,6 +1,7 @@
 """What a service holds: its jobs' way to the store, and giving back what is left at the end."""
 
 import os
+from typing import TYPE_CHECKING
 
 from jobq import ids
 from jobq.job import Reservation, Settlement
@@ -11,9 +12,18 @@ from jobq.service.reports import Reports
 from jobq.service.specs import SpecMaker
 from jobq.states import Event, Outcome
 
+if TYPE_CHECKING:
+    from jobq.service.aio import Bridge
+
 
 class Holding:
-    """The jobs that a service has reserved and not settled."""
+    """The jobs that a service has reserved and not settled.
+
+    Attributes:
+        stopped: The service reserves no more.
+        closed: The service is closed.
+        bridges: For coroutines, by process: a fork's child needs one of its own.
+    """
 
     def __init__(
         self,
@@ -28,6 +38,9 @@ class Holding:
         self.keeper = keeper
         self.maker = maker
         self.backoff = backoff
+        self.stopped = False
+        self.closed = False
+        self.bridges: dict[int, Bridge] = {}
         self._pid = os.getpid()
         self._held: dict[tuple[bytes, int], None] = {}
 
@@ -74,15 +87,15 @@ class Holding:
         return outcomes
 
     def settle_and_reserve(
-        self, job: Job, settlement: Settlement, request: ReserveRequest | None
-    ) -> tuple[Outcome, list[Job]]:
-        """Settle a job, and reserve in the same commit."""
+        self, jobs: list[Job], settlements: list[Settlement], request: ReserveRequest | None
+    ) -> tuple[list[Outcome], list[list[bytes]], list[Job]]:
+        """Settle, and reserve in the same commit; gives the jobs reserved as well."""
         taken: list[Reservation] = []
         try:
-            settled = self._write([settlement], request)
+            settled = self._write(settlements, request)
             taken = settled.reserved
-            self._note([job], [settlement], settled.outcomes)
-            return settled.outcomes[0], self._take(taken)
+            self._note(jobs, settlements, settled.outcomes)
+            return settled.outcomes, settled.follow_ids, self._take(taken)
         except BaseException:
             self._give_back(taken)
             raise
@@ -119,19 +132,29 @@ class Holding:
                 # Settled before by this very handle, and forgotten since (retention 0).
                 outcomes[position] = Outcome.OK
 
-    def extend(self, job: Job, lease_us: int) -> None:
-        """Let the job's lease end so many microseconds from now.
+    def extend(self, job: Job, hold: tuple[bytes, int, int]) -> None:
+        """Let the job's lease end later: (id, token, microseconds from now).
 
         Raises:
             ReservationLost: It is not held any more.
         """
-        held = job._reservation
-        (outcome,) = self.store.extend([(held.id, held.token, lease_us)])
+        (outcome,) = self.extend_many([hold])
         if outcome is not Outcome.OK:
             raise job.lost(outcome)
-        report = self.reports.take(held.id, held.token)
-        if report is not None:
-            self.store.report([report])
+
+    def extend_many(self, holds: list[tuple[bytes, int, int]]) -> list[Outcome]:
+        """Let leases end later; gives outcomes by position."""
+        outcomes = self.store.extend(holds)
+        if self.reports:
+            told = [
+                self.reports.take(job_id, token)
+                for (job_id, token, _), outcome in zip(holds, outcomes, strict=True)
+                if outcome is Outcome.OK
+            ]
+            reports = [report for report in told if report is not None]
+            if reports:
+                self.store.report(reports)
+        return outcomes
 
     def holds(self, reservation: Reservation) -> bool:
         """Whether the reservation stands."""
@@ -139,8 +162,7 @@ class Holding:
 
     def release_all(self) -> None:
         """Give back what is held. Not in a fork's child: there it is the parent's."""
-        held = list(self._held)
-        self._held.clear()
+        held = [key for key in list(self._held) if self._held.pop(key, self) is None]
         if self._pid != os.getpid():
             return
         reports = self.reports.take_all()

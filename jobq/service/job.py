@@ -5,13 +5,14 @@ import random
 import traceback as tracebacks
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from jobq import codec, ids
 from jobq.backoff import wait_before_retry
 from jobq.errors import InvalidValue, JobNotFound, JobqError, ReservationLost, shown
 from jobq.job import Reservation, Settlement
 from jobq.options import DEFAULTS, LONGEST_S, UNSET, JobOptions, seconds, several
+from jobq.service.asynchronous import AsyncJob
 from jobq.service.batch import NewJob
 from jobq.service.specs import Delay, delay_us
 from jobq.states import Event, Outcome, Reason
@@ -28,6 +29,16 @@ _UNREAD: Final = object()
 _BY_HOLDER: Final = (Reason.CANCELED, Reason.REJECTED)
 
 
+class Sink(Protocol):
+    """The loop that a job belongs to, which may take care of what the end of a block says."""
+
+    def take(self, job: "Job", settlement: Settlement, /) -> bool:
+        """Whether it has taken care of it."""
+
+    async def atake(self, job: "Job", settlement: Settlement, /) -> bool:
+        """Whether it has taken care of it, without blocking the loop of the coroutines."""
+
+
 def exponential(k: int, options: JobOptions) -> float:
     """The wait before retry *k*: exponential, capped, with jitter; see `jobq.backoff`."""
     wait = wait_before_retry(
@@ -41,7 +52,7 @@ def exponential(k: int, options: JobOptions) -> float:
     return min(wait, LONGEST_S)  # a cap of a hundred years may be varied upwards, too
 
 
-class Job:
+class Job(AsyncJob):
     """A reserved job: the caller's until it is settled, its lease is over, or the process ends.
 
     Settle it with `done`, `retry`, `release` or `cancel`; or use it as a context manager: a clean
@@ -62,7 +73,7 @@ class Job:
         self._id: str | None = None
         self._payload: Any = _UNREAD
         self._settled: Event | None = None
-        self._sink: Callable[[Job, Settlement], bool] | None = None
+        self._sink: Sink | None = None
 
     def __repr__(self) -> str:
         state = "reserved" if self._settled is None else f"settled: {self._settled}"
@@ -187,19 +198,7 @@ class Job:
             ReservationLost: It is not the caller's any more; nothing has changed.
             InvalidValue: The reason is neither of the two.
         """
-        if not isinstance(reason, str) or reason not in _BY_HOLDER:
-            raise InvalidValue(f"reason is {shown(reason)}: expected 'canceled' or 'rejected'")
-        job = self._reservation
-        self._settle(
-            Settlement(
-                job.id,
-                job.token,
-                Event.CANCEL,
-                keep_us=job.options.retention_us,
-                error=error_text(error),
-                reason=Reason(reason),
-            )
-        )
+        self._settle(self._cancel(reason, error))
 
     def extend(self, seconds: float) -> None:
         """Let the reservation last this many seconds from now.
@@ -208,7 +207,7 @@ class Job:
             ReservationLost: It is not the caller's any more; nothing has changed.
             InvalidValue: Not a positive number of seconds.
         """
-        self._holding.extend(self, _positive_us(seconds))
+        self._holding.extend(self, self._extension(seconds))
 
     def log(self, text: str) -> None:
         """Add a line to the job's log; `JobService.get` shows it.
@@ -261,6 +260,10 @@ class Job:
     ) -> bool:
         if self._settled is None:
             self._hand_in(error)
+        return self._has_failed(error)
+
+    def _has_failed(self, error: BaseException | None) -> bool:
+        """Whether the block ended with an exception that goes no further; that is logged."""
         if isinstance(error, Exception):
             _log.warning(
                 "job %s of topic %r failed at attempt %d",
@@ -276,13 +279,16 @@ class Job:
         """Settle at the end of a block, or have the loop do it."""
         try:
             settlement = self._outcome(error)
-            if self._sink is None or not self._sink(self, settlement):
+            if self._sink is None or not self._sink.take(self, settlement):
                 self._settle(settlement)
         except JobqError:
             if error is None or isinstance(error, Exception):
                 raise
-            # Nothing that goes wrong with the job may hold up an interrupt.
-            _log.warning("job %s was not given back", self.id, exc_info=True)
+            self._was_not_given_back()
+
+    def _was_not_given_back(self) -> None:
+        # Nothing that goes wrong with the job may hold up an interrupt.
+        _log.warning("job %s was not given back", self.id, exc_info=True)
 
     def _outcome(self, error: BaseException | None) -> Settlement:
         """What the end of a block says of the job."""
@@ -323,6 +329,23 @@ class Job:
     def _release(self, delay: Delay) -> Settlement:
         job = self._reservation
         return Settlement(job.id, job.token, Event.RELEASE, delay_us(delay))
+
+    def _extension(self, seconds: float) -> tuple[bytes, int, int]:
+        job = self._reservation
+        return job.id, job.token, _positive_us(seconds)
+
+    def _cancel(self, reason: str | Reason, error: str | BaseException | None) -> Settlement:
+        if not isinstance(reason, str) or reason not in _BY_HOLDER:
+            raise InvalidValue(f"reason is {shown(reason)}: expected 'canceled' or 'rejected'")
+        job = self._reservation
+        return Settlement(
+            job.id,
+            job.token,
+            Event.CANCEL,
+            keep_us=job.options.retention_us,
+            error=error_text(error),
+            reason=Reason(reason),
+        )
 
     def _settle(self, settlement: Settlement) -> list[str]:
         outcomes, follow_ids = self._holding.settle([self], [settlement])

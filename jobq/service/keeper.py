@@ -41,6 +41,7 @@ class Keeper:
         # May be put into from a finaliser in the middle of anything, unlike a condition.
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._starting: dict[int, threading.RLock] = {}
         self._pid = 0
         self._stopped = False
 
@@ -81,15 +82,20 @@ class Keeper:
             thread.join()
 
     def _start(self) -> None:
-        if self._pid != os.getpid():
-            # At first, and in a fork's child: the thread is not there, the jobs are the parent's.
-            self._pid = os.getpid()
-            self._due = {}
-            self._soonest = float("inf")
-            self._report_at = float("inf")
-            self._calls = SimpleQueue()
-            self._thread = threading.Thread(target=self._run, name="jobq-keeper", daemon=True)
-            self._thread.start()
+        pid = os.getpid()
+        if self._pid == pid:
+            return
+        # At first, and in a fork's child: the thread is not there, the jobs are the parent's.
+        # The lock is the process's own, and a finaliser may come here in the middle of it.
+        with self._starting.setdefault(pid, threading.RLock()):
+            due: dict[Job, float] = {}
+            calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+            thread = threading.Thread(target=self._run, name="jobq-keeper", daemon=True)
+            if self._pid != pid:
+                self._due, self._calls, self._thread = due, calls, thread
+                self._soonest = self._report_at = float("inf")
+                self._pid = pid
+                thread.start()
 
     def _run(self) -> None:
         while True:

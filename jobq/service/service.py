@@ -1,6 +1,7 @@
 """The service: jobs in and out, and what is known of them."""
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -8,10 +9,11 @@ from typing import Any, Final, Self, Unpack, overload
 
 from jobq import codec, ids
 from jobq.errors import InvalidValue, StoreUnavailable, shown
-from jobq.job import KEEP, JobRecord
+from jobq.job import KEEP, JobRecord, JobSpec, Settlement
 from jobq.options import JobOptions, OptionArgs, integer, seconds, several
 from jobq.repo.base import CheckReport, ReserveRequest, Stats, Store
 from jobq.service import transfer
+from jobq.service.asynchronous import AsyncVerbs
 from jobq.service.batch import Batch
 from jobq.service.consumer import Consumer, OnLost
 from jobq.service.holding import Holding
@@ -37,8 +39,10 @@ WAITING: Final = frozenset({Status.READY, Status.DELAYED})
 _log = logging.getLogger("jobq")
 
 
-class JobService:
-    """A queue of jobs over a store. Safe to use from any number of threads.
+class JobService(AsyncVerbs):
+    """A queue of jobs over a store. Safe to use from any number of threads and event loops.
+
+    Every verb has a twin for coroutines, named `a` + verb; see `docs/asyncio.md`.
 
     Args:
         store: Where the jobs are; the service closes it when it is closed.
@@ -117,10 +121,7 @@ class JobService:
 
         Arguments and errors as for `enqueue`; a wrong payload is named by its position.
         """
-        name, checked = check_name(topic), check_weight(weight)
-        wait_us, chosen = delay_us(delay), self._maker.options(options)
-        values = several("payloads", payloads, "payloads")
-        specs = self._maker.many(name, values, checked, wait_us, chosen)
+        specs = self._specs(topic, payloads, weight, delay, options)
         return [ids.to_text(raw) for raw in self.store.enqueue(specs)]
 
     def batch(self) -> Batch:
@@ -146,7 +147,7 @@ class JobService:
             InvalidValue: An argument is wrong.
         """
         request = self._request(topic, n)
-        return self._reserve(request, None if timeout is None else seconds("timeout", timeout))
+        return self._reserve(request, self._timeout(timeout))
 
     def consume(
         self,
@@ -175,10 +176,8 @@ class JobService:
         Raises:
             InvalidValue: An argument is wrong.
         """
-        request = self._request(topic, n)
-        wait = None if timeout is None else seconds("timeout", timeout)
-        if on_lost is not None and not callable(on_lost):
-            raise InvalidValue(f"on_lost is {shown(on_lost)}: expected a function of a job")
+        request, wait = self._request(topic, n), self._timeout(timeout)
+        self._check_on_lost(on_lost)
         return Consumer(self, request, pipeline=pipeline, on_lost=on_lost).run(wait)
 
     def done_many(self, jobs: Iterable[Job], results: Sequence[Any] | None = None) -> list[Outcome]:
@@ -191,13 +190,7 @@ class JobService:
         Raises:
             InvalidValue: The results are not as many as the jobs, or cannot be stored.
         """
-        held = _jobs(jobs)
-        given = [None] * len(held) if results is None else several("results", results, "results")
-        if len(given) != len(held):
-            raise InvalidValue(f"there are {len(given)} results for {len(held)} jobs")
-        return self._settle_many(
-            held, [job._done(result, ()) for job, result in zip(held, given, strict=True)]
-        )
+        return self._settle_many(*self._all_done(jobs, results))
 
     def retry_many(
         self,
@@ -207,13 +200,11 @@ class JobService:
         error: str | BaseException | None = None,
     ) -> list[Outcome]:
         """Each job failed, in one commit; as `Job.retry`. Outcomes by position."""
-        held = _jobs(jobs)
-        return self._settle_many(held, [job._retry(delay, error) for job in held])
+        return self._settle_many(*self._all_retried(jobs, delay, error))
 
     def release_many(self, jobs: Iterable[Job], *, delay: Delay = 0) -> list[Outcome]:
         """Give the jobs back untried, in one commit; as `Job.release`. Outcomes by position."""
-        held = _jobs(jobs)
-        return self._settle_many(held, [job._release(delay) for job in held])
+        return self._settle_many(*self._all_released(jobs, delay))
 
     # What is known.
 
@@ -547,7 +538,7 @@ class JobService:
         Safe in a signal handler; waiters notice within a second at most. Held jobs can still be
         settled, and jobs enqueued. There is no way back: open another service.
         """
-        self._stopped = True
+        self._stopped = self._holding.stopped = True
         self.store.wake()
 
     def close(self) -> None:
@@ -555,10 +546,13 @@ class JobService:
         if self._closed:
             return
         self.stop()
-        self._closed = True
+        self._closed = self._holding.closed = True
+        bridge = self._holding.bridges.get(os.getpid())
         try:
             for consumer in list(self._consumers):
                 consumer.end()
+            if bridge is not None:
+                bridge.close()
             self._holding.release_all()
         except StoreUnavailable as error:
             # Its files are gone or moved: nothing can be given back there, and nothing needs to be.
@@ -566,6 +560,8 @@ class JobService:
         finally:
             self._keeper.stop()
             self.store.close()
+            if bridge is not None:
+                bridge.close_calls()
 
     def __enter__(self) -> Self:
         return self
@@ -578,10 +574,30 @@ class JobService:
     ) -> None:
         self.close()
 
-    # Inside.
+    # Inside: what the verbs and their twins for coroutines share.
+
+    def _specs(
+        self,
+        topic: str,
+        payloads: Iterable[Any],
+        weight: int,
+        delay: Delay | None,
+        options: OptionArgs,
+    ) -> list[JobSpec]:
+        name, checked = check_name(topic), check_weight(weight)
+        wait_us, chosen = delay_us(delay), self._maker.options(options)
+        values = several("payloads", payloads, "payloads")
+        return self._maker.many(name, values, checked, wait_us, chosen)
 
     def _request(self, topic: str, n: int) -> ReserveRequest:
         return ReserveRequest(check_name(topic), integer("n", n, 1, MOST_AT_ONCE))
+
+    def _timeout(self, timeout: float | None) -> float | None:
+        return None if timeout is None else seconds("timeout", timeout)
+
+    def _check_on_lost(self, on_lost: object) -> None:
+        if on_lost is not None and not callable(on_lost):
+            raise InvalidValue(f"on_lost is {shown(on_lost)}: expected a function of a job")
 
     def _reserve(self, request: ReserveRequest, timeout: float | None) -> list[Job]:
         end = None if timeout is None else time.monotonic() + timeout
@@ -602,7 +618,28 @@ class JobService:
                 raise
         return []
 
-    def _settle_many(self, jobs: list[Job], settlements: list[Any]) -> list[Outcome]:
+    def _all_done(
+        self, jobs: Iterable[Job], results: Sequence[Any] | None
+    ) -> tuple[list[Job], list[Settlement]]:
+        held = _jobs(jobs)
+        given = [None] * len(held) if results is None else several("results", results, "results")
+        if len(given) != len(held):
+            raise InvalidValue(f"there are {len(given)} results for {len(held)} jobs")
+        return held, [job._done(result, ()) for job, result in zip(held, given, strict=True)]
+
+    def _all_retried(
+        self, jobs: Iterable[Job], delay: Delay | None, error: str | BaseException | None
+    ) -> tuple[list[Job], list[Settlement]]:
+        held = _jobs(jobs)
+        return held, [job._retry(delay, error) for job in held]
+
+    def _all_released(
+        self, jobs: Iterable[Job], delay: Delay
+    ) -> tuple[list[Job], list[Settlement]]:
+        held = _jobs(jobs)
+        return held, [job._release(delay) for job in held]
+
+    def _settle_many(self, jobs: list[Job], settlements: list[Settlement]) -> list[Outcome]:
         if not jobs:
             return []
         return self._holding.settle_many(jobs, settlements)
