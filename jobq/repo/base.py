@@ -335,7 +335,10 @@ class Store(ABC):
 
     @abstractmethod
     def prune(self, limit: int = 1000) -> int:
-        """Forget at most *limit* finished jobs whose retention is over; give how many."""
+        """Forget at most *limit* finished jobs whose retention is over; give how many.
+
+        Topics that are not listed any more are cleared away too.
+        """
 
     @abstractmethod
     def wait(self, topic: str, timeout: float) -> None:
@@ -395,7 +398,10 @@ class Store(ABC):
 
     @abstractmethod
     def topics(self) -> list[str]:
-        """The names of all topics that ever had a job, sorted."""
+        """The names of all topics that have jobs or settings, or had some an hour ago, sorted.
+
+        A topic that is not listed any more is as one that never was.
+        """
 
     @abstractmethod
     def settings(self, topic: str) -> TopicSettings:
@@ -403,7 +409,10 @@ class Store(ABC):
 
     @abstractmethod
     def stats(self, topic: str | None = None) -> Stats:
-        """Counts of one topic or all, without scanning. An unknown topic counts nothing."""
+        """Counts of one topic, or of all that `topics` lists, without scanning.
+
+        An unknown topic counts nothing.
+        """
 
     @abstractmethod
     def export_jobs(self, after: bytes | None, limit: int) -> Exported:

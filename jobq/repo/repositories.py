@@ -25,6 +25,10 @@ NOBODY: Final = bytes(8)
 """The holder of what nobody holds."""
 
 
+IDLE_US: Final = 3_600 * 1_000_000
+"""An hour: a topic that has had neither jobs nor settings for so long is not listed any more."""
+
+
 class Agenda(IntEnum):
     """What jobs wait for until a certain time; one ordered index each.
 
@@ -237,8 +241,15 @@ class TopicRepository(ABC):
         """The topic's name."""
 
     @abstractmethod
-    def names(self) -> list[str]:
-        """All names, sorted."""
+    def names(self, since_us: int | None = None) -> list[str]:
+        """All names, sorted; with *since_us*, without topics that have been idle since then."""
+
+    @abstractmethod
+    def forget_idle(self, since_us: int, look: int, most: int) -> list[int]:
+        """Remove topics that have been idle since then, and give their numbers.
+
+        No more than *most*; and no more than *look* are looked at, now these, now those.
+        """
 
     @abstractmethod
     def settings(self, topic: int) -> TopicSettings:
@@ -310,7 +321,7 @@ class TopicRepository(ABC):
 
     @abstractmethod
     def empty_us(self, topic: int) -> int:
-        """Since when the topic has had no job (UTC); 0 if it has one."""
+        """Since when the topic has had no job, or its last settings; 0 if it has a job."""
 
     @abstractmethod
     def queued(self) -> Iterator[tuple[int, Waiting]]:

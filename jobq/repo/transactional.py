@@ -40,7 +40,7 @@ from jobq.repo.operations.places import damaged, prune, size_of
 from jobq.repo.operations.reports import log_of, progress_of
 from jobq.repo.operations.reserve import take
 from jobq.repo.operations.settle import extend, is_held, report, settle
-from jobq.repo.operations.topics import configure, settings_of
+from jobq.repo.operations.topics import configure, forget_idle, listed_names, settings_of
 from jobq.repo.operations.transfer import add_copies, copy_of
 from jobq.repo.repositories import Agenda, Held, JobBody, JobState, Note, Transaction
 from jobq.states import Event, Outcome, Status
@@ -175,7 +175,13 @@ class TransactionalStore(Store):
         return self._write(lambda tx: self._advance(tx, limit), TIMELESS)
 
     def prune(self, limit: int = 1000) -> int:
-        return self._write(lambda tx: prune(tx, limit, self._retention), DRAINS)
+        def operation(tx: Transaction) -> int:
+            pruned = prune(tx, limit, self._retention)
+            if pruned < limit:
+                forget_idle(tx, limit, limit)
+            return pruned
+
+        return self._write(operation, DRAINS)
 
     # Reads.
 
@@ -224,14 +230,14 @@ class TransactionalStore(Store):
         return self._read(lambda tx: tx.jobs.ids(after, limit))
 
     def topics(self) -> list[str]:
-        return self._read(lambda tx: tx.topics.names())
+        return self._read(listed_names)
 
     def settings(self, topic: str) -> TopicSettings:
         return self._read(lambda tx: settings_of(tx, topic))
 
     def stats(self, topic: str | None = None) -> Stats:
         def operation(tx: Transaction) -> Stats:
-            names = tx.topics.names() if topic is None else [topic]
+            names = listed_names(tx) if topic is None else [topic]
             return Stats(
                 tuple(_topic_stats(tx, name) for name in names),
                 tx.topics.first_due(Agenda.DELAYED),

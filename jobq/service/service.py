@@ -310,11 +310,17 @@ class JobService(AsyncVerbs):
         return matching(self.store, part, integer("limit", limit, 1, MOST_FOUND))
 
     def topics(self) -> list[str]:
-        """The names of all topics, sorted."""
+        """The names of all topics, sorted.
+
+        One that has had neither jobs nor settings for an hour is not listed any more.
+        """
         return self.store.topics()
 
     def stats(self, topic: str | None = None) -> Stats:
-        """How many jobs are in each state, by topic; without scanning."""
+        """How many jobs are in each state, by topic; without scanning.
+
+        Of one topic, or of all that `topics` lists. One that does not exist counts nothing.
+        """
         return self.store.stats(None if topic is None else check_name(topic))
 
     def check(self) -> CheckReport:
@@ -428,6 +434,8 @@ class JobService(AsyncVerbs):
 
     def prune(self) -> int:
         """Forget all finished jobs whose retention is over, in small steps; give how many.
+
+        Topics that are not listed any more are cleared away too.
 
         Not needed for a busy queue: every finishing prunes a few.
         """

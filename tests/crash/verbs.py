@@ -126,6 +126,11 @@ def _crash_once(svc: JobService) -> None:
     svc.store.advance()
 
 
+def _leave_idle(svc: JobService) -> None:
+    """Topics that had their last job when the queue was filled."""
+    svc.delete([svc.enqueue(f"idle {number}") for number in range(3)])
+
+
 CASES: Final = {
     "create": Case(lambda path, _: jobq.open(path), opens=True, new=True),
     "open after a death": Case(
@@ -228,6 +233,11 @@ CASES: Final = {
             svc.done_many(svc.reserve("short", 2, timeout=0), ["r1", "r2"]),
         ],
     ),
+    "prune an idle topic": Case(lambda svc, _: svc.prune(), fill=_leave_idle),
+    "make a topic where two are idle": Case(
+        lambda svc, _: svc.enqueue("new", "e"), fill=_leave_idle
+    ),
+    "use a topic that is idle": Case(lambda svc, _: svc.enqueue("idle 1", "e"), fill=_leave_idle),
     "close": Case(lambda svc, _: svc.close(), hold=_hold(2)),
 }
 
@@ -333,7 +343,8 @@ def run(case: Case, path: str, strike: Strike, *, acts: bool = True) -> Seen:
 
 def found_in(svc: JobService) -> list[Any]:
     """All jobs and topics, without what differs from run to run."""
-    found: list[Any] = [(name, svc.settings(name).as_dict()) for name in svc.topics()]
+    names = svc.store._read(lambda tx: tx.topics.names())  # type: ignore[attr-defined] # idle too
+    found: list[Any] = [(name, svc.settings(name).as_dict()) for name in names]
     for record in map(svc.get, [job.id for job in svc.find(limit=1000)]):
         seen = record.created_us
         if record.reserved_us is not None and record.reserved_us > seen:

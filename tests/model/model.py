@@ -11,17 +11,22 @@ lets go first, it takes the done ones before the canceled ones. Every store so f
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple, Protocol
+from functools import wraps
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from jobq.clock import Clock
 from jobq.errors import InvalidValue
 from jobq.job import Attempt, Change, JobRecord, JobSpec, LogLine, Progress
 from jobq.options import DEFAULTS, JobOptions
 from jobq.repo.base import Retention
+from jobq.repo.repositories import IDLE_US
 from jobq.states import FINISHED, Event, Outcome, Reason, Status
 from jobq.topic import NO_SETTINGS, TopicSettings, TopicStats
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 STEP: Final = 256
 """How many due jobs of each kind a writing verb moves on its way."""
@@ -177,6 +182,18 @@ class Job:
     log_dropped: int = 0
 
 
+def writes(verb: Callable[Concatenate["Model", P], T]) -> Callable[Concatenate["Model", P], T]:
+    """A verb that writes: what it did may fill topics, and may empty some."""
+
+    @wraps(verb)
+    def told(self: "Model", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        answer = verb(self, *args, **kwargs)
+        self._look_at_topics()
+        return answer
+
+    return told
+
+
 class Model:
     """A queue of which every answer is obvious.
 
@@ -199,17 +216,20 @@ class Model:
         self._bounds = bounds or Bounds()
         self.enqueued = 0
         self._jobs: dict[int, Job] = {}
-        self._topics: set[str] = set()
+        self._topics: dict[str, int | None] = {}  # since when they have had no job
+        self._forgettable: set[str] = set()
         self._settings: dict[str, TopicSettings] = {}
         self._places = itertools.count()
         self._ticks = itertools.count()
 
     # What anybody does.
 
+    @writes
     def enqueue(self, specs: Sequence[JobSpec]) -> list[int]:
         self._let_time_pass()
         return [self._add(spec) for spec in specs]
 
+    @writes
     def cancel(self, jobs: Sequence[int], error: str | None = None) -> list[Outcome]:
         self._let_time_pass()
         outcomes, ended = [], []
@@ -230,6 +250,7 @@ class Model:
         self._tidy_after(ended)
         return outcomes
 
+    @writes
     def reset(self, jobs: Sequence[int]) -> list[Outcome]:
         self._let_time_pass()
         outcomes = []
@@ -248,6 +269,7 @@ class Model:
                 outcomes.append(Outcome.OK)
         return outcomes
 
+    @writes
     def delete(self, jobs: Sequence[int]) -> list[Outcome]:
         self._let_time_pass()
         outcomes = []
@@ -262,6 +284,7 @@ class Model:
                 outcomes.append(Outcome.OK)
         return outcomes
 
+    @writes
     def purge(self, topic: str, statuses: frozenset[Status], limit: int) -> int:
         """All steps of it: nobody else comes between them, so they do not show."""
         assert limit > 0
@@ -270,6 +293,7 @@ class Model:
         self._forget(gone)
         return len(gone)
 
+    @writes
     def edit(self, jobs: Sequence[int], change: Change) -> list[Outcome]:
         self._let_time_pass()
         outcomes = []
@@ -292,7 +316,6 @@ class Model:
         if change.topic not in (None, job.topic):
             job.topic = str(change.topic)
             job.place = next(self._places)
-            self._topics.add(job.topic)
         if change.weight is not None:
             job.weight = change.weight
         if change.payload is not None:
@@ -301,20 +324,23 @@ class Model:
         if change.delay_us is not None:
             self._wait(job, change.delay_us)
 
+    @writes
     def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:
         self._let_time_pass()
         new = self.settings(topic).changed(changes)
         if new != self.settings(topic):
-            self._topics.add(topic)
+            self._topics[topic] = self._clock.wall_us()  # or `_look_at_topics` finds a job
             self._settings[topic] = new
         return new
 
     # What holders do.
 
+    @writes
     def reserve(self, topic: str, n: int) -> list[Handed]:
         self._let_time_pass()
         return self._hand_out(topic, n)
 
+    @writes
     def settle(self, says: Sequence[Say], reserve: tuple[str, int] | None = None) -> Said:
         if any(say.event not in SETTLEMENTS for say in says):
             raise InvalidValue("this is no settlement")
@@ -361,6 +387,7 @@ class Model:
                 job.attempt -= 1
                 self._wait(job, say.delay_us or 0)
 
+    @writes
     def extend(self, holds: Sequence[tuple[int, int, int]]) -> list[Outcome]:
         self._let_time_pass()
         outcomes = []
@@ -378,6 +405,7 @@ class Model:
             self._jobs[number].since = next(self._ticks)
         return outcomes
 
+    @writes
     def report(self, tells: Sequence[Tell]) -> list[Outcome]:
         self._let_time_pass()
         outcomes = []
@@ -424,6 +452,7 @@ class Model:
 
     # What time does.
 
+    @writes
     def advance(self, limit: int) -> Moved:
         promoted = self._promote(limit)
         over = self._over()
@@ -431,6 +460,7 @@ class Model:
         more = bool(self._due() or self._over())
         return Moved(promoted, min(limit, len(over)), poisoned, more)
 
+    @writes
     def prune(self, limit: int) -> int:
         """Forget finished jobs: those whose time is over, then done ones that are too many."""
         late = [
@@ -445,6 +475,7 @@ class Model:
         self._forget(too_many)
         return len(late) + len(too_many)
 
+    @writes
     def reopen(self) -> None:
         """Time moves, and the holders of all reserved jobs are dead: these are ready, or poison."""
         self.advance(RECOVERY)
@@ -507,7 +538,15 @@ class Model:
         return self._settings.get(topic, NO_SETTINGS)
 
     def topics(self) -> list[str]:
-        return sorted(self._topics)
+        return sorted(name for name in self._topics if not self._is_idle(name))
+
+    def forgettable(self) -> set[str]:
+        """Topics that were idle at some time, so that a store may have forgotten them for good.
+
+        When it does is its own affair. It shows only when the wall clock steps back: then one that
+        is not forgotten is listed again.
+        """
+        return self._forgettable
 
     def stats(self, topic: str | None = None) -> Counted:
         counted = []
@@ -540,6 +579,28 @@ class Model:
 
     # Small things.
 
+    def _look_at_topics(self) -> None:
+        """What every writing verb leaves: which topics have jobs, and which have none from now."""
+        for job in self._jobs.values():
+            self._topics[job.topic] = None
+            self._forgettable.discard(job.topic)
+        having = {job.topic for job in self._jobs.values()}
+        for name, since_us in self._topics.items():
+            if name not in having and since_us is None:
+                self._topics[name] = self._clock.wall_us()
+            if self.settings(name) != NO_SETTINGS:
+                self._forgettable.discard(name)
+            elif self._is_idle(name):
+                self._forgettable.add(name)
+
+    def _is_idle(self, name: str) -> bool:
+        since_us = self._topics[name]
+        return (
+            since_us is not None
+            and since_us + IDLE_US <= self._clock.wall_us()
+            and self.settings(name) == NO_SETTINGS
+        )
+
     def _add(self, spec: JobSpec) -> int:
         job = Job(
             self.enqueued, spec.topic, spec.weight, next(self._places),
@@ -548,7 +609,6 @@ class Model:
         self._wait(job, spec.delay_us)
         self.enqueued += 1
         self._jobs[job.number] = job
-        self._topics.add(job.topic)
         return job.number
 
     def _hand_out(self, topic: str, n: int) -> list[Handed]:

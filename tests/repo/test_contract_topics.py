@@ -7,7 +7,7 @@ import pytest
 from jobq.clock import ManualClock
 from jobq.job import JobRecord
 from jobq.repo.base import Store
-from jobq.states import Status
+from jobq.states import Outcome, Status
 from tests.repo.conftest import Queue, done, spec
 
 RELATED = [
@@ -100,6 +100,134 @@ def test_thousands_of_topics(queue: Queue) -> None:
     assert queue.counts("tenant-2999") == {"reserved": 1}
     assert queue.counts("tenant-0") == {"reserved": 2}
     assert queue.counts("tenant-2998") == {"ready": 1}
+
+
+# Idle topics.
+
+HOUR_S = 3600.0
+
+
+def names_of_all(store: Store) -> list[str]:
+    """The topics that a store has not forgotten, idle ones too."""
+    names: list[str] = store._read(lambda tx: tx.topics.names())  # type: ignore[attr-defined]
+    return names
+
+
+def test_a_topic_without_jobs_leaves_the_listings_after_an_hour(
+    queue: Queue, clock: ManualClock
+) -> None:
+    queue.add("busy")
+    job_id = queue.add("mail")
+    clock.advance(5)
+    queue.delete(job_id)
+    clock.advance(HOUR_S - 0.000001)
+    assert queue.store.topics() == ["busy", "mail"]
+    assert [topic.name for topic in queue.store.stats().topics] == ["busy", "mail"]
+
+    clock.advance(0.000001)
+    assert queue.store.topics() == ["busy"]
+    assert [topic.name for topic in queue.store.stats().topics] == ["busy"]
+    assert queue.store.stats("mail").totals.total == 0
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_topic_that_has_any_job_stays_listed(
+    queue: Queue, clock: ManualClock, status: Status
+) -> None:
+    queue.job_in(status, lease=1e8, retention=1e8)
+    clock.advance(100 * HOUR_S)
+    queue.store.prune()
+
+    assert queue.store.topics() == ["mail"]
+
+
+def test_a_topic_with_settings_stays_listed_until_an_hour_after_they_are_unset(
+    queue: Queue, clock: ManualClock
+) -> None:
+    queue.store.configure("mail", {"keep_done": 5.0})
+    clock.advance(9 * HOUR_S)
+    queue.store.prune()
+    assert queue.store.topics() == ["mail"]
+
+    queue.store.configure("mail", {"keep_done": None})
+    clock.advance(HOUR_S - 1)
+    assert queue.store.topics() == ["mail"]
+    clock.advance(1)
+    assert queue.store.topics() == []
+
+
+@pytest.mark.parametrize("how", ["listed no more", "cleared away"])
+def test_an_idle_topic_that_gets_a_job_is_a_topic_like_any_other(
+    queue: Queue, clock: ManualClock, how: str
+) -> None:
+    queue.delete(queue.add())
+    queue.add("other", delay=8 * HOUR_S)
+    clock.advance(HOUR_S)
+    if how == "cleared away":
+        queue.store.prune()
+        assert names_of_all(queue.store) == ["other"]
+    ids = [queue.add(weight=1), queue.add(), queue.add(delay=5)]
+
+    assert queue.store.topics() == ["mail", "other"]
+    assert queue.counts("mail") == {"ready": 2, "delayed": 1}
+    assert queue.order() == [ids[1], ids[0]]
+    queue.store.delete(ids)
+    clock.advance(HOUR_S - 1)
+    assert queue.store.topics() == ["mail", "other"]
+
+
+def test_prune_clears_idle_topics_away(queue: Queue, clock: ManualClock) -> None:
+    names = [f"reply-{number}" for number in range(100)]
+    queue.store.delete(queue.store.enqueue([spec(name) for name in names]))
+    queue.add("mail")
+    clock.advance(HOUR_S)
+    queue.delete(queue.add("young"))
+
+    assert queue.store.prune() == 0
+    assert names_of_all(queue.store) == ["mail", "young"]
+
+
+def test_topics_that_come_and_go_do_not_pile_up(queue: Queue, clock: ManualClock) -> None:
+    """A topic for each request, and nobody who prunes."""
+    queue.store.configure("kept", {"keep_done": 5.0})
+    for number in range(300):
+        queue.add(f"long-lived-{number}")
+    most = 0
+    for number in range(1500):
+        queue.delete(queue.add(f"reply-{number}"))
+        clock.advance(HOUR_S / 100)
+        most = max(most, len(names_of_all(queue.store)))
+
+    assert most < 301 + 100 + 400 / 7 + 100  # what is there, the last hour's, and what is left over
+    assert len(queue.store.topics()) <= 301 + 100
+
+
+def test_a_topic_that_is_cleared_away_by_the_call_that_uses_it_again_is_there(
+    queue: Queue, clock: ManualClock
+) -> None:
+    """The new topic of the batch clears away idle ones, among them another one of the batch."""
+    for name in ("a", "b"):
+        queue.delete(queue.add(name))
+    clock.advance(HOUR_S)
+    ids = queue.store.enqueue([spec(name) for name in ("a", "new", "b")])
+    moved = queue.add("c")
+
+    assert [queue.take_one(name).id for name in ("a", "new", "b")] == ids
+    assert queue.store.topics() == ["a", "b", "c", "new"]
+    clock.advance(HOUR_S)
+    assert queue.edit(moved, topic="d") is Outcome.OK
+    assert queue.get(moved).topic == "d"
+
+
+def test_a_step_of_the_clock_back_lists_a_topic_that_is_not_forgotten_yet(
+    queue: Queue, clock: ManualClock
+) -> None:
+    queue.delete(queue.add())
+    clock.advance(HOUR_S)
+    assert queue.store.topics() == []
+
+    clock.step_wall(-60)
+    assert queue.store.topics() == ["mail"]
 
 
 # Counts.

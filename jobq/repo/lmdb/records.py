@@ -90,7 +90,7 @@ class Topic:
     Attributes:
         counts: How many of its jobs are in each status, in the order of `STATUSES`.
         listed: How many of its done jobs are listed.
-        empty_us: Since when it has had no job (UTC); 0 if it has one.
+        empty_us: Since when it has had no job, or its last settings (UTC); 0 if it has a job.
         configured: It has a record of settings.
     """
 
@@ -99,6 +99,10 @@ class Topic:
     listed: int = 0
     empty_us: int = 0
     configured: bool = False
+
+    def is_idle(self, since_us: int) -> bool:
+        """Whether it has had neither jobs nor settings since then, or longer."""
+        return 0 < self.empty_us <= since_us and not self.configured
 
 
 def sealed(kind: int, key: bytes, data: bytes) -> bytes:

@@ -165,12 +165,13 @@ class LmdbStore(TransactionalStore):
     def _sleep(self, tx: Transaction, topic: str, number: int) -> float:
         """How long a waiter may sleep at most, in seconds."""
         known = tx.topics.known(topic)
-        if known is not None:
-            if known != number:  # wait for the right one, from the next call on
+        if number != (known or UNKNOWN):  # wait for the right one, from the next call on
+            self._numbers.pop(topic, None)
+            if known is not None:
                 self._numbers[topic] = known
-                return 0.0
-            if tx.topics.waits(known):
-                return 0.0
+            return 0.0
+        if known is not None and tx.topics.waits(known):
+            return 0.0
         return _until_next(tx)
 
     def wait_ended(self, seen: dict[bytes, int | None], timeout: float) -> list[bytes]:

@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, takewhile
 from typing import Final
 
-from jobq.errors import StoreCorrupt
+from jobq.errors import StoreCorrupt, StoreFull
 from jobq.repo.lmdb.access import Access, ascending
 from jobq.repo.lmdb.keys import (
     agenda_key,
@@ -42,6 +43,14 @@ two records to reserve and two to finish instead of 200. A holder that finishes 
 rewrites the record each time, so it must stay well inside a page (64 ids are 1 036 bytes).
 """
 
+_BY_NUMBER: Final = topic_number_key(0)[:1]
+
+_SPREAD: Final = 0x9E3779B1
+"""Times the number of a commit, modulo any size: where to look, now here, now there."""
+
+LAST_NUMBER: Final = 2**31 - 1
+"""Numbers are not used again, and the highest bit is not a topic's."""
+
 UNKNOWN: Final = 0
 """No topic's number: who waits for a topic that does not exist yet, waits for this one."""
 
@@ -64,6 +73,8 @@ class LmdbTopics(TopicRepository):
         number = self.known(name)
         if number is None:
             access = self._access
+            if access.meta.topics == LAST_NUMBER:
+                raise StoreFull(f"there were {LAST_NUMBER} topics already: no number is left")
             number = access.meta.topics = access.meta.topics + 1
             access.dirty = True
             key = topic_name_key(name)
@@ -87,7 +98,10 @@ class LmdbTopics(TopicRepository):
     def name(self, number: int) -> str:
         return self._topic(number).name
 
-    def names(self) -> list[str]:
+    def names(self, since_us: int | None = None) -> list[str]:
+        if since_us is not None:
+            everyone = self._from(1)
+            return sorted(topic.name for _, topic in everyone if not topic.is_idle(since_us))
         found = []
         for key, _ in self._under(b"n"):
             try:
@@ -95,6 +109,36 @@ class LmdbTopics(TopicRepository):
             except UnicodeDecodeError as error:
                 raise StoreCorrupt(f"a topic has the key {key!r}") from error
         return sorted(found)
+
+    def forget_idle(self, since_us: int, look: int, most: int) -> list[int]:
+        access = self._access
+        if not access.meta.topics:
+            return []
+        start = 1 + access.meta.group * _SPREAD % access.meta.topics
+        round_about = chain(self._from(start), takewhile(lambda it: it[0] < start, self._from(1)))
+        idle = [
+            (number, topic)
+            for number, topic in islice(round_about, look)
+            if topic.is_idle(since_us)
+        ][:most]
+        for number, topic in idle:
+            access.dirty = True
+            access.txn.delete(topic_number_key(number), db=access.db.topics)
+            access.txn.delete(topic_name_key(topic.name), db=access.db.topics)
+            self._topics.pop(number, None)
+            self._numbers.pop(topic.name, None)
+        return [number for number, _ in idle]
+
+    def _from(self, number: int) -> Iterator[tuple[int, Topic]]:
+        """All topics from a number on, as this transaction has them."""
+        with self._access.txn.cursor(self._access.db.topics) as cursor:
+            if cursor.set_range(topic_number_key(number)):
+                for raw, data in ascending(cursor.iternext()):
+                    key = bytes(raw)
+                    if key[:1] != _BY_NUMBER:
+                        return
+                    _, number = read_topic_key(key)
+                    yield number, self._topics.get(number) or decode_topic(key, bytes(data))
 
     def _under(self, kind: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The keys of the database that begin with *kind*, and what stands there."""
@@ -124,6 +168,7 @@ class LmdbTopics(TopicRepository):
         access.dirty = True
         entry = self._topic(topic)
         entry.configured = settings != NO_SETTINGS
+        entry.empty_us = 0  # if it has no jobs, it is so from now on
         if entry.configured:
             access.txn.put(key, encode_topic_settings(key, settings), db=access.db.topics)
         else:
@@ -332,11 +377,9 @@ class LmdbTopics(TopicRepository):
         return self._walk(agenda)
 
     def strays(self) -> Iterator[str]:
-        for key, data in self._under(b"i"):
-            _, number = read_topic_key(key)
-            name = decode_topic(key, data).name
-            if self.known(name) != number:
-                yield f"topic number {number} is named {name!r}, but that is no name of it"
+        for number, topic in self._from(0):
+            if self.known(topic.name) != number:
+                yield f"topic number {number} is named {topic.name!r}, but that is no name of it"
         for key, _ in self._under(b"s"):
             _, number = read_topic_key(key)
             if not self._topic(number).configured:

@@ -24,6 +24,7 @@ class MemoryTopics(TopicRepository):
         self._clock = clock
         self._undo = undo
         self._numbers: dict[str, int] = {}
+        self._last = 0
         self._names: dict[int, str] = {}
         self._seq = 0
         self._slot = 0
@@ -32,7 +33,7 @@ class MemoryTopics(TopicRepository):
             agenda: SortedDict() for agenda in Agenda
         }
         self._settings: dict[int, TopicSettings] = {}
-        self._empty: dict[int, int] = {}  # topics without jobs, and since when
+        self._empty: dict[int, int] = {}  # topics without jobs and since when, oldest first
         self._counts: defaultdict[tuple[int, Status], int] = defaultdict(int)
         self._totals: defaultdict[Status, int] = defaultdict(int)
 
@@ -41,7 +42,7 @@ class MemoryTopics(TopicRepository):
     def number(self, name: str) -> int:
         number = self._numbers.get(name)
         if number is None:
-            number = len(self._numbers) + 1
+            number = self._last = self._last + 1  # not undone, like places
             self._undo.note(self._unname, name, number)
             self._queues[number] = SortedList()
             self._empty[number] = self._clock.wall_us()
@@ -55,14 +56,38 @@ class MemoryTopics(TopicRepository):
     def name(self, number: int) -> str:
         return self._names[number]
 
-    def names(self) -> list[str]:
-        return sorted(self._numbers)
+    def names(self, since_us: int | None = None) -> list[str]:
+        return sorted(
+            name
+            for name, number in self._numbers.items()
+            if since_us is None or not self._is_idle(number, since_us)
+        )
+
+    def forget_idle(self, since_us: int, look: int, most: int) -> list[int]:
+        oldest = islice((one for one in self._empty if one not in self._settings), look)
+        idle = [number for number in oldest if self._is_idle(number, since_us)][:most]
+        for number in idle:
+            name = self._names[number]
+            self._undo.note(self._name_again, name, number, self._empty[number])
+            self._unname(name, number)
+        return idle
+
+    def _is_idle(self, number: int, since_us: int) -> bool:
+        return 0 < self.empty_us(number) <= since_us and number not in self._settings
+
+    def _name_again(self, name: str, number: int, empty_us: int) -> None:
+        self._numbers[name] = number
+        self._names[number] = name
+        self._queues[number] = SortedList()
+        self._empty[number] = empty_us
 
     def _unname(self, name: str, number: int) -> None:
         self._numbers.pop(name, None)
         self._names.pop(number, None)
         self._queues.pop(number, None)
         self._empty.pop(number, None)
+        for status in Status:
+            self._counts.pop((number, status), None)  # nothing: it has no jobs
 
     # Settings.
 
@@ -70,10 +95,14 @@ class MemoryTopics(TopicRepository):
         return self._settings.get(topic, NO_SETTINGS)
 
     def configure(self, topic: int, settings: TopicSettings) -> None:
-        self._undo.note(self._set_settings, topic, self.settings(topic))
-        self._set_settings(topic, settings)
+        empty_us = self._empty.get(topic)
+        self._undo.note(self._set_settings, topic, self.settings(topic), empty_us)
+        self._set_settings(topic, settings, None if empty_us is None else self._clock.wall_us())
 
-    def _set_settings(self, topic: int, settings: TopicSettings) -> None:
+    def _set_settings(self, topic: int, settings: TopicSettings, empty_us: int | None) -> None:
+        if empty_us is not None:
+            self._empty.pop(topic, None)
+            self._empty[topic] = empty_us
         if settings == NO_SETTINGS:
             self._settings.pop(topic, None)
         else:

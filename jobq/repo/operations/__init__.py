@@ -7,7 +7,7 @@
 | `settle` | what holders say: done, retry, release, cancel; extend |
 | `change` | what anybody may ask: cancel, reset, delete, purge |
 | `edit` | what anybody may change of a waiting job |
-| `topics` | what is asked of a topic: its settings |
+| `topics` | what is asked of a topic: its number, its settings; idle topics |
 | `due` | what time does: promote, expire |
 | `history`, `reports` | what is kept of a job's attempts; what its holders log |
 | `transfer` | jobs out of a store and into another |

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jobq.job import Change
 from jobq.repo.operations.change import Chosen, select
 from jobq.repo.operations.places import note_due, put_back, withdraw
+from jobq.repo.operations.topics import numbers_of
 from jobq.repo.repositories import JobState, Transaction
 from jobq.states import Event, Outcome, Status
 
@@ -40,7 +41,9 @@ def _rewrite(tx: Transaction, chosen: Chosen, change: Change) -> None:
 
 def _place(tx: Transaction, chosen: Chosen, change: Change) -> None:
     """Topic, weight and time stand in the states. A job's body goes on saying where it began."""
-    number = None if change.topic is None else tx.topics.number(change.topic)
+    number = None
+    if change.topic is not None:
+        number = numbers_of(tx, [change.topic])[change.topic]
     leaving = [
         job_id
         for job_id, (_, state) in chosen.items()

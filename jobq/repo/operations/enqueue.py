@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from jobq.job import JobSpec
 from jobq.repo.operations.places import make_ready, note_due
+from jobq.repo.operations.topics import numbers_of
 from jobq.repo.repositories import NOBODY, Agenda, JobBody, Transaction, Waiting
 from jobq.states import Status
 
@@ -13,7 +14,7 @@ def add(tx: Transaction, specs: Sequence[JobSpec]) -> list[bytes]:
     """New jobs: ready ones behind the others of their weight, the rest delayed."""
     ids = tx.jobs.mint(len(specs))
     seq = tx.topics.next_seq(len(specs))
-    numbers = {name: tx.topics.number(name) for name in {spec.topic for spec in specs}}
+    numbers = numbers_of(tx, {spec.topic for spec in specs})
     ready: defaultdict[int, list[Waiting]] = defaultdict(list)
     delayed: defaultdict[int, list[int]] = defaultdict(list)
     slots: dict[int, int] = {}

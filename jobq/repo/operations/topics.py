@@ -1,10 +1,39 @@
-"""What is asked of a topic as a whole: its settings."""
+"""What is asked of a topic as a whole: its number, its settings; and which topics there are."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
-from jobq.repo.repositories import Transaction
+from jobq.repo.repositories import IDLE_US, Transaction
 from jobq.topic import NO_SETTINGS, TopicSettings
+
+LOOK: Final = 16
+"""How many topics are looked at for each new one, to find two that are idle. Where they are made as
+fast as they fall idle, no more than about one in eight stays behind."""
+
+MOST_LOOK: Final = 1000
+
+
+def listed_names(tx: Transaction) -> list[str]:
+    """The names of the topics that are not idle, sorted."""
+    return tx.topics.names(tx.wall_us - IDLE_US)
+
+
+def numbers_of(tx: Transaction, names: Collection[str]) -> dict[str, int]:
+    """The numbers of topics by name; those that do not exist are made.
+
+    Making one clears away up to two idle ones: before any number is given, for one of *names* may
+    be among them.
+    """
+    new = sum(tx.topics.known(name) is None for name in names)
+    if new:
+        forget_idle(tx, min(LOOK * new, MOST_LOOK), 2 * new)
+    return {name: tx.topics.number(name) for name in names}
+
+
+def forget_idle(tx: Transaction, look: int, most: int) -> None:
+    """Clear away topics that are not listed any more."""
+    for number in tx.topics.forget_idle(tx.wall_us - IDLE_US, look, most):
+        tx.soon.add(number)  # its waiters have to wait for the name from now on
 
 
 def settings_of(tx: Transaction, name: str) -> TopicSettings:
@@ -18,5 +47,5 @@ def configure(tx: Transaction, name: str, changes: Mapping[str, Any]) -> TopicSe
     old = settings_of(tx, name)
     new = old.changed(changes)
     if new != old:
-        tx.topics.configure(tx.topics.number(name), new)
+        tx.topics.configure(numbers_of(tx, [name])[name], new)
     return new
