@@ -463,7 +463,8 @@ class JobService(AsyncVerbs):
 
         They keep their order, behind the jobs that are there. What was reserved is ready: its
         holder does not hold it here. A job whose id is there already is skipped and counted, so
-        an import that broke off can be repeated. In commits of 500 jobs.
+        an import that broke off can be repeated. In commits of 500 jobs. Settings of topics come
+        along where the topic has none here.
 
         Args:
             lines: Dicts, as `json.loads` makes them of each line.

@@ -7,6 +7,7 @@ microseconds, and payloads as they are wherever JSON gives back the same value. 
 | line | fields |
 |---|---|
 | first | `kind` "queue", `version`, `exported`, `last_place` |
+| one for each topic with settings | `kind` "topic", `name`, `settings` |
 | one for each job | `kind` "job", and what `JobCopy` has |
 | last | `kind` "end", `jobs`: how many there were |
 """
@@ -25,7 +26,7 @@ from jobq.options import JobOptions, integer
 from jobq.repo.base import Store
 from jobq.service.specs import check_weight
 from jobq.states import ENDS, Event, Outcome, Reason, Status
-from jobq.topic import check_name
+from jobq.topic import NO_SETTINGS, check_name, check_settings
 
 T = TypeVar("T")
 
@@ -65,6 +66,10 @@ def export_jobs(store: Store) -> Iterator[dict[str, Any]]:
         "exported": datetime.now(UTC).isoformat(),
         "last_place": page.last_place,
     }
+    for name in store.topics():
+        settings = store.settings(name).as_dict()
+        if settings:
+            yield {"kind": "topic", "name": name, "settings": settings}
     jobs = 0
     while page.copies:
         for copy in page.copies:
@@ -126,6 +131,8 @@ class _Import:
             if _integer(line, "version") != VERSION:
                 raise InvalidValue(f"version is {line['version']}: this jobq reads {VERSION}")
             self._last_place = _integer(line, "last_place")
+        elif kind == "topic":
+            self._configure(check_name(_text(line, "name")), _map(line, "settings"))
         elif kind == "job":
             self._add(from_line(line))
         elif kind == "end":
@@ -133,7 +140,13 @@ class _Import:
                 raise InvalidValue(f"jobs is {line['jobs']}, but {self.jobs} were there")
             self.ended = True
         else:
-            raise InvalidValue(f"kind is {shown(kind)}: expected 'job' or 'end'")
+            raise InvalidValue(f"kind is {shown(kind)}: expected 'topic', 'job' or 'end'")
+
+    def _configure(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Take over what was set for a topic, unless something is set for it here."""
+        changes = check_settings(settings)
+        if self._store.settings(name) == NO_SETTINGS:
+            self._store.configure(name, changes)
 
     def _add(self, copy: JobCopy) -> None:
         self.jobs += 1

@@ -158,6 +158,36 @@ def test_what_is_nested_deeply_is_written_packed(svc: JobService, other: JobServ
     assert other.get(job_id).payload == deep
 
 
+def test_settings_of_topics_come_along_where_there_are_none(
+    svc: JobService, other: JobService
+) -> None:
+    svc.configure("mail", keep_done=5)
+    svc.configure("news", keep_canceled=6)
+    other.configure("news", keep_done=7)
+    lines = through_a_file(filled(svc))
+    other.import_jobs(lines)
+
+    assert [line["kind"] for line in lines[:4]] == ["queue", "topic", "topic", "job"]
+    assert other.settings("mail").as_dict() == {"keep_done": 5.0}
+    assert other.settings("news").as_dict() == {"keep_done": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"kind": "topic", "settings": {"keep_done": 5}}, "name is missing"),
+        ({"kind": "topic", "name": "", "settings": {"keep_done": 5}}, "topic is ''"),
+        ({"kind": "topic", "name": "mail", "settings": 3}, "settings is 3"),
+        ({"kind": "topic", "name": "mail", "settings": {"speed": 9}}, "unknown setting"),
+    ],
+)
+def test_a_wrong_topic_is_refused(
+    svc: JobService, other: JobService, line: Line, message: str
+) -> None:
+    with pytest.raises(InvalidValue, match=f"line 2: .*{message}"):
+        other.import_jobs([*through_a_file(svc)[:1], line])
+
+
 # What is refused.
 
 WRONG: list[tuple[str, Callable[[Line], Any], str]] = [

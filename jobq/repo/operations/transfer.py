@@ -8,6 +8,7 @@ from jobq.job import JobCopy, Progress, Report
 from jobq.repo.operations import history
 from jobq.repo.operations.places import make_ready, note_due
 from jobq.repo.operations.reports import keep, log_of, progress_of
+from jobq.repo.operations.topics import numbers_of
 from jobq.repo.repositories import (
     AGENDA_OF,
     NOBODY,
@@ -81,10 +82,11 @@ def add_copies(
         else:
             outcomes.append(Outcome.OK)
             chosen[copy.id] = copy
+    numbers = numbers_of(tx, {copy.topic for copy in chosen.values()})
     bodies, states = [], []
     queues: defaultdict[int, list[Waiting]] = defaultdict(list)
     for job_id, copy in sorted(chosen.items()):
-        body, state = _placed(tx, copy, base)
+        body, state = _placed(tx, copy, numbers[copy.topic], base)
         bodies.append((job_id, body))
         state = state._replace(notes=_with_notes(tx, copy, state))
         if state != initial_state(body):
@@ -100,9 +102,8 @@ def add_copies(
     return outcomes, base
 
 
-def _placed(tx: Transaction, copy: JobCopy, base: int) -> tuple[JobBody, JobState]:
+def _placed(tx: Transaction, copy: JobCopy, number: int, base: int) -> tuple[JobBody, JobState]:
     """Body and state of a copy, which stands in its agenda then, unless it is ready."""
-    number = tx.topics.number(copy.topic)
     place = base + copy.place
     at_us, slot = copy.until_us or 0, 0
     if copy.status is not Status.READY:
