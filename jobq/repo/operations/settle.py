@@ -109,6 +109,8 @@ def _move(tx: Transaction, chosen: Sequence[Settling], retention: Retention) -> 
 
 def _with_notes(tx: Transaction, job: Settlement, state: JobState) -> JobState:
     notes = state.notes
+    if not notes and job.event is Event.DONE and job.result is None and job.report is None:
+        return state  # as nearly all
     if job.result is not None:
         tx.jobs.put_note(job.id, Note.RESULT, job.result)
         notes |= Note.RESULT
