@@ -114,7 +114,7 @@ def test_a_job_that_ends_wakes_who_sleeps(
         assert ENDS[how](queue, job_id) is Outcome.OK
         sleeper.join(DEADLINE_S)
         took.append(time.monotonic() - start)
-        assert came in ([job_id], [])  # it may have slept through its second before
+        assert not came or job_id in came  # it may have slept through its second before
 
     assert min(took) < 0.5
 
