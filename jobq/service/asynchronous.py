@@ -264,8 +264,8 @@ class AsyncVerbs:
         """`close` for coroutines. Cancelled, it goes on in its thread."""
         from jobq.service.aio.bridge import in_thread
 
-        # Before any thread is asked for: others may all be waiting for jobs.
-        self._service.stop()
+        # Before a thread is asked for: all that the loop has may be waiting in `reserve`.
+        self._service._reserve_no_more()
         await in_thread(self._service.close)
 
     async def __aenter__(self) -> Self:

@@ -547,7 +547,7 @@ class JobService(AsyncVerbs):
         Safe in a signal handler; waiters notice within a second at most. Held jobs can still be
         settled, and jobs enqueued. There is no way back: open another service.
         """
-        self._stopped = self._holding.stopped = True
+        self._reserve_no_more()
         self.store.wake()
 
     def close(self) -> None:
@@ -597,6 +597,9 @@ class JobService(AsyncVerbs):
         wait_us, chosen = delay_us(delay), self._maker.options(options)
         values = several("payloads", payloads, "payloads")
         return self._maker.many(name, values, checked, wait_us, chosen)
+
+    def _reserve_no_more(self) -> None:
+        self._stopped = self._holding.stopped = True
 
     def _request(self, topic: str, n: int) -> ReserveRequest:
         return ReserveRequest(check_name(topic), integer("n", n, 1, MOST_AT_ONCE))
