@@ -19,7 +19,8 @@ from jobq.repo.lmdb import LmdbStore
 from jobq.repo.memory import MemoryStore
 
 DEADLINE_S = 20.0
-"""How long a test waits for another thread before it fails; a busy machine must stay far below."""
+"""How long a test waits for another thread or process before it fails: what takes longer hangs. A
+busy machine must stay far below."""
 
 
 class Kind(NamedTuple):
@@ -117,11 +118,11 @@ def svc(store: Store) -> Iterator[JobService]:
             assert svc.check().problems == ()
 
 
-def eventually(fact: Callable[[], object]) -> None:
-    """Wait until *fact* holds; for what another thread does in its own time."""
-    end = time.monotonic() + DEADLINE_S
+def eventually(fact: Callable[[], object], timeout: float = DEADLINE_S) -> None:
+    """Wait until *fact* holds; for what another thread or process does in its own time."""
+    end = time.monotonic() + timeout
     while not fact():
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < end, f"it did not come about in {timeout:g} s"
         time.sleep(0.002)
 
 

@@ -2,7 +2,8 @@
 
 They come from a fork server, which has imported jobq and holds nothing else: so one starts in some
 10 ms, without a thread, an open store or a signal handler of the test's own process. Every one dies
-with that server, and the server with the test run, however that ends.
+with that server, and the server with the test run, however that ends. What needs an environment or
+a namespace of its own comes from a command line, which takes longer.
 """
 
 import ctypes
@@ -11,21 +12,22 @@ import multiprocessing
 import os
 import platform
 import signal
+import subprocess
 import sys
-import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from jobq.repo.lmdb.bell import _FUTEX_WAIT, _SYSCALL
+from tests.conftest import DEADLINE_S
 
 CONTEXT: Final = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["jobq", "jobq.repo.lmdb", "pytest", __name__])
 
-DEADLINE_S: Final = 20.0
-"""How long anything here is waited for; what takes longer hangs."""
+ROOT: Final = Path(__file__).parents[2]
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -45,11 +47,27 @@ class Failure(NamedTuple):
 
 
 class Child:
-    """A process that calls *work* with its end of a pipe and *arguments*."""
+    """A process that calls *work* with its end of a pipe and *arguments*.
 
-    def __init__(self, work: Callable[..., object], *arguments: Any) -> None:
+    Args:
+        wrap: A command that runs the rest of its arguments, such as `unshare --mount`.
+        env: Environment variables in addition to the test's own.
+    """
+
+    def __init__(
+        self,
+        work: Callable[..., object],
+        *arguments: Any,
+        wrap: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self._pipe, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=_live, args=(theirs, work, arguments))
+        self._process: _Process
+        if wrap or env:
+            self._process = _Program(theirs, wrap, env or {})
+            self._pipe.send((work, arguments))
+        else:
+            self._process = CONTEXT.Process(target=_live, args=(theirs, work, arguments))
         self._process.start()
         theirs.close()
         assert self._process.pid is not None
@@ -140,14 +158,6 @@ def kill_myself() -> NoReturn:
     raise AssertionError("unreachable")
 
 
-def eventually(fact: Callable[[], object], timeout: float = DEADLINE_S) -> None:
-    """Wait until *fact* holds; for what another process does in its own time."""
-    end = time.monotonic() + timeout
-    while not fact():
-        assert time.monotonic() < end, f"it did not come about in {timeout:g} s"
-        time.sleep(0.002)
-
-
 def state_of(pid: int) -> str:
     """The letter by which the kernel calls a process's state: R, S, D, T (stopped), Z, …"""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -199,6 +209,58 @@ class Notebook:
         os.close(self._fd)
 
 
+class _Process(Protocol):
+    """What a child needs of a process; those of `multiprocessing` have it."""
+
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def exitcode(self) -> int | None: ...
+    def start(self) -> None: ...
+    def join(self, timeout: float | None = None) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Program:
+    """A process from a command line of its own."""
+
+    def __init__(self, pipe: Connection, wrap: Sequence[str], env: Mapping[str, str]) -> None:
+        self._pipe = pipe
+        self._wrap = wrap
+        self._env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        fd = self._pipe.fileno()
+        command = [*self._wrap, sys.executable, "-P", "-m", __name__, str(fd)]
+        self._popen = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, pass_fds=[fd], env=self._env
+        )
+
+    @property
+    def pid(self) -> int | None:
+        return self._popen.pid if self._popen else None
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._popen.poll() if self._popen else None
+
+    def join(self, timeout: float | None = None) -> None:
+        assert self._popen is not None
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(timeout)
+
+    def close(self) -> None:
+        """It has ended: there is nothing left to close."""
+
+
+def run_program(fd: int) -> None:
+    """What such a process does: hear what is to be done, and do it."""
+    pipe = Connection(fd)
+    work, arguments = pipe.recv()
+    _live(pipe, work, arguments)
+
+
 def _live(pipe: Pipe, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     os.setsid()  # a group of its own, with its forks
     die_with_parent()
@@ -209,7 +271,14 @@ def _live(pipe: Pipe, work: Callable[..., object], arguments: tuple[Any, ...]) -
         sys.exit(3)  # the test has discarded us
     except SystemExit:
         raise
-    except BaseException:  # noqa: BLE001 - the test raises it
+    except BaseException:  # noqa: BLE001 - the test raises it, if it listens
+        traceback.print_exc()
         with suppress(OSError):
             pipe.send(Failure(traceback.format_exc()))
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    from tests.crash import processes  # by the name under which tests know it
+
+    processes.run_program(int(sys.argv[1]))

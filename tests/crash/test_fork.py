@@ -21,9 +21,9 @@ import pytest
 
 import jobq
 from jobq import Job, JobService, Status
+from tests.conftest import DEADLINE_S
 from tests.crash.conftest import Say
 from tests.crash.processes import (
-    DEADLINE_S,
     Notebook,
     Pipe,
     Start,

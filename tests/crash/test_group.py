@@ -24,7 +24,7 @@ from jobq.repo.lmdb.filelock import FileLock
 from jobq.repo.lmdb.jobs import LmdbJobs
 from jobq.repo.repositories import Transaction
 from jobq.repo.transactional import DRAINS
-from tests.crash.processes import DEADLINE_S, eventually
+from tests.conftest import DEADLINE_S, eventually
 
 THREADS: Final = 12
 

@@ -13,13 +13,13 @@ import pytest
 import jobq
 from jobq import Reason, Status
 from jobq.repo.lmdb import steps
+from tests.conftest import eventually
 from tests.crash.conftest import Say
 from tests.crash.processes import (
     Child,
     Notebook,
     Pipe,
     Start,
-    eventually,
     kill_myself,
     state_of,
 )

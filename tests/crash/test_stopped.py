@@ -18,7 +18,8 @@ import pytest
 import jobq
 from jobq import JobqError, JobService, Status, StoreBusy
 from jobq.repo.lmdb import LmdbStore
-from tests.crash.processes import Child, Notebook, Pipe, Start, eventually, state_of
+from tests.conftest import eventually
+from tests.crash.processes import Child, Notebook, Pipe, Start, state_of
 from tests.crash.verbs import with_steps
 
 SOON_S: Final = 1.0

@@ -17,8 +17,9 @@ import jobq
 from jobq import JobNotFound, JobService, Reason, Status
 from jobq.errors import StoreUnavailable
 from jobq.repo.lmdb import steps
+from tests.conftest import eventually
 from tests.crash.conftest import Say
-from tests.crash.processes import Pipe, Start, die_with_parent, eventually, kill_myself, waits
+from tests.crash.processes import Pipe, Start, die_with_parent, kill_myself, waits
 from tests.crash.test_wakeup import MISSED_S, SOON_S, asleep, seconds
 
 RECOVERED_S: Final = 5.0

@@ -17,12 +17,12 @@ import jobq
 from jobq import JobService
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.bell import COUNTERS, Bell
+from tests.conftest import eventually
 from tests.crash.conftest import Say
 from tests.crash.processes import (
     Child,
     Pipe,
     Start,
-    eventually,
     kill_myself,
     threads_of,
     waits,

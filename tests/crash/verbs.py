@@ -19,7 +19,8 @@ from jobq import Job, JobService, NewJob, Status
 from jobq.clock import ManualClock, SystemClock
 from jobq.job import Report
 from jobq.repo.lmdb import LmdbStore, steps
-from tests.crash.processes import DEADLINE_S, Pipe, die_with_parent, kill_myself
+from tests.conftest import DEADLINE_S
+from tests.crash.processes import Pipe, die_with_parent, kill_myself
 
 AGO_S: Final = 3600.0
 """The queues of the cases were filled an hour ago, so that things can be due by now."""

@@ -24,7 +24,7 @@ def start() -> Iterator[Start]:
 
     yield start
     for child in children:
-        child.kill()
+        child.discard()
 
 
 @pytest.fixture

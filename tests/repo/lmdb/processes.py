@@ -9,86 +9,55 @@
     assert child.said() == "ready"
     child.kill()
 
-A child speaks and hears JSON values, one a line, through its standard output and input. It dies
-with its parent, and by itself after `DEADLINE_S`: so nothing here can hang for ever.
+They are those of the crash tests; here the pipe is not handed to the function, so that the
+functions which it calls can speak as well. A child dies by itself after `DEADLINE_S`: so nothing
+here can hang for ever.
 """
 
 import ctypes
-import importlib
-import json
+import faulthandler
 import os
 import signal
-import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[3]
+from tests.crash import processes
+from tests.crash.processes import Pipe
+
 DEADLINE_S = 60
 """After so many seconds a child is taken for hanging, and dies of SIGALRM."""
 CANNOT = 77
 """The exit status of a child that met something which the machine cannot do."""
 
 
-class Child:
+class Child(processes.Child):
     """A process that runs *work*, a function at the top of a module, with plain arguments.
 
     Args:
-        wrap: A command that runs the rest of its arguments, such as `unshare --mount`.
-        env: Environment variables in addition to the test's own.
         deadline_s: When it is taken for hanging.
+        how: As for the crash tests' children.
     """
 
     def __init__(
         self,
         work: Callable[..., object],
         *args: Any,
-        wrap: Sequence[str] = (),
-        env: dict[str, str] | None = None,
         deadline_s: int = DEADLINE_S,
+        **how: Any,
     ) -> None:
-        source = Path(work.__code__.co_filename).relative_to(ROOT)
-        module = ".".join(source.with_suffix("").parts)
-        self._process = subprocess.Popen(
-            [
-                *wrap,
-                *(sys.executable, "-P", "-m", "tests.repo.lmdb.processes"),
-                *(module, work.__qualname__, json.dumps(args), str(deadline_s)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
-        )
-        self.pid = self._process.pid
+        super().__init__(_speaking, work, deadline_s, args, **how)
+        self._deadline_s = deadline_s + 5.0  # it is the first to notice
 
     def said(self) -> Any:
         """The next thing that the child says."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, f"the child ended without a word, with status {self._process.wait()}"
-        return json.loads(line)
-
-    def tell(self, value: Any = None) -> None:
-        """Say something to the child."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(value).encode() + b"\n")
-        self._process.stdin.flush()
-
-    def signal(self, number: int) -> None:
-        """Send a signal."""
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        """Kill and reap it; harmless if it is dead already."""
-        self._process.kill()
-        self.wait()
+        return self.hear(self._deadline_s)
 
     def wait(self) -> int:
         """Its exit status, or minus the signal that killed it, once it has ended."""
-        with self._process:  # closes the pipes
-            return self._process.wait()
+        return self.ended(self._deadline_s)
 
     def join(self) -> None:
         """Wait for it to end well."""
@@ -98,16 +67,15 @@ class Child:
 
 def say(value: Any) -> None:
     """In a child: tell the test something."""
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
+    _pipes[-1].send(value)
 
 
 def hear() -> Any:
     """In a child: wait for what the test tells."""
-    line = sys.stdin.readline()
-    if not line:
+    try:
+        return _pipes[-1].recv()
+    except EOFError:
         sys.exit(0)  # the test is over
-    return json.loads(line)
 
 
 def drop_privileges() -> None:
@@ -129,6 +97,7 @@ def outcome_of(work: Callable[[], object], seconds: int = 10) -> str:
     pid = os.fork()
     if not pid:
         try:
+            faulthandler.disable()  # to be killed by a signal is one of the outcomes
             signal.alarm(seconds)
             try:
                 said = str(work())
@@ -146,12 +115,13 @@ def outcome_of(work: Callable[[], object], seconds: int = 10) -> str:
     return signal.Signals(-status).name if status < 0 else said
 
 
-def _main() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    module, name, args, deadline_s = sys.argv[1:]
-    signal.alarm(int(deadline_s))
-    getattr(importlib.import_module(module), name)(*json.loads(args))
+_pipes: list[Pipe] = []
+"""In a child: its way to the test."""
 
 
-if __name__ == "__main__":
-    _main()
+def _speaking(
+    pipe: Pipe, work: Callable[..., object], deadline_s: int, args: tuple[Any, ...]
+) -> None:
+    _pipes.append(pipe)
+    signal.alarm(deadline_s)
+    work(*args)
