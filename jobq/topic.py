@@ -6,10 +6,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypedDict
 
 from jobq.errors import InvalidValue, shown
-from jobq.options import seconds, text
+from jobq.options import integer, seconds, text
 from jobq.states import Status
 
 LONGEST_NAME: Final = 255
+MOST_DONE: Final = 2**40
 
 
 def check_name(name: object) -> str:
@@ -31,6 +32,7 @@ class SettingArgs(TypedDict, total=False):
 
     keep_done: float | None
     keep_canceled: float | None
+    max_done: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +45,20 @@ class TopicSettings:
     Attributes:
         keep_done: Seconds for which done jobs are kept; 0 forgets them at once.
         keep_canceled: Seconds for which canceled jobs are kept; 0 forgets them at once.
+        max_done: The most done jobs of the topic that are kept, whatever their retention; those
+            that were done first go first. Counts the jobs that are done while it is set. Unset,
+            only the store's limit holds, which always does.
     """
 
     keep_done: float | None = None
     keep_canceled: float | None = None
+    max_done: int | None = None
 
     def changed(self, changes: Mapping[str, Any]) -> "TopicSettings":
         """These settings with *changes*, which `check_settings` has checked.
 
-        >>> TopicSettings(keep_done=60.0).changed({"keep_done": None})
-        TopicSettings(keep_done=None, keep_canceled=None)
+        >>> TopicSettings(keep_done=60.0).changed({"keep_done": None, "max_done": 9}).as_dict()
+        {'max_done': 9}
         """
         return replace(self, **changes)
 
@@ -94,6 +100,7 @@ def check_settings(args: Mapping[str, Any]) -> dict[str, Any]:
 _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "keep_done": seconds,
     "keep_canceled": seconds,
+    "max_done": lambda name, value: integer(name, value, 0, MOST_DONE),
 }
 
 

@@ -88,7 +88,7 @@ class JobState(NamedTuple):
         holder: Who holds it, or held it when it ended, 8 bytes; `NOBODY` if nobody.
         reserved_us: When it was last reserved (UTC); 0 if never.
         ended_us: When it was done or canceled (UTC); 0 unless it is.
-        notes: Which `Note`s it has, as a sum of their bits.
+        notes: Which `Note`s it has, as a sum of their bits; and `LISTED`.
     """
 
     topic: int
@@ -121,6 +121,19 @@ class Note(IntEnum):
     HISTORY = 2
     PROGRESS = 4
     LOG = 8
+
+
+LISTED: Final = 0x80
+"""A bit of `JobState.notes` that is no note: the job stands in the list of its topic's done jobs,
+at its `seq`."""
+
+
+def done_list(topic: int) -> int:
+    """The queue in which the done jobs of a topic are listed that has a limit for them.
+
+    Its entries have weight 0, and places in the order in which the jobs were done.
+    """
+    return topic | 0x8000_0000
 
 
 def initial_state(body: JobBody) -> JobState:
@@ -226,7 +239,10 @@ class JobRepository(ABC):
 
 
 class TopicRepository(ABC):
-    """Topics: their numbers, queues, agendas and counts."""
+    """Topics: their numbers, settings, queues, agendas and counts.
+
+    What takes a topic for its queue also takes a `done_list`.
+    """
 
     @abstractmethod
     def number(self, name: str) -> int:
@@ -258,6 +274,10 @@ class TopicRepository(ABC):
     @abstractmethod
     def configure(self, topic: int, settings: TopicSettings) -> None:
         """Replace the topic's settings."""
+
+    @abstractmethod
+    def configured(self) -> list[int]:
+        """The numbers of all topics that have settings."""
 
     @abstractmethod
     def next_seq(self, count: int) -> int:
@@ -318,6 +338,14 @@ class TopicRepository(ABC):
     @abstractmethod
     def total(self, status: Status) -> int:
         """How many jobs of the store are in *status*."""
+
+    @abstractmethod
+    def listed(self, topic: int) -> int:
+        """How many jobs stand in the topic's `done_list`."""
+
+    @abstractmethod
+    def count_listed(self, topic: int, change: int) -> None:
+        """Add *change* to that number."""
 
     @abstractmethod
     def empty_us(self, topic: int) -> int:

@@ -176,7 +176,7 @@ class TransactionalStore(Store):
 
     def prune(self, limit: int = 1000) -> int:
         def operation(tx: Transaction) -> int:
-            pruned = prune(tx, limit, self._retention)
+            pruned = prune(tx, limit, self._retention, tx.topics.configured())
             if pruned < limit:
                 forget_idle(tx, limit, limit)
             return pruned

@@ -127,6 +127,13 @@ def _crash_once(svc: JobService) -> None:
     svc.store.advance()
 
 
+def _limit_done(svc: JobService) -> None:
+    """A topic that keeps two done jobs, and has them."""
+    svc.configure("mail", max_done=2)
+    svc.enqueue_many("mail", ["d1", "d2"], weight=-5)
+    svc.done_many(svc.reserve("mail", 2, timeout=0), ["r1", "r2"])
+
+
 def _leave_idle(svc: JobService) -> None:
     """Topics that had their last job when the queue was filled."""
     svc.delete([svc.enqueue(f"idle {number}") for number in range(3)])
@@ -207,6 +214,13 @@ CASES: Final = {
     "unset what was configured": Case(
         lambda svc, _: svc.configure("mail", keep_done=None),
         fill=lambda svc: svc.configure("mail", keep_done=5),
+    ),
+    "done beyond a topic's limit": Case(
+        lambda svc, held: svc.done_many(held, ["r1", "r2", "r3"]), hold=_hold(3), fill=_limit_done
+    ),
+    "reset what a topic lists": Case(
+        lambda svc, _: svc.reset([job.id for job in svc.find(topic="mail", status="done")]),
+        fill=_limit_done,
     ),
     "promote": Case(lambda svc, _: svc.store.advance(), hold=_make_due),
     "expire": Case(lambda svc, _: svc.store.advance(), hold=_overrun),

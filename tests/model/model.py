@@ -152,6 +152,7 @@ class Job:
         until_us: When it is due, when its lease is over (boot clock), or when it may be
             forgotten; only the status tells which.
         since: Grows with whatever begins to wait; tells equals apart.
+        listed: It was done while its topic had a limit for done jobs.
     """
 
     number: int
@@ -173,6 +174,7 @@ class Job:
     result: bytes | None = None
     until_us: int = 0
     since: int = 0
+    listed: bool = False
     reserved_us: int | None = None
     ended_us: int | None = None
     past: list[Attempt] = field(default_factory=list)
@@ -261,6 +263,7 @@ class Model:
                 outcomes.append(Outcome.INVALID)
             else:
                 job.status = Status.READY
+                job.listed = False
                 job.place = next(self._places)
                 job.retries = job.crashes = 0
                 job.resets += 1
@@ -462,7 +465,15 @@ class Model:
 
     @writes
     def prune(self, limit: int) -> int:
-        """Forget finished jobs: those whose time is over, then done ones that are too many."""
+        """Forget finished jobs: those that their topic has too many of, those whose time is over,
+        then done ones that are too many for the store.
+        """
+        return self._prune(limit, self._topics)
+
+    def _prune(self, limit: int, topics: Iterable[str]) -> int:
+        beyond = self._beyond(topics)[:limit]
+        self._forget(beyond)
+        limit -= len(beyond)
         late = [
             job
             for status in (Status.DONE, Status.CANCELED)
@@ -473,7 +484,18 @@ class Model:
         done = self._waiting(Status.DONE)
         too_many = done[: max(0, min(len(done) - self._retention.max_done, limit - len(late)))]
         self._forget(too_many)
-        return len(late) + len(too_many)
+        return len(beyond) + len(late) + len(too_many)
+
+    def _beyond(self, topics: Iterable[str]) -> list[Job]:
+        """The listed jobs of these topics that are too many, the first ones, topic by topic."""
+        found = []
+        for name in sorted(topics):
+            most = self.settings(name).max_done
+            listed = [job for job in self._jobs.values() if job.listed and job.topic == name]
+            if most is not None:
+                listed.sort(key=lambda job: job.since)
+                found += listed[: max(0, len(listed) - most)]
+        return found
 
     @writes
     def reopen(self) -> None:
@@ -649,6 +671,7 @@ class Model:
             keep_us = self._retention.done_us if done else self._retention.canceled_us
         job.status = status
         job.reason = reason
+        job.listed = status is Status.DONE and self.settings(job.topic).max_done is not None
         job.ended_us = self._clock.wall_us()
         job.until_us = job.ended_us + keep_us
         job.since = next(self._ticks)
@@ -657,7 +680,7 @@ class Model:
         """A verb that finishes k jobs forgets those that are not kept, and up to 2 k + 16 more."""
         if ended:
             self._forget(job for job in ended if job.until_us == job.ended_us)
-            self.prune(2 * len(ended) + 16)
+            self._prune(2 * len(ended) + 16, {job.topic for job in ended})
 
     def _forget(self, jobs: Iterable[Job]) -> None:
         for job in jobs:

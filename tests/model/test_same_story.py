@@ -107,7 +107,14 @@ retentions = st.builds(
 )
 
 keeps_s = st.sampled_from((None, 0.0, 1.0, 86_400.0))
-changes = st.fixed_dictionaries({}, optional={"keep_done": keeps_s, "keep_canceled": keeps_s})
+changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "keep_done": keeps_s,
+        "keep_canceled": keeps_s,
+        "max_done": st.sampled_from((None, 0, 1, 3)),
+    },
+)
 edits = st.builds(
     Change,
     topic=st.none() | topics,

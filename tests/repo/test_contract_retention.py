@@ -169,6 +169,20 @@ def test_finishing_jobs_prunes_twice_as_many_and_a_few(queue: Queue, clock: Manu
     assert queue.counts() == {"done": 205 - 26 - 18, "canceled": 1}
 
 
+def test_a_lowered_limit_of_the_store_takes_effect_step_by_step(
+    durable_opener: Opener, clock: ManualClock
+) -> None:
+    first = durable_opener()
+    finish(Queue(first, clock), 100)
+    durable_opener.close(first)
+    queue = Queue(durable_opener(retention=Retention(max_done=10)), clock)
+    assert queue.counts() == {"done": 100}
+
+    finish(queue, 3)
+    assert queue.counts() == {"done": 103 - (2 * 3 + 16)}
+    assert queue.store.prune() == 71
+
+
 def test_prune_takes_steps_no_larger_than_asked_for(queue: Queue, clock: ManualClock) -> None:
     finish(queue, 10)
     queue.store.cancel(queue.add_many(10))

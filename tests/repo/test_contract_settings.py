@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from jobq.clock import ManualClock
+from jobq.job import Change
 from jobq.repo.base import Retention, Store
 from jobq.states import Outcome, Reason, Status
 from jobq.topic import NO_SETTINGS, TopicSettings
@@ -206,3 +207,193 @@ def test_a_change_holds_for_jobs_that_finish_from_then_on(
 
     assert queue.counts() == {"done": 2}
     assert [queue.status(job_id) for job_id in (before, after)] == [Status.DONE] * 2
+
+
+# How many done jobs are kept.
+
+
+def test_the_jobs_that_were_done_first_go_when_a_topic_has_too_many(queue: Queue) -> None:
+    queue.store.configure("mail", {"max_done": 3})
+    ids = [finish(queue)[0] for _ in range(5)]
+    others = finish(queue, 5, "other")
+
+    assert [queue.status(job_id) for job_id in ids] == [None, None, *[Status.DONE] * 3]
+    assert queue.store.status(others) == [Status.DONE] * 5
+
+
+def test_jobs_that_are_done_together_go_in_the_order_in_which_they_were_named(
+    queue: Queue,
+) -> None:
+    queue.store.configure("mail", {"max_done": 2})
+    ids = queue.add_many(4)
+    held = {job.id: job for job in queue.take(n=4)}
+    order = [ids[2], ids[0], ids[3], ids[1]]
+    keeps = [None, 9 * SECOND_US, None, 5 * SECOND_US]  # of no account
+    queue.store.settle(
+        [done(held[job_id], keep_us=keep) for job_id, keep in zip(order, keeps, strict=True)]
+    )
+
+    assert queue.store.status(order) == [None, None, Status.DONE, Status.DONE]
+
+
+def test_a_topic_counts_done_jobs_whatever_their_retention(
+    queue: Queue, clock: ManualClock
+) -> None:
+    """Not as the limit of the store, which takes those first whose time is over soonest."""
+    queue.store.configure("mail", {"max_done": 2})
+    (old,) = finish(queue, retention=100 * DAY_S)
+    (short,) = finish(queue, retention=1.0)
+    (new,) = finish(queue)
+    assert queue.store.status([old, short, new]) == [None, Status.DONE, Status.DONE]
+
+    clock.advance(1)
+    queue.store.prune()
+    assert queue.store.status([short, new]) == [None, Status.DONE]
+    (newer,) = finish(queue)
+    assert queue.store.status([new, newer]) == [Status.DONE] * 2
+
+
+def test_canceled_jobs_and_those_that_are_not_kept_do_not_count(queue: Queue) -> None:
+    queue.store.configure("mail", {"max_done": 1})
+    (first,) = finish(queue)
+    queue.cancel(queue.add())
+    finish(queue, 3, retention=0.0)
+
+    assert queue.counts() == {"done": 1, "canceled": 1}
+    assert queue.status(first) is Status.DONE
+
+
+def test_a_limit_of_0_keeps_no_done_job(queue: Queue) -> None:
+    queue.store.configure("mail", {"max_done": 0})
+    queue.add()
+    assert queue.done(queue.take_one(), result=b"r") is Outcome.OK
+    finish(queue, 5)
+
+    assert queue.counts() == {}
+
+
+def test_only_jobs_that_are_done_while_a_limit_is_set_are_counted(queue: Queue) -> None:
+    before = finish(queue, 3)
+    queue.store.configure("mail", {"max_done": 1})
+    first, second = finish(queue)[0], finish(queue)[0]
+    assert queue.store.status([*before, first, second]) == [*[Status.DONE] * 3, None, Status.DONE]
+
+    queue.store.configure("mail", {"max_done": None})
+    between = finish(queue, 3)
+    queue.store.configure("mail", {"max_done": 1})
+    (third,) = finish(queue)
+    assert queue.store.status([*before, *between, second, third]) == [
+        *[Status.DONE] * 6, None, Status.DONE,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["reset", "delete", "purge", "prune"])
+def test_a_job_that_leaves_in_another_way_makes_room_for_the_next(
+    queue: Queue, clock: ManualClock, way: str
+) -> None:
+    queue.store.configure("mail", {"max_done": 2})
+    kept, leaving = finish(queue, retention=100 * DAY_S)[0], finish(queue)[0]
+    if way == "reset":
+        queue.reset(leaving)
+        queue.store.edit([leaving], Change(topic="other"))
+    elif way == "delete":
+        queue.delete(leaving)
+    elif way == "purge":
+        queue.store.purge("mail", frozenset({Status.DONE}), None, 100)
+        (kept,) = finish(queue)
+    else:
+        clock.advance(DAY_S)
+        assert queue.store.prune() == 1
+    (new,) = finish(queue)
+
+    assert queue.store.status([kept, new]) == [Status.DONE] * 2
+
+
+def test_a_reset_job_that_is_done_again_counts_as_the_last_one(queue: Queue) -> None:
+    queue.store.configure("mail", {"max_done": 2})
+    first, second = finish(queue)[0], finish(queue)[0]
+    queue.reset(first)
+    queue.done(queue.take_one())
+    (third,) = finish(queue)
+
+    assert queue.store.status([first, second, third]) == [Status.DONE, None, Status.DONE]
+
+
+def test_a_repeated_done_of_a_listed_job_is_harmless(queue: Queue) -> None:
+    queue.store.configure("mail", {"max_done": 1})
+    queue.add()
+    held = queue.take_one()
+
+    assert [queue.done(held), queue.done(held)] == [Outcome.OK] * 2
+    assert queue.counts() == {"done": 1}
+    finish(queue)
+    assert queue.done(held) is Outcome.MISSING
+
+
+def test_a_limit_that_is_lowered_takes_effect_step_by_step_or_at_once_by_prune(
+    queue: Queue,
+) -> None:
+    queue.store.configure("mail", {"max_done": 100})
+    finish(queue, 100)
+    queue.store.configure("mail", {"max_done": 10})
+    assert queue.counts() == {"done": 100}
+    finish(queue)
+    assert queue.counts() == {"done": 101 - 18}
+
+    assert [queue.store.prune(50) for _ in range(3)] == [50, 23, 0]
+    assert queue.counts() == {"done": 10}
+
+
+def test_finishing_jobs_of_one_topic_forgets_none_of_another(queue: Queue) -> None:
+    for name in ("a", "b"):
+        queue.store.configure(name, {"max_done": 5})
+        finish(queue, 5, name)
+        queue.store.configure(name, {"max_done": 1})
+    finish(queue, 1, "a")
+
+    assert (queue.counts("a"), queue.counts("b")) == ({"done": 1}, {"done": 5})
+    assert queue.store.prune() == 4
+
+
+def test_finishing_jobs_forgets_no_more_than_twice_as_many_and_a_few_whatever_is_too_many(
+    opener: Opener, clock: ManualClock
+) -> None:
+    """Too many of a topic, too many of the store, and too old: together no more."""
+    queue = Queue(opener(retention=Retention(max_done=50)), clock)
+    queue.store.configure("mail", {"max_done": 40})
+    finish(queue, 20, "old", retention=1.0)
+    finish(queue, 20, "old")
+    finish(queue, 10)
+    clock.advance(1)
+    queue.store.configure("mail", {"max_done": 1})
+    finish(queue, 2)
+    assert queue.counts("mail") == {"done": 1}  # 11 were too many
+    assert queue.counts("old") == {"done": 40 - (2 * 2 + 16 - 11)}
+
+    queue.store.configure("mail", {"max_done": 30})
+    finish(queue, 29)
+    queue.store.configure("mail", {"max_done": 0})
+    before = queue.counts()["done"]
+    finish(queue)
+    assert queue.counts()["done"] == before + 1 - 18
+
+
+def test_the_stores_limit_holds_for_topics_with_one_of_their_own(
+    opener: Opener, clock: ManualClock
+) -> None:
+    queue = Queue(opener(retention=Retention(max_done=3)), clock)
+    queue.store.configure("mail", {"max_done": 10})
+    ids = [finish(queue)[0] for _ in range(5)]
+
+    assert queue.store.status(ids) == [None, None, *[Status.DONE] * 3]
+
+
+def test_lists_of_done_jobs_outlive_the_store(durable_opener: Opener, clock: ManualClock) -> None:
+    first = durable_opener()
+    first.configure("mail", {"max_done": 3})
+    ids = finish(Queue(first, clock), 3)
+    durable_opener.close(first)
+
+    queue = Queue(durable_opener(), clock)
+    finish(queue)
+    assert queue.store.status(ids) == [None, Status.DONE, Status.DONE]

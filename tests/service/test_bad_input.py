@@ -354,6 +354,7 @@ def test_purge_refuses_it(svc: JobService, name: str, value: Any) -> None:
 CONFIGURE = [
     *table("keep_done", NO_SECONDS),
     *table("keep_canceled", NO_SECONDS),
+    *table("max_done", [-1, True, 1.0, "5", 2**40 + 1, HUGE, [1]]),
     *table("keep", [5]),
     *table("max_retries", [5]),
 ]

@@ -7,7 +7,7 @@ has no checksums, and of 5 500 damaged files 36 % were read silently wrong witho
 a fixed layout begin with one byte, the version of the layout.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
@@ -92,6 +92,7 @@ class Topic:
         listed: How many of its done jobs are listed.
         empty_us: Since when it has had no job, or its last settings (UTC); 0 if it has a job.
         configured: It has a record of settings.
+        changed: It is no more what was read.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Topic:
     listed: int = 0
     empty_us: int = 0
     configured: bool = False
+    changed: bool = field(default=False, compare=False)
 
     def is_idle(self, since_us: int) -> bool:
         """Whether it has had neither jobs nor settings since then, or longer."""

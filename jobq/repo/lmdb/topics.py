@@ -80,7 +80,7 @@ class LmdbTopics(TopicRepository):
             key = topic_name_key(name)
             access.txn.put(key, encode_number(key, number), db=access.db.topics)
             self._numbers[name] = number
-            self._topics[number] = Topic(name, [0] * len(STATUSES))
+            self._topics[number] = Topic(name, [0] * len(STATUSES), changed=True)
             self.woken[UNKNOWN] = 1
         return number
 
@@ -167,12 +167,16 @@ class LmdbTopics(TopicRepository):
         access, key = self._access, topic_settings_key(topic)
         access.dirty = True
         entry = self._topic(topic)
+        entry.changed = True
         entry.configured = settings != NO_SETTINGS
         entry.empty_us = 0  # if it has no jobs, it is so from now on
         if entry.configured:
             access.txn.put(key, encode_topic_settings(key, settings), db=access.db.topics)
         else:
             access.txn.delete(key, db=access.db.topics)
+
+    def configured(self) -> list[int]:
+        return [read_topic_key(key)[1] for key, _ in self._under(b"s")]
 
     # Queues.
 
@@ -324,6 +328,7 @@ class LmdbTopics(TopicRepository):
     def count(self, topic: int, status: Status, change: int) -> None:
         entry = self._topics.get(topic) or self._load(topic)
         entry.counts[STATUS_CODE[status]] += change
+        entry.changed = True
         if change > 0:
             entry.empty_us = 0
         self._access.add_total(status, change)
@@ -335,6 +340,15 @@ class LmdbTopics(TopicRepository):
     def total(self, status: Status) -> int:
         return self._access.total(status)
 
+    def listed(self, topic: int) -> int:
+        return self._topic(topic).listed
+
+    def count_listed(self, topic: int, change: int) -> None:
+        entry = self._topic(topic)
+        entry.listed += change
+        entry.changed = True
+        self._access.dirty = True
+
     def empty_us(self, topic: int) -> int:
         return self._topic(topic).empty_us
 
@@ -342,10 +356,12 @@ class LmdbTopics(TopicRepository):
         """Write the topics that changed."""
         access = self._access
         for number, topic in self._topics.items():
+            if not topic.changed:
+                continue
             key = topic_number_key(number)
-            if min(topic.counts) < 0:
+            if min(topic.counts) < 0 or topic.listed < 0:
                 raise StoreCorrupt(
-                    f"topic {topic.name!r} would count {topic.counts} jobs; "
+                    f"topic {topic.name!r} would count {topic.counts} jobs, {topic.listed} listed; "
                     "`jobq check` lists what is wrong"
                 )
             if not topic.empty_us and not any(topic.counts):

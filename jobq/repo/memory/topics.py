@@ -8,7 +8,7 @@ from sortedcontainers import SortedDict, SortedList
 
 from jobq.clock import Clock
 from jobq.repo.memory.undo import Undo
-from jobq.repo.repositories import Agenda, Held, TopicRepository, Waiting
+from jobq.repo.repositories import Agenda, Held, TopicRepository, Waiting, done_list
 from jobq.states import Status
 from jobq.topic import NO_SETTINGS, TopicSettings
 
@@ -45,6 +45,7 @@ class MemoryTopics(TopicRepository):
             number = self._last = self._last + 1  # not undone, like places
             self._undo.note(self._unname, name, number)
             self._queues[number] = SortedList()
+            self._queues[done_list(number)] = SortedList()
             self._empty[number] = self._clock.wall_us()
             self._names[number] = name
             self._numbers[name] = number
@@ -79,12 +80,14 @@ class MemoryTopics(TopicRepository):
         self._numbers[name] = number
         self._names[number] = name
         self._queues[number] = SortedList()
+        self._queues[done_list(number)] = SortedList()
         self._empty[number] = empty_us
 
     def _unname(self, name: str, number: int) -> None:
         self._numbers.pop(name, None)
         self._names.pop(number, None)
         self._queues.pop(number, None)
+        self._queues.pop(done_list(number), None)
         self._empty.pop(number, None)
         for status in Status:
             self._counts.pop((number, status), None)  # nothing: it has no jobs
@@ -107,6 +110,9 @@ class MemoryTopics(TopicRepository):
             self._settings.pop(topic, None)
         else:
             self._settings[topic] = settings
+
+    def configured(self) -> list[int]:
+        return list(self._settings)
 
     # Queues.
 
@@ -226,6 +232,12 @@ class MemoryTopics(TopicRepository):
 
     def total(self, status: Status) -> int:
         return self._totals[status]
+
+    def listed(self, topic: int) -> int:
+        return len(self._queues[done_list(topic)])
+
+    def count_listed(self, topic: int, change: int) -> None:
+        pass  # a list knows its length
 
     def empty_us(self, topic: int) -> int:
         return self._empty.get(topic, 0)

@@ -16,7 +16,15 @@ from jobq.repo.operations.places import (
     make_ready,
     withdraw,
 )
-from jobq.repo.repositories import NOBODY, JobBody, JobState, Note, Transaction, Waiting
+from jobq.repo.repositories import (
+    LISTED,
+    NOBODY,
+    JobBody,
+    JobState,
+    Note,
+    Transaction,
+    Waiting,
+)
 from jobq.states import Event, Outcome, Reason, Status, can_move
 
 Chosen = dict[bytes, tuple[JobBody, JobState]]
@@ -114,7 +122,7 @@ def _renewed(tx: Transaction, job_id: bytes, state: JobState) -> int:
     for attempt in succeeded_at_once(tx, state):
         state = state._replace(notes=keep_attempt(tx, job_id, state, attempt))
     notes = with_error(tx, job_id, state, None) if state.notes & Note.HISTORY else state.notes
-    return notes & ~(Note.RESULT | Note.PROGRESS)
+    return notes & ~(Note.RESULT | Note.PROGRESS | LISTED)
 
 
 def delete(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:

@@ -1,13 +1,21 @@
 """Every job against every index, every index entry against its job, and all the counts."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
 from jobq.job import name_of
 from jobq.repo.base import CheckReport
 from jobq.repo.operations.reports import log_of
-from jobq.repo.repositories import AGENDA_OF, Agenda, JobState, Note, Transaction
+from jobq.repo.repositories import (
+    AGENDA_OF,
+    LISTED,
+    Agenda,
+    JobState,
+    Note,
+    Transaction,
+    done_list,
+)
 from jobq.states import Status
 
 PAGE: Final = 512
@@ -44,6 +52,7 @@ class Checker:
         self._waiting: dict[tuple[int, int, int], bytes] = {}
         self._held: dict[tuple[Agenda, int, int, bytes], bytes] = {}
         self._counts: defaultdict[tuple[int, Status], int] = defaultdict(int)
+        self._listed: Counter[int] = Counter()
         self._topics: dict[int, str] = {}
         self._unreadable: set[bytes] = set()
 
@@ -114,6 +123,8 @@ class Checker:
                 yield f"{job} is {state.status}, but {agenda.name} does not hold it"
             elif agenda is Agenda.LEASE and holder != state.holder:
                 yield f"{job} and {agenda.name} name different holders"
+        if state.notes & LISTED:
+            yield from self._compare_listed(job_id, state)
         for note in Note:
             if state.notes & note:
                 try:
@@ -124,9 +135,22 @@ class Checker:
                 except self._damage as error:
                     yield f"the {note.name.lower()} of {job} cannot be read: {error}"
 
+    def _compare_listed(self, job_id: bytes, state: JobState) -> Iterator[str]:
+        job = f"job {name_of(job_id)}"
+        self._listed[state.topic] += 1
+        if self._waiting.pop((done_list(state.topic), 0, state.seq), None) != job_id:
+            yield f"{job} says that it is listed as done, but its topic does not list it"
+        if state.status is not Status.DONE:
+            yield f"{job} is {state.status}, but says that it is listed as done"
+
     def _compare_rest(self) -> Iterator[str]:
         for (topic, weight, seq), job_id in self._waiting.items():
-            if job_id not in self._unreadable:
+            if job_id not in self._unreadable and topic == done_list(topic):
+                yield (
+                    f"the list of topic number {topic - done_list(0)} names job {name_of(job_id)} "
+                    f"at {seq}, but no such job is listed there"
+                )
+            elif job_id not in self._unreadable:
                 yield (
                     f"topic {self._topics.get(topic, topic)!r} queues job {name_of(job_id)} at "
                     f"weight {weight}, place {seq}, but no such job is ready there"
@@ -147,6 +171,9 @@ class Checker:
                 there = self._counts[number, status]
                 if said[status] != there:
                     yield f"topic {name!r} counts {said[status]} {status} jobs, but has {there}"
+            listed = self._tx.topics.listed(number)
+            if listed != self._listed[number]:
+                yield f"topic {name!r} lists {listed} jobs, but has {self._listed[number]}"
             has = any(said.values())
             if has is bool(self._tx.topics.empty_us(number)):
                 yield f"topic {name!r} does {'' if has else 'not '}have jobs, but says otherwise"

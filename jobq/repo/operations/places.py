@@ -1,7 +1,7 @@
 """Where jobs go: into the queue of their topic, into an agenda, or out of the store."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from jobq.errors import StoreCorrupt
@@ -9,15 +9,17 @@ from jobq.job import JobSpec, name_of
 from jobq.repo.base import Retention
 from jobq.repo.repositories import (
     AGENDA_OF,
+    LISTED,
     NOBODY,
     Agenda,
     Held,
     JobState,
     Transaction,
     Waiting,
+    done_list,
 )
 from jobq.states import FINISHED, Event, Reason, Status
-from jobq.topic import NO_SETTINGS
+from jobq.topic import NO_SETTINGS, TopicSettings
 
 SOON_US: Final = 1_500_000
 """What falls due within this time wakes the waiters of its topic, so that they shorten their
@@ -82,28 +84,17 @@ def put_back(tx: Transaction, jobs: Sequence[tuple[bytes, JobState, int]]) -> No
 def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> None:
     """Finished jobs into the agenda of their retention, or out of the store if it is nothing.
 
-    Finishing k jobs forgets up to 2 k + 16 whose time is over: so what is finished faster than
-    it is looked at does not pile up, and no single call pays for a backlog.
+    Finishing k jobs forgets up to 2 k + 16 others whose time is over, or that are too many: so what
+    is finished faster than it is looked at does not pile up, and no single call pays for a backlog.
     """
     if not endings:
         return
-    kept: defaultdict[tuple[Status, int], list[Ending]] = defaultdict(list)
-    forgotten = []
-    usual_us = {status: retention.keep_us(status) for status in FINISHED}
+    own: dict[int, TopicSettings] = {}
     topics = {ending.before.topic for ending in endings}
-    own = {number: tx.topics.settings(number) for number in topics}
-    own = {number: settings for number, settings in own.items() if settings is not NO_SETTINGS}
-    for ending in endings:
-        keep_us = ending.keep_us
-        if keep_us is None:
-            settings = own.get(ending.before.topic) if own else None
-            keep_us = settings.keep_us(ending.status) if settings else None
-        if keep_us is None:
-            keep_us = usual_us[ending.status]
-        if keep_us > 0:
-            kept[ending.status, keep_us].append(ending)
-        else:
-            forgotten.append((ending.id, ending.before))
+    for number in topics:
+        if (settings := tx.topics.settings(number)) is not NO_SETTINGS:
+            own[number] = settings
+    kept, forgotten = _sort_out(endings, own, retention)
     moved = []
     for (status, keep_us), members in kept.items():
         until_us = tx.wall_us + keep_us
@@ -117,12 +108,39 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
         else:
             for topic, jobs in Counter(ending.before.topic for ending in members).items():
                 tx.topics.count(topic, status, jobs)
+    limited = [number for number, settings in own.items() if settings.max_done is not None]
+    if limited:
+        moved = _list_done(tx, moved, endings, limited)
     if moved:
         tx.jobs.update(moved)
     if forgotten:
         tx.ended += [job_id for job_id, _ in forgotten]
         tx.jobs.delete(forgotten)
-    prune(tx, 2 * len(endings) + 16, retention)
+    prune(tx, 2 * len(endings) + 16, retention, limited)
+
+
+Kept = defaultdict[tuple[Status, int], list[Ending]]
+"""Jobs that are kept, by how they end and for how long."""
+
+
+def _sort_out(
+    endings: Sequence[Ending], own: Mapping[int, TopicSettings], retention: Retention
+) -> tuple[Kept, list[tuple[bytes, JobState]]]:
+    """Which jobs are kept, and which are not: as they say, else their topics in *own*, else all."""
+    kept: Kept = defaultdict(list)
+    forgotten = []
+    usual_us = {status: retention.keep_us(status) for status in FINISHED}
+    for ending in endings:
+        keep_us = ending.keep_us
+        if keep_us is None and own:
+            keep_us = own.get(ending.before.topic, NO_SETTINGS).keep_us(ending.status)
+        if keep_us is None:
+            keep_us = usual_us[ending.status]
+        if keep_us > 0:
+            kept[ending.status, keep_us].append(ending)
+        else:
+            forgotten.append((ending.id, ending.before))
+    return kept, forgotten
 
 
 def _ended(ending: Ending, until_us: int, slot: int, now_us: int) -> JobState:
@@ -138,9 +156,52 @@ def _ended(ending: Ending, until_us: int, slot: int, now_us: int) -> JobState:
     )  # fmt: skip
 
 
-def prune(tx: Transaction, limit: int, retention: Retention) -> int:
-    """Forget finished jobs whose time is over, and done ones beyond the most that are kept."""
+def _list_done(
+    tx: Transaction,
+    moved: list[tuple[bytes, JobState]],
+    endings: Sequence[Ending],
+    topics: Collection[int],
+) -> list[tuple[bytes, JobState]]:
+    """List the done jobs of these topics, in the order in which they end; gives the new states."""
+    states = dict(moved)
+    done = [
+        ending.id
+        for ending in endings
+        if ending.status is Status.DONE and ending.before.topic in topics and ending.id in states
+    ]
+    lists: defaultdict[int, list[Waiting]] = defaultdict(list)
+    for place, job_id in enumerate(done, start=tx.topics.next_seq(len(done))):
+        state = states[job_id]
+        states[job_id] = state._replace(seq=place, notes=state.notes | LISTED)
+        lists[state.topic].append(Waiting(0, place, job_id))
+    for number, listed in lists.items():
+        tx.topics.push(done_list(number), listed)
+        tx.topics.count_listed(number, len(listed))
+    return list(states.items())
+
+
+def _unlist(tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]) -> None:
+    """Take jobs out of the lists of done ones."""
+    lists: defaultdict[int, list[Waiting]] = defaultdict(list)
+    for job_id, state in jobs:
+        lists[state.topic].append(Waiting(0, state.seq, job_id))
+    for number, listed in lists.items():
+        tx.topics.remove(done_list(number), listed)
+        tx.topics.count_listed(number, -len(listed))
+
+
+def prune(tx: Transaction, limit: int, retention: Retention, limited: Collection[int] = ()) -> int:
+    """Forget done jobs beyond the most that are kept, and finished ones whose time is over.
+
+    First those beyond the limits of the topics in *limited*, then by time, and at last those beyond
+    the limit of the store.
+    """
     pruned = 0
+    for number in sorted(limited, key=tx.topics.name):
+        most = tx.topics.settings(number).max_done
+        excess = 0 if most is None else min(tx.topics.listed(number) - most, limit - pruned)
+        if excess > 0:
+            pruned += _forget_first_done(tx, number, excess)
     for status, agenda in ((Status.DONE, Agenda.DONE), (Status.CANCELED, Agenda.CANCELED)):
         first_us = tx.topics.first_due(agenda) if tx.topics.total(status) else None
         if first_us is not None and first_us <= tx.wall_us:
@@ -149,6 +210,17 @@ def prune(tx: Transaction, limit: int, retention: Retention) -> int:
     if excess > 0:
         pruned += _forget(tx, Agenda.DONE, tx.topics.due(Agenda.DONE, None, excess))
     return pruned
+
+
+def _forget_first_done(tx: Transaction, number: int, count: int) -> int:
+    ids = [listed.id for listed in tx.topics.waiting(done_list(number), 0, count)]
+    jobs = []
+    for job_id, state in zip(ids, tx.jobs.states(ids), strict=True):
+        if state is None or state.status is not Status.DONE or not state.notes & LISTED:
+            raise damaged(f"job {name_of(job_id)} is listed as done, but is not")
+        jobs.append((job_id, state))
+    forget(tx, jobs)
+    return len(jobs)
 
 
 def _forget(tx: Transaction, agenda: Agenda, held: list[Held]) -> int:
@@ -160,6 +232,7 @@ def _forget(tx: Transaction, agenda: Agenda, held: list[Held]) -> int:
             raise damaged(f"{agenda.name} holds job {name_of(place.id)}, which is not finished")
         tx.topics.count(state.topic, state.status, -1)
         gone.append((place.id, state))
+    _unlist(tx, [(job_id, state) for job_id, state in gone if state.notes & LISTED])
     tx.topics.unhold(agenda, held)
     tx.jobs.delete(gone)
     return len(gone)
@@ -169,14 +242,18 @@ def withdraw(tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]) -> None:
     """Take jobs out of wherever they stand: queue or agenda, and count."""
     queues: defaultdict[int, list[Waiting]] = defaultdict(list)
     agendas: defaultdict[Agenda, list[Held]] = defaultdict(list)
+    listed: list[tuple[bytes, JobState]] = []
     for job_id, state in jobs:
         tx.topics.count(state.topic, state.status, -1)
         if state.status is Status.READY:
             queues[state.topic].append(Waiting(state.weight, state.seq, job_id))
         else:
             agendas[AGENDA_OF[state.status]].append(Held(state.at_us, state.slot, job_id))
+            if state.notes & LISTED:
+                listed.append((job_id, state))
     for number, waiting in queues.items():
         tx.topics.remove(number, waiting)
+    _unlist(tx, listed)
     for agenda, held in agendas.items():
         tx.topics.unhold(agenda, held)
 

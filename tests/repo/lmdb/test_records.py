@@ -76,7 +76,10 @@ topics = st.builds(
     Topic, texts, st.lists(u64, min_size=5, max_size=5), u64, u64, configured=st.booleans()
 )
 topic_settings = st.builds(
-    TopicSettings, keep_done=st.none() | durations, keep_canceled=st.none() | durations
+    TopicSettings,
+    keep_done=st.none() | durations,
+    keep_canceled=st.none() | durations,
+    max_done=st.none() | st.integers(0, 2**40),
 )
 metas = st.builds(Meta, u64, u64, u64, u32, ids, st.lists(u64, min_size=5, max_size=5))
 
@@ -135,7 +138,7 @@ SORTS = (
     Sort(
         "settings of a topic",
         (topic_settings_key(1), topic_settings_key(2)),
-        TopicSettings(keep_done=2.5),
+        TopicSettings(keep_done=2.5, max_done=7),
         encode_topic_settings,
         decode_topic_settings,
     ),
