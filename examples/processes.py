@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import signal
 import tempfile
-import time
 from collections.abc import Callable
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -50,14 +49,12 @@ def main(path: Path) -> None:
         producer.join()
 
     with jobq.open(path) as svc:
-        while svc.stats(TOPIC).totals.unfinished:
-            time.sleep(0.05)
+        records = [svc.wait(found.id, timeout=30) for found in svc.find(topic=TOPIC, limit=1000)]
         for worker in workers:
             worker.terminate()  # SIGTERM: it ends with the job at hand
             worker.join()
             if worker.exitcode == -signal.SIGKILL:
                 print("a worker died of SIGKILL")
-        records = svc.find(topic=TOPIC, limit=1000)
         done = [record for record in records if record.result == record.payload.upper()]
         print(len(done), "of", len(records), "jobs are done")
         for record in records:

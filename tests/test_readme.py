@@ -1,6 +1,7 @@
-"""README and examples are run as they stand; what an example prints stands in its docstring."""
+"""README and examples are run as they stand; what an example prints stands in its head."""
 
 import ast
+import itertools
 import os
 import re
 import subprocess
@@ -10,16 +11,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = sorted(set((ROOT / "examples").glob("*.py")) - {ROOT / "examples" / "demo.py"})
+PROGRAMS = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in {".py", ".sh"})
 TIME_LIMIT_S = 60
 
 
 def run(script: Path, where: Path) -> str:
     """What *script* prints when it is run in *where*; a warning is an error there too."""
+    python = [sys.executable, "-W", "error"]
+    # `jobq` and `python` as they are after `pip install`, whether the environment is active or not.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     ended = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
+        [*(["sh"] if script.suffix == ".sh" else python), str(script)],
         cwd=where,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        env={
+            **os.environ,
+            "PATH": path,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONIOENCODING": "utf-8",
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -51,10 +60,22 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     run(script, tmp_path)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def head_of(program: Path) -> str:
+    """What stands at the top of it for its reader."""
+    text = program.read_text()
+    if program.suffix == ".py":
+        return ast.get_docstring(ast.parse(text)) or ""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return "\n".join(line[1:].removeprefix(" ") for line in comment)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [path for path in PROGRAMS if path.name != "demo.py"],  # which has a test of its own
+    ids=lambda path: path.name,
+)
 def test_an_example_prints_what_it_says(example: Path, tmp_path: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(example.read_text())) or ""
-    _, promise, printed = docstring.partition("Prints:\n")
+    _, promise, printed = head_of(example).partition("Prints:\n")
     assert promise, f"{example.name} does not say what it prints"
 
     assert run(example, tmp_path).rstrip() == printed.rstrip()
@@ -62,11 +83,9 @@ def test_an_example_prints_what_it_says(example: Path, tmp_path: Path) -> None:
 
 def test_the_index_of_the_examples_names_every_one() -> None:
     index = (ROOT / "examples" / "README.md").read_text()
-    programs = [
-        path.name for path in (ROOT / "examples").iterdir() if path.suffix in {".py", ".sh"}
-    ]
 
-    assert sorted(set(re.findall(r"\]\((\w+\.\w+)\)", index))) == sorted(programs)
+    named = set(re.findall(r"\]\((\w+\.\w+)\)", index))
+    assert sorted(named) == [path.name for path in PROGRAMS]
 
 
 def test_blocks_of_other_languages_are_not_run() -> None:
