@@ -22,7 +22,7 @@ from jobq.repo.lmdb.filelock import FileLock
 from tests.crash.anywhere import Interrupter
 from tests.crash.conftest import Say
 from tests.crash.processes import Notebook, Pipe, Start
-from tests.crash.verbs import CASES, Case, copy, fill, with_steps, without_steps
+from tests.crash.verbs import CASES, Case, copy, fill, topics_of, with_steps, without_steps
 
 WORKERS: Final = 2
 
@@ -262,12 +262,14 @@ class Picture(NamedTuple):
 
 
 def _picture(svc: JobService) -> Picture:
-    jobs, reserved = set(), set()
+    jobs: set[Any] = {(name, svc.settings(name)) for name in topics_of(svc)}
+    reserved = set()
     for record in map(svc.get, [found.id for found in svc.find(limit=1000)]):
         # In tens of seconds: the verb that extends adds thousands.
         lease = (record.lease_until_us or 0) // 10_000_000
         moves = (record.attempt, record.retries, record.resets, len(record.log))
-        jobs.add((record.id, record.status, *moves, lease))
+        place = (record.topic, record.weight, record.payload_bytes)
+        jobs.add((record.id, record.status, *place, *moves, lease))
         if record.status is Status.RESERVED:
             reserved.add(record.id)
     return Picture(frozenset(jobs), frozenset(reserved))

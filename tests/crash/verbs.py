@@ -358,8 +358,7 @@ def run(case: Case, path: str, strike: Strike, *, acts: bool = True) -> Seen:
 
 def found_in(svc: JobService) -> list[Any]:
     """All jobs and topics, without what differs from run to run."""
-    names = svc.store._read(lambda tx: tx.topics.names())  # type: ignore[attr-defined] # idle too
-    found: list[Any] = [(name, svc.settings(name).as_dict()) for name in names]
+    found: list[Any] = [(name, svc.settings(name).as_dict()) for name in topics_of(svc)]
     for record in map(svc.get, [job.id for job in svc.find(limit=1000)]):
         seen = record.created_us
         if record.reserved_us is not None and record.reserved_us > seen:
@@ -378,6 +377,12 @@ def found_in(svc: JobService) -> list[Any]:
             )
         )
     return sorted(found, key=repr)
+
+
+def topics_of(svc: JobService) -> list[str]:
+    """The names of all topics, those included that are not listed any more."""
+    names: list[str] = svc.store._read(lambda tx: tx.topics.names())  # type: ignore[attr-defined]
+    return names
 
 
 def _go_on(svc: JobService, problems: list[str]) -> dict[str, list[Any]]:
