@@ -10,18 +10,20 @@ was reserved for it goes to the next who asks, or is released.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast, overload
 
 from jobq import ids
 from jobq.errors import JobqError
-from jobq.job import JobRecord, Settlement
+from jobq.job import KEEP, JobRecord, Settlement
 from jobq.options import OptionArgs, several
 from jobq.repo.base import CheckReport, Stats
 from jobq.service.batch import Gathering, NewJob
 from jobq.service.specs import Delay, SpecMaker
 from jobq.states import Outcome, Reason, Status
+from jobq.topic import SettingArgs, TopicSettings
 
 if TYPE_CHECKING:
     from jobq.service.aio import AsyncJobs, Bridge
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from jobq.service.holding import Holding
     from jobq.service.job import Job
     from jobq.service.service import JobService
+    from jobq.service.transfer import Imported
+
+PAGE: Final = 200
+"""Jobs of an export that are read at a time."""
 
 
 def bridge_of(holding: "Holding") -> "Bridge":
@@ -196,6 +202,31 @@ class AsyncVerbs:
         """`get` for coroutines: all that is known of the job."""
         return await self._bridge.call(lambda: self._service.get(job_id))
 
+    async def await_job(
+        self,
+        job_id: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - as for `wait`
+    ) -> JobRecord:
+        """`wait` for coroutines: the record of the job when it is done or canceled.
+
+        One thread waits for all jobs that coroutines of the service wait for.
+
+        Raises:
+            TimeoutError: The time is over; the job goes on.
+            JobNotFound: No job has this id, or it was forgotten meanwhile.
+            StoreUnavailable: The service was stopped or closed, and the job is not finished.
+            InvalidValue: An argument is wrong.
+        """
+        service = self._service
+        raw, limit = ids.to_raw(job_id), service._timeout(timeout)
+        record: JobRecord | None = None
+        while record is None:
+            if limit != 0:
+                record = await self._bridge.ended(raw, limit)
+            if record is None:
+                record = await self._bridge.call(lambda: service._ended(job_id, limit))
+        return record
+
     async def afind(
         self,
         *,
@@ -208,6 +239,10 @@ class AsyncVerbs:
         return await self._bridge.call(
             lambda: self._service.find(status=status, topic=topic, after=after, limit=limit)
         )
+
+    async def amatch(self, part: str, *, limit: int = 2) -> list[str]:
+        """`match` for coroutines: the first *limit* ids that have *part* in them."""
+        return await self._bridge.call(lambda: self._service.match(part, limit=limit))
 
     async def atopics(self) -> list[str]:
         """`topics` for coroutines: the names of all topics, sorted."""
@@ -254,9 +289,74 @@ class AsyncVerbs:
         given = _given(job_ids)
         return await self._bridge.call(lambda: self._service.delete(given))
 
+    @overload
+    async def aedit(  # type: ignore[overload-overlap] # a str is one id
+        self,
+        job_ids: str,
+        *,
+        topic: str | None = None,
+        weight: int | None = None,
+        delay: Delay | None = None,
+        payload: Any = KEEP,
+        **options: Unpack[OptionArgs],
+    ) -> None: ...
+    @overload
+    async def aedit(
+        self,
+        job_ids: Iterable[str],
+        *,
+        topic: str | None = None,
+        weight: int | None = None,
+        delay: Delay | None = None,
+        payload: Any = KEEP,
+        **options: Unpack[OptionArgs],
+    ) -> list[Outcome]: ...
+    async def aedit(
+        self,
+        job_ids: str | Iterable[str],
+        *,
+        topic: str | None = None,
+        weight: int | None = None,
+        delay: Delay | None = None,
+        payload: Any = KEEP,
+        **options: Unpack[OptionArgs],
+    ) -> list[Outcome] | None:
+        """`edit` for coroutines: change jobs that wait; one id raises, several give outcomes."""
+        service, given = self._service, _given(job_ids)
+        change = service._maker.change(topic, weight, delay, payload, options)
+        return await self._bridge.call(lambda: service._edit(given, change))
+
+    async def apurge(self, topic: str, status: Status | str | None = None) -> int:
+        """`purge` for coroutines: forget the jobs of a topic that wait, or are in *status*."""
+        return await self._bridge.call(lambda: self._service.purge(topic, status))
+
+    async def aconfigure(self, topic: str, **settings: Unpack[SettingArgs]) -> TopicSettings:
+        """`configure` for coroutines: change settings of a topic, and give all that it has."""
+        return await self._bridge.call(lambda: self._service.configure(topic, **settings))
+
+    async def asettings(self, topic: str) -> TopicSettings:
+        """`settings` for coroutines: the settings of a topic."""
+        return await self._bridge.call(lambda: self._service.settings(topic))
+
     async def aprune(self) -> int:
         """`prune` for coroutines: forget all finished jobs whose retention is over."""
         return await self._bridge.call(self._service.prune)
+
+    # To another queue, or another format.
+
+    async def aexport_jobs(self) -> AsyncIterator[dict[str, Any]]:
+        """`export_jobs` for coroutines: all jobs, one after another; 200 are read at a time."""
+        lines = self._service.export_jobs()
+        while page := await self._bridge.call(lambda: list(islice(lines, PAGE))):
+            for line in page:
+                yield line
+
+    async def aimport_jobs(self, lines: Iterable[Mapping[str, Any]]) -> "Imported":
+        """`import_jobs` for coroutines: add what `export_jobs` gave.
+
+        The lines are read in another thread.
+        """
+        return await self._bridge.call(lambda: self._service.import_jobs(lines))
 
     # The end.
 

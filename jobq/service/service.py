@@ -9,7 +9,7 @@ from typing import Any, Final, Self, Unpack, overload
 
 from jobq import codec, ids
 from jobq.errors import InvalidValue, StoreUnavailable, shown
-from jobq.job import KEEP, JobRecord, JobSpec, Settlement
+from jobq.job import KEEP, Change, JobRecord, JobSpec, Settlement
 from jobq.options import JobOptions, OptionArgs, integer, seconds, several
 from jobq.repo.base import CheckReport, ReserveRequest, Stats, Store
 from jobq.service import transfer
@@ -250,23 +250,14 @@ class JobService(AsyncVerbs):
             StoreUnavailable: The service was stopped or closed, and the job is not finished.
             InvalidValue: An argument is wrong.
         """
-        limit = None if timeout is None else seconds("timeout", timeout)
+        limit = self._timeout(timeout)
         end = None if limit is None else time.monotonic() + limit
         seen: dict[bytes, int | None] = {ids.to_raw(job_id): None}
         while True:
-            status = self.status(job_id)
-            if status in FINISHED:
-                record = self.get(job_id)
-                if record.finished:
-                    return record
-            if self._stopped:
-                raise StoreUnavailable(
-                    f"job {job_id} is {status}: waiting for its end has ended, because the "
-                    "service was stopped"
-                )
             left = 1.0 if end is None else end - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"job {job_id} is still {status} after {limit:g} s")
+            record = self._ended(job_id, limit if left <= 0 else None)
+            if record is not None:
+                return record
             self.store.wait_ended(seen, min(left, 1.0))
 
     def find(
@@ -430,7 +421,7 @@ class JobService(AsyncVerbs):
             StoreFull: A payload or an option was given, and there is no room; nothing changed.
         """
         change = self._maker.change(topic, weight, delay, payload, options)
-        return self._on(job_ids, Event.EDIT, lambda raw: self.store.edit(raw, change))
+        return self._edit(job_ids, change)
 
     def prune(self) -> int:
         """Forget all finished jobs whose retention is over, in small steps; give how many.
@@ -607,6 +598,28 @@ class JobService(AsyncVerbs):
     def _timeout(self, timeout: float | None) -> float | None:
         return None if timeout is None else seconds("timeout", timeout)
 
+    def _ended(self, job_id: str, over: float | None = None) -> JobRecord | None:
+        """The record of a finished job; None if it may be waited for.
+
+        Raises:
+            TimeoutError: It is not finished, and *over* seconds of waiting for that are over.
+            JobNotFound: There is no such job.
+            StoreUnavailable: It is not finished, and the service is stopped.
+        """
+        status = self.status(job_id)
+        if status in FINISHED:
+            record = self.get(job_id)
+            if record.finished:
+                return record
+        if self._stopped:
+            raise StoreUnavailable(
+                f"job {job_id} is {status}: waiting for its end has ended, because the "
+                "service was stopped"
+            )
+        if over is not None:
+            raise TimeoutError(f"job {job_id} is still {status} after {over:g} s")
+        return None
+
     def _check_on_lost(self, on_lost: object) -> None:
         if on_lost is not None and not callable(on_lost):
             raise InvalidValue(f"on_lost is {shown(on_lost)}: expected a function of a job")
@@ -655,6 +668,9 @@ class JobService(AsyncVerbs):
         if not jobs:
             return []
         return self._holding.settle_many(jobs, settlements)
+
+    def _edit(self, job_ids: str | Iterable[str], change: Change) -> list[Outcome] | None:
+        return self._on(job_ids, Event.EDIT, lambda raw: self.store.edit(raw, change))
 
     def _on(self, job_ids: str | Iterable[str], event: Event, verb: Any) -> list[Outcome] | None:
         """One id raises, several give outcomes."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -174,6 +175,10 @@ def everything_is_there(svc: JobService, jobs: list[Job], ids: list[str]) -> Non
     assert not any(job.canceled for job in jobs)
 
 
+def is_so(svc: JobService, topic: str, ready: int) -> bool:
+    return svc.stats(topic).totals.ready == ready
+
+
 @pytest.mark.parametrize("pause", [0.0, 0.00002])
 @pytest.mark.parametrize("there", [True, False], ids=["there", "comes"])
 def test_cancelled_at_any_step_it_loses_no_job(opener: Opener, there: bool, pause: float) -> None:
@@ -192,8 +197,8 @@ def test_cancelled_at_any_step_it_loses_no_job(opener: Opener, there: bool, paus
                 await asyncio.sleep(pause)
             await cancel(task)
             got = [] if task.cancelled() else task.result()
-            await until(lambda: svc.stats(topic).totals.ready == len(ids) - len(got))
             assert [job.id for job in got] == ids[: len(got)]
+            await until(partial(is_so, svc, topic, len(ids) - len(got)))
             assert [svc.get(job_id).crashes for job_id in ids] == [0, 0]
             await svc.adone_many(got)
 
@@ -273,10 +278,8 @@ def test_wait_for_loses_no_job(live: JobService, wait: float) -> None:
         got: list[Job] = []
         for _ in range(60):
             ids += await live.aenqueue_many("mail", [1])
-            try:
+            with suppress(TimeoutError):
                 got += await asyncio.wait_for(live.areserve("mail"), wait)
-            except TimeoutError:
-                pass
         everything_is_there(live, got, ids)
 
     run(main())
@@ -355,8 +358,6 @@ def test_cancelled_at_any_step_a_write_has_happened_or_not(svc: JobService) -> N
             await cancel(task)
             if not task.cancelled():
                 assert svc.get(task.result()).topic == f"topic-{k}"
-            (job,) = await svc.areserve("again", timeout=0) or [None]
-            assert job is None
         await svc.aenqueue("last")
 
     run(main())

@@ -20,7 +20,6 @@ from jobq.errors import (
     StoreUnavailable,
 )
 from jobq.job import JobSpec
-from jobq.repo.base import Store
 from jobq.repo.memory import MemoryStore
 from tests.conftest import Opener
 from tests.service.coroutines import NobodyWrites, commits, counts, not_blocked, run
@@ -50,10 +49,15 @@ def test_jobs_in(svc: JobService) -> None:
 
 def test_a_batch_whose_block_fails_leaves_nothing_behind(svc: JobService) -> None:
     async def main() -> None:
-        with pytest.raises(LookupError):
-            async with svc.abatch() as batch:
+        batch = svc.abatch()
+
+        async def block() -> None:
+            async with batch:
                 batch.enqueue("mail")
                 raise LookupError
+
+        with pytest.raises(LookupError):
+            await block()
         with pytest.raises(InvalidValue, match="this batch has ended"):
             batch.enqueue("mail")
         with pytest.raises(InvalidValue, match="this batch has ended"):
@@ -154,6 +158,16 @@ def test_what_is_known_and_what_anybody_may_do(svc: JobService) -> None:
         await svc.adelete(third)
         assert await svc.adelete([third, first]) == [Outcome.MISSING, Outcome.OK]
         assert await svc.aprune() == 0
+        assert await svc.amatch(second[:20]) == [second]
+
+        await svc.aedit(second, weight=3)
+        assert await svc.aedit([second, first], payload={"n": 2}) == [Outcome.OK, Outcome.MISSING]
+        assert (svc.get(second).weight, svc.get(second).payload) == (3, {"n": 2})
+        assert (await svc.aconfigure("mail", keep_done=5)).keep_done == 5
+        assert (await svc.asettings("mail")).keep_done == 5
+        lines = [line async for line in svc.aexport_jobs()]
+        assert await svc.apurge("mail") == 1
+        assert (await svc.aimport_jobs(lines)).jobs == 1
 
     run(main())
     assert counts(svc) == {"ready": 1}
@@ -305,7 +319,7 @@ class Refusing(MemoryStore):
     """Refuses some jobs, as a store does whose room is used up, or whose records are damaged."""
 
     def enqueue(self, specs: Any) -> list[bytes]:
-        refuse([spec for spec in specs])
+        refuse(list(specs))
         return super().enqueue(specs)
 
     def settle(self, settlements: Any, reserve: Any = None) -> Any:
@@ -342,8 +356,8 @@ def test_one_that_is_refused_does_not_touch_the_others() -> None:
             svc.areserve("other", timeout=0),
             return_exceptions=True,
         )
-        errors = {n: type(one) for n, one in enumerate(settled) if not isinstance(one, list)}
-        assert errors == {3: StoreFull, 90: ArithmeticError}
+        refused = {n: type(one) for n, one in enumerate(settled) if not isinstance(one, list)}
+        assert refused == {3: StoreFull, 90: ArithmeticError}
         assert not jobs[3].settled
 
     run(main())
@@ -405,7 +419,7 @@ def test_several_topics_asked_for_at_once_are_all_served(opener: Opener) -> None
     svc.close()
 
 
-def test_loops_of_several_threads_share_a_service(svc: JobService, store: Store) -> None:
+def test_loops_of_several_threads_share_a_service(svc: JobService) -> None:
     seen: list[list[int]] = [[], [], []]
 
     async def main(mine: list[int]) -> None:

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from jobq.job import JobSpec, Settlement
+from jobq.job import JobRecord, JobSpec, Settlement
 from jobq.repo.base import ReserveRequest
-from jobq.service.aio.requests import Ask, Enqueue, Extend, Request, Settle
+from jobq.service.aio.requests import Ask, Awaiting, Enqueue, Extend, Request, Settle
 from jobq.service.aio.writer import Writer
 from jobq.service.holding import Holding
 from jobq.service.job import Job
@@ -131,6 +131,25 @@ class Bridge:
     def give_back(self, jobs: list[Job]) -> None:
         """Have jobs released that nobody will work on."""
         self._writer.give_back(jobs)
+
+    async def ended(self, job_id: bytes, seconds: float | None) -> JobRecord | None:
+        """The record of a job when it has ended; None if that was not in time, or after `stop`.
+
+        Raises:
+            JobNotFound: There is none, or it was forgotten meanwhile.
+        """
+        if self._holding.stopped:
+            return None
+        loop = asyncio.get_running_loop()
+        request = Awaiting(loop, job_id)
+        self._writer.submit(request)
+        timer = None if seconds is None else loop.call_later(seconds, request.expire)
+        try:
+            record: JobRecord | None = await self._answer(request)
+            return record
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     # All else.
 

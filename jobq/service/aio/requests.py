@@ -117,6 +117,10 @@ class Settle(Request):
         self.last = last
         self.then = then
 
+    @property
+    def unwanted(self) -> bool:
+        return not self.last and super().unwanted
+
 
 class Ask(Request):
     """Reserve jobs. The answer: a list of them, empty if none came in time.
@@ -166,6 +170,24 @@ class Ask(Request):
         jobs: list[Job] = self.value
         self.value = []
         return jobs
+
+
+class Awaiting(Request):
+    """Wait until a job has ended. The answer: its record; None if the service was stopped.
+
+    It is claimed when there is an answer, or its time is over.
+    """
+
+    __slots__ = ("job_id",)
+
+    def __init__(self, loop: Loop, job_id: bytes) -> None:
+        super().__init__(loop, 0)
+        self.job_id = job_id
+
+    def expire(self) -> None:
+        """Its time is over; in its loop."""
+        if self.claim():
+            self.deliver()
 
 
 def post(requests: Iterable[Request], undelivered: Callable[[list[Job]], None]) -> None:

@@ -14,8 +14,9 @@ from jobq import ids
 from jobq.errors import OutcomeUnknown, StoreBusy, StoreLocked, StoreUnavailable
 from jobq.job import Settlement
 from jobq.repo.base import ReserveRequest
+from jobq.service.aio.ends import Ends
 from jobq.service.aio.lines import Lines
-from jobq.service.aio.requests import Ask, Enqueue, Extend, Request, Settle, post
+from jobq.service.aio.requests import Ask, Awaiting, Enqueue, Extend, Request, Settle, post
 from jobq.service.holding import Holding
 from jobq.service.job import Job
 from jobq.states import Outcome
@@ -51,6 +52,7 @@ class Writer:
     def __init__(self, holding: Holding) -> None:
         self._holding = holding
         self._lines = Lines(holding, self.give_back)
+        self._ends = Ends(holding)
         self._pid = os.getpid()
         # May be put into from a finaliser in the middle of anything, unlike a condition.
         self._queue: SimpleQueue[tuple[Request, ...] | None] = SimpleQueue()
@@ -88,6 +90,7 @@ class Writer:
     def close(self) -> None:
         """Write what was handed in, and end the thread. What comes later is refused."""
         self._lines.close()  # first: what they give back is still written
+        self._ends.close()
         with self._starting:
             thread = self._thread
             if thread is None:
@@ -116,7 +119,8 @@ class Writer:
             if isinstance(request, Ask):
                 self._lines.send_away([request])
             elif request.claim():
-                request.fail(closed)
+                if not isinstance(request, Awaiting):
+                    request.fail(closed)
                 answered.append(request)
         self._answered(answered)
 
@@ -174,10 +178,13 @@ class Writer:
         extends: list[Extend] = []
         settles: list[Settle] = []
         asks: dict[str, list[Ask]] = {}
+        awaiting: list[Awaiting] = []
         for request in requests:
             if isinstance(request, Ask):
                 if not request.unwanted:
                     asks.setdefault(request.request.topic, []).append(request)
+            elif isinstance(request, Awaiting):
+                awaiting.append(request)
             elif request.unwanted or not request.claim():
                 pass  # withdrawn
             elif isinstance(request, Settle):
@@ -186,6 +193,8 @@ class Writer:
                 enqueues.append(request)
             elif isinstance(request, Extend):
                 extends.append(request)
+        if awaiting:
+            self._ends.tell(awaiting)
         # What was given back or settled is to be seen by who asks, and what was enqueued too.
         self._merged(extends, self._extend)
         self._merged(enqueues, self._enqueue)
