@@ -111,9 +111,7 @@ def test_a_block_that_settles_the_job_itself_is_left_at_that(
     run(main())
 
 
-def test_a_block_whose_job_was_lost_says_so_at_its_end(
-    svc: JobService, job: Job, clock: ManualClock
-) -> None:
+def test_a_block_whose_job_was_lost_says_so_at_its_end(job: Job, clock: ManualClock) -> None:
     async def main() -> None:
         with pytest.raises(ReservationLost, match=job.id):
             async with job:
@@ -126,11 +124,14 @@ def test_a_block_whose_job_was_lost_says_so_at_its_end(
 def test_an_interrupt_goes_on_even_if_the_job_was_lost_meanwhile(
     svc: JobService, job: Job, error: type[BaseException]
 ) -> None:
+    async def work() -> None:
+        async with job:
+            svc.cancel(job.id)
+            raise error
+
     async def main() -> None:
         with pytest.raises(error):
-            async with job:
-                svc.cancel(job.id)
-                raise error
+            await work()
 
     run(main())
 

@@ -88,6 +88,7 @@ class Bridge:
         try:
             return await request.future
         except BaseException:
+            request.leave()
             if not (isinstance(request, Settle) and request.last):
                 request.claim()  # withdrawn, unless it is being carried out already
             raise

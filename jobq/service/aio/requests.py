@@ -1,6 +1,7 @@
 """What coroutines ask the threads for, and how the answers come back into their loops."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -49,6 +50,16 @@ class Request:
     def unwanted(self) -> bool:
         """Whether nobody wants it any more; a look, only `claim` decides."""
         return self._unclaimed.locked() or (self.future is not None and self.future.cancelled())
+
+    def leave(self) -> None:
+        """Nobody waits for the answer any more: whatever it is, it is not to be told."""
+        future = self.future
+        if future is None:
+            return
+        if future.done() and not future.cancelled():
+            future.exception()  # asked for: asyncio complains of those that nobody saw
+        with contextlib.suppress(RuntimeError):  # its loop is closed
+            future.cancel()
 
     def fail(self, error: Exception) -> None:
         """Answer with an error."""
@@ -119,6 +130,7 @@ class Settle(Request):
 
     @property
     def unwanted(self) -> bool:
+        """Never so, if it is what the end of a block says."""
         return not self.last and super().unwanted
 
 
@@ -165,6 +177,7 @@ class Ask(Request):
 
         In its loop, or where nothing of that loop runs any more.
         """
+        self.leave()
         if self.claim() or self._expired or self.failed:
             return []
         jobs: list[Job] = self.value
