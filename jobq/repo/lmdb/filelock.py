@@ -49,9 +49,11 @@ class FileLock:
 
         Raises:
             StoreBusy: Another process held it all the time; the message says which.
-            StoreUnavailable: It was closed meanwhile.
+            StoreUnavailable: It was closed before, or is meanwhile.
         """
         with self._mutex:
+            if self._doomed:  # its descriptors may be those of other files by now
+                raise self._was_closed()
             self._busy = True
         start = time.monotonic()
         self._get(self._turn, start, timeout, LONGEST_TURN_NAP_S)
@@ -91,7 +93,7 @@ class FileLock:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             if self._doomed:
-                raise StoreUnavailable(f"the store of {self._paths[0].parent} was closed meanwhile")
+                raise self._was_closed()
             waited = time.monotonic() - start
             if waited >= timeout:
                 raise StoreBusy(self._says_who(waited))
@@ -100,6 +102,9 @@ class FileLock:
             time.sleep(min(nap, timeout - waited))
             # Spread a little, so that waiting processes do not look in step.
             nap = min(longest_nap, nap * random.uniform(1.2, 2.0))
+
+    def _was_closed(self) -> StoreUnavailable:
+        return StoreUnavailable(f"the store of {self._paths[0].parent} was closed meanwhile")
 
     def _says_who(self, waited: float) -> str:
         turn, write = self._paths

@@ -21,7 +21,7 @@ import pytest
 
 import jobq
 from jobq import Job, JobService
-from jobq.errors import InvalidValue, StoreBusy
+from jobq.errors import InvalidValue, StoreBusy, StoreUnavailable
 from jobq.repo import forking
 from jobq.repo.entry import Mark
 from jobq.repo.lmdb import LmdbStore, group, registry, steps
@@ -359,6 +359,21 @@ def test_a_lock_can_be_had_again_and_again_and_released_twice(tmp_path: Path) ->
         other.release()
     lock.close()
     other.close()
+
+
+def test_a_lock_that_was_closed_is_refused_and_touches_no_other_file(tmp_path: Path) -> None:
+    """A thread that was about to take it, when another closed the store."""
+    lock = FileLock(tmp_path)
+    lock.close()
+    with (tmp_path / "a").open("w") as first, (tmp_path / "b").open("w") as second:
+        with pytest.raises(StoreUnavailable, match="closed"):
+            lock.acquire(LONG_S)
+        lock.release()
+
+        for name in ("a", "b"):  # they have the descriptors that the lock had
+            with (tmp_path / name).open("w") as other:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert first.fileno() != second.fileno()
 
 
 def test_who_gave_up_waiting_keeps_nobody_else_from_the_lock(tmp_path: Path, start: Start) -> None:
