@@ -4,23 +4,32 @@ The oracle is independent of the queue: producers note the ids that `enqueue` ga
 those for which `done` returned, in files that outlive them.
 """
 
+import asyncio
+import logging
 import random
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
 
 import jobq
-from jobq import JobService, NewJob, Status
+from jobq import JobService, NewJob, Status, StoreUnavailable
+from jobq.options import OptionArgs
 from tests.crash.conftest import Say
 from tests.crash.processes import Child, Notebook, Pipe, Start
 
 PROCESSES: Final = 8
 TOPICS: Final = ("mail", "mail-slow", "mail\0x")
-LEASE_S: Final = 600.0
+LASTING: Final[OptionArgs] = {
+    "lease": 600.0, "max_crashes": 0, "max_retries": 1_000_000, "max_backoff": 0.01,
+    "min_backoff": 0.01,
+}  # fmt: skip
+"""What jobs need to outlive a storm."""
+COROUTINES: Final = 20
 
 
 class Storm(NamedTuple):
@@ -53,7 +62,8 @@ def test_every_acknowledged_job_is_done_and_none_twice_though_processes_are_kill
     enough = tmp_path / "enough"
 
     def another() -> Child:
-        return start(_live, path, str(tmp_path), chance.randrange(2**32))
+        live = chance.choice((_live, _live, _live, _live_in_coroutines))
+        return start(live, path, str(tmp_path), chance.randrange(2**32))
 
     began = time.monotonic()
     crew = [another() for _ in range(PROCESSES)]
@@ -100,12 +110,64 @@ def _live(pipe: Pipe, path: str, directory: str, seed: int) -> None:
     chance = random.Random(seed)
     added, finished = Notebook(f"{directory}/added"), Notebook(f"{directory}/finished")
     enough = Path(directory) / "enough"
-    with jobq.open(path, lease=LEASE_S, max_crashes=0, max_retries=1_000_000) as svc:
+    with jobq.open(path, **LASTING) as svc:
         signal.signal(signal.SIGTERM, lambda *_: svc.stop())
         while not svc.stopped:
             if not enough.exists():
-                added.note(*_produce(svc, chance))
+                ids = _produce(svc, chance)
+                added.note(*ids)
+                if chance.random() < 0.1:
+                    with suppress(TimeoutError, StoreUnavailable):
+                        svc.wait(ids[-1], timeout=0.02)
+            if chance.random() < 0.1:
+                _edit(svc, chance)
             _consume(svc, chance, added, finished)
+    pipe.send("stopped")
+
+
+def _edit(svc: JobService, chance: random.Random) -> None:
+    """Jobs that wait go to another topic, weight or time; those that are taken meanwhile do not."""
+    waiting = [job.id for job in svc.find(status="ready", limit=3)]
+    match chance.randrange(3):
+        case 0:
+            outcomes = svc.edit(waiting, topic=chance.choice(TOPICS), payload="moved")
+        case 1:
+            outcomes = svc.edit(waiting, weight=chance.randint(-2, 2), name="edited")
+        case _:
+            outcomes = svc.edit(waiting, delay=0.01)
+    assert set(outcomes) <= {"ok", "invalid", "missing"}, outcomes
+
+
+def _live_in_coroutines(pipe: Pipe, path: str, directory: str, seed: int) -> None:
+    """Produce and consume in many coroutines at once, until told to stop."""
+    chance = random.Random(seed)
+    added, finished = Notebook(f"{directory}/added"), Notebook(f"{directory}/finished")
+    enough = Path(directory) / "enough"
+
+    async def live(svc: JobService) -> None:
+        while not svc.stopped:
+            topic = chance.choice(TOPICS)
+            if not enough.exists():
+                added.note(await svc.aenqueue(topic, "one"))
+            with suppress(TimeoutError):  # cancelled: what it had taken is given back
+                async with asyncio.timeout(chance.choice((0.001, 1.0))):
+                    jobs = await svc.areserve(topic, 2, timeout=0.02)
+                for job in jobs:
+                    fails = chance.random() < 0.1
+                    async with job:
+                        job.log("in a coroutine")
+                        if fails:
+                            raise LookupError
+                    if not fails:
+                        finished.note(job.id)
+
+    async def main() -> None:
+        async with jobq.open(path, **LASTING) as svc:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, svc.stop)
+            await asyncio.gather(*(live(svc) for _ in range(COROUTINES)))
+
+    logging.disable(logging.WARNING)  # of blocks that raise
+    asyncio.run(main())
     pipe.send("stopped")
 
 
@@ -139,7 +201,8 @@ def _consume(svc: JobService, chance: random.Random, added: Notebook, finished: 
         case 4:
             for job in jobs:
                 with job:
-                    pass
+                    job.log("at work")
+                    job.progress(1, 2)
                 finished.note(job.id)
         case _:
             for job in jobs:
