@@ -239,7 +239,7 @@ def test_cancelled_at_any_step_a_loop_loses_no_job(live: JobService) -> None:
 
 def test_waiting_for_the_next_job_can_be_cancelled_and_repeated(live: JobService) -> None:
     async def main() -> None:
-        first, second = await live.aenqueue_many("mail", range(2))
+        _, second = await live.aenqueue_many("mail", range(2))
         jobs = live.aconsume("mail")
         async with await anext(jobs):
             pass
@@ -486,12 +486,15 @@ def test_a_loop_in_a_closed_service_ends(svc: JobService) -> None:
 def test_an_error_of_the_store_comes_through_the_loop(opener: Opener) -> None:
     svc = JobService(opener())
 
+    async def work() -> None:
+        async for job in svc.aconsume("mail"):
+            async with job:
+                svc.store.close()
+
     async def main() -> None:
         await svc.aenqueue_many("mail", range(3))
         with pytest.raises(StoreUnavailable):
-            async for job in svc.aconsume("mail"):
-                async with job:
-                    svc.store.close()
+            await work()
 
     run(main())
 
@@ -543,9 +546,7 @@ def test_a_generator_of_ones_own_round_the_loop_is_finished_too(live: JobService
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_a_thousand_loops_share_the_jobs_and_the_commits(
-    durable_opener: Opener, n: int
-) -> None:
+def test_a_thousand_loops_share_the_jobs_and_the_commits(durable_opener: Opener, n: int) -> None:
     svc = JobService(durable_opener(clock=SystemClock()))
     seen: list[int] = []
 

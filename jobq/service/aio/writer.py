@@ -104,7 +104,9 @@ class Writer:
 
     def _start(self) -> None:
         with self._starting:
-            if self._thread is None and not self._ended:
+            if self._holding.closed:  # nobody will close this any more
+                self._ended = True
+            elif self._thread is None and not self._ended:
                 self._thread = threading.Thread(target=self._run, name="jobq-writes", daemon=True)
                 self._thread.start()
                 _writers.add(self)
@@ -127,14 +129,20 @@ class Writer:
     # The thread.
 
     def _run(self) -> None:
-        going = True
-        while going:
-            requests, going = self._gather()
-            self._surely_answer(requests)
+        while self._go_on():
+            pass
         self._ended = True
         rest: list[Request] = []
         self._drain(rest)
         self._surely_answer(rest)
+
+    def _go_on(self) -> bool:
+        """One round; false if it was the last. It keeps nothing of it while it waits for more:
+        a coroutine whose loop is gone can only be cleared away when nobody refers to it.
+        """
+        requests, going = self._gather()
+        self._surely_answer(requests)
+        return going
 
     def _surely_answer(self, requests: list[Request]) -> None:
         """A round; should it fail in a way nobody thought of, no coroutine waits for ever."""
