@@ -36,5 +36,8 @@ def main(ctx: click.Context, db: str | None) -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for verb in (queue.init, queue.stats, queue.topics, jobs, work, export_, import_, queue.check):
+for verb in (
+    *(queue.init, queue.stats, queue.topics, jobs, work),
+    *(queue.configure, queue.purge, export_, import_, queue.check),
+):
     main.add_command(verb)

@@ -1,6 +1,7 @@
-"""`jobq jobs cancel`, `retry` and `delete`: verbs on jobs that are named or selected."""
+"""`jobq jobs cancel`, `retry`, `delete` and `edit`: verbs on jobs that are named or selected."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Final, cast
 import click
 
 from jobq import ids
-from jobq.cli import render
+from jobq.cli import payloads, render
 from jobq.cli.context import (
     FAILED,
     NOT_FOUND,
@@ -21,13 +22,17 @@ from jobq.cli.context import (
     jobs_of,
     known_topic,
     open_queue,
+    refuse,
     say,
     yes_option,
 )
+from jobq.cli.enqueueing import chosen_options, duration, job_options, reader_of
+from jobq.cli.payloads import WrongPayload
 from jobq.cli.selection import Selection, select_options
 from jobq.errors import JobNotFound
+from jobq.options import OptionArgs
 from jobq.service import JobService
-from jobq.states import Event, Outcome, Status, can_move, invalid_transition
+from jobq.states import Event, Outcome, Status, can_move
 
 AT_ONCE: Final = 1000
 """Jobs that are changed in one commit."""
@@ -42,21 +47,16 @@ class Change:
     Attributes:
         verb: As it is called here: `cancel`.
         done: What is said of a job afterwards: `canceled`.
-        event: What happens to the jobs.
+        possible: The states in which a job can be changed so.
         usual: The states that it changes where filters do not name any.
         apply: Does it to several.
     """
 
     verb: str
     done: str
-    event: Event
+    possible: frozenset[Status]
     usual: frozenset[Status]
     apply: Callable[[JobService, list[str]], list[Outcome]]
-
-    @property
-    def possible(self) -> frozenset[Status]:
-        """The states in which a job can be changed so."""
-        return frozenset(status for status in Status if can_move(status, self.event))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,9 @@ def cancel(ctx: click.Context, *, wanted: Wanted, error: str | None) -> None:
     Filters select ready, delayed and reserved jobs. Several jobs take --yes where nobody can be
     asked.
     """
-    usual = frozenset({Status.READY, Status.DELAYED, Status.RESERVED})
+    possible = _from(Event.CANCEL)
     change = Change(
-        "cancel", "canceled", Event.CANCEL, usual, lambda svc, jobs: svc.cancel(jobs, error=error)
+        "cancel", "canceled", possible, possible, lambda svc, jobs: svc.cancel(jobs, error=error)
     )
     run(ctx, change, wanted)
 
@@ -118,19 +118,30 @@ def cancel(ctx: click.Context, *, wanted: Wanted, error: str | None) -> None:
 @wanted_options
 @click.pass_context
 def retry(ctx: click.Context, *, wanted: Wanted) -> None:
-    """Make finished jobs ready again, at the back of their weight, as if never tried.
+    """Make jobs ready: finished ones as if never tried, delayed ones without their delay.
 
+    Finished jobs go to the back of their weight, delayed ones to the place that they had.
     Filters select canceled jobs unless --status says otherwise. Several jobs take --yes where
     nobody can be asked.
     """
-    change = Change(
-        "retry",
-        "ready",
-        Event.RESET,
-        frozenset({Status.CANCELED}),
-        lambda svc, jobs: svc.reset(jobs),
-    )
+    possible = _from(Event.RESET) | {Status.DELAYED}
+    change = Change("retry", "ready", possible, frozenset({Status.CANCELED}), _retry)
     run(ctx, change, wanted)
+
+
+def _retry(svc: JobService, jobs: list[str]) -> list[Outcome]:
+    """Reset what is finished, and end the delay of what is delayed."""
+    outcomes = svc.reset(jobs)
+    delayed = [
+        at
+        for at, outcome in enumerate(outcomes)
+        if outcome is Outcome.INVALID and _status(svc, jobs[at]) is Status.DELAYED
+    ]
+    if delayed:
+        edited = svc.edit([jobs[at] for at in delayed], delay=0)
+        for at, outcome in zip(delayed, edited, strict=True):
+            outcomes[at] = outcome
+    return outcomes
 
 
 @click.command()
@@ -142,9 +153,78 @@ def delete(ctx: click.Context, *, wanted: Wanted) -> None:
     Filters select jobs in every state but reserved. Several jobs take --yes where nobody can be
     asked.
     """
-    usual = frozenset(Status) - {Status.RESERVED}
-    change = Change("delete", "deleted", Event.DELETE, usual, lambda svc, jobs: svc.delete(jobs))
+    possible = _from(Event.DELETE)
+    change = Change("delete", "deleted", possible, possible, lambda svc, jobs: svc.delete(jobs))
     run(ctx, change, wanted)
+
+
+@click.command()
+@click.argument("parts", metavar="ID...", nargs=-1, required=True)
+@click.option("--topic", "-t", help="Move them to the back of this topic.")
+@click.option("--weight", type=int, help="Lower is served first; int16.")
+@click.option(
+    "--delay", type=duration, metavar="DURATION", help="How long until they are ready; 0 for now."
+)
+@click.option("--payload", help="The new payload, in JSON; - reads it from stdin.")
+@click.option("--text", is_flag=True, help="The new payload is text, not JSON.")
+@click.option("--raw", is_flag=True, help="The new payload is bytes, not JSON.")
+@job_options
+@click.option(
+    "--unset",
+    multiple=True,
+    type=click.Choice(sorted(OptionArgs.__annotations__)),
+    help="Take back an option, so that the default holds; may be given several times.",
+)
+@yes_option
+@dry_run_option
+@as_json_option("one JSON object a job")
+@click.pass_context
+def edit(
+    ctx: click.Context,
+    /,
+    parts: tuple[str, ...],
+    *,
+    topic: str | None,
+    weight: int | None,
+    delay: float | None,
+    payload: str | None,
+    text: bool,
+    raw: bool,
+    unset: tuple[str, ...],
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Change jobs that wait, ready or delayed. What is not given stays as it is.
+
+    Several jobs take --yes where nobody can be asked.
+    """
+    reader = reader_of(ctx, text=text, raw=raw)
+    changes: dict[str, Any] = {
+        **chosen_options({"topic": topic, "weight": weight, "delay": delay, **options}),
+        **dict.fromkeys(unset),
+    }
+    try:
+        if payload == payloads.STDIN:
+            changes["payload"] = payloads.of_stream(sys.stdin.buffer, reader)
+        elif payload is not None:
+            changes["payload"] = payloads.of_argument(payload, reader)
+    except WrongPayload as error:
+        refuse(ctx, str(error))
+    if not changes:
+        raise click.UsageError("what is to change? Give at least one option", ctx)
+    possible = _from(Event.EDIT)
+    change = Change(
+        "edit", "edited", possible, possible, lambda svc, jobs: svc.edit(jobs, **changes)
+    )
+    wanted = Wanted(parts, Selection(), everything=False, yes=yes, dry_run=dry_run, as_json=as_json)
+    run(ctx, change, wanted)
+
+
+def _from(event: Event) -> frozenset[Status]:
+    """The states from which *event* leads."""
+    return frozenset(status for status in Status if can_move(status, event))
 
 
 def run(ctx: click.Context, change: Change, wanted: Wanted) -> None:
@@ -224,9 +304,8 @@ def _possible(ctx: click.Context, change: Change, selection: Selection) -> Selec
     """The selection, of jobs that can be changed so."""
     wrong = selection.statuses - change.possible
     if wrong:
-        only = ", ".join(status for status in Status if status in change.possible)
         raise click.UsageError(
-            f"cannot {change.verb} {', '.join(sorted(wrong))} jobs (only {only} ones)", ctx
+            f"cannot {change.verb} {', '.join(sorted(wrong))} jobs (only {_only(change)} ones)", ctx
         )
     return Selection(selection.topic, selection.statuses or change.usual, selection.name)
 
@@ -239,19 +318,29 @@ def _pages(chosen: bytearray) -> Iterator[list[str]]:
 
 def _would(svc: JobService, change: Change, job_id: str) -> Outcome:
     """What would become of it."""
-    try:
-        status = svc.status(job_id)
-    except JobNotFound:
+    status = _status(svc, job_id)
+    if status is None:
         return Outcome.MISSING
     return Outcome.OK if status in change.possible else Outcome.INVALID
 
 
 def _why(svc: JobService, change: Change, job_id: str) -> str:
     """Why a job was not changed."""
+    status = _status(svc, job_id)
+    if status is None:
+        return f"no job {job_id}: it was deleted meanwhile, or its retention is over"
+    return f"job {job_id} is {status}: cannot {change.verb} (only {_only(change)} jobs can)"
+
+
+def _only(change: Change) -> str:
+    return ", ".join(status for status in Status if status in change.possible)
+
+
+def _status(svc: JobService, job_id: str) -> Status | None:
     try:
-        return str(invalid_transition(job_id, svc.status(job_id), change.event))
-    except JobNotFound as error:
-        return str(error)
+        return svc.status(job_id)
+    except JobNotFound:
+        return None
 
 
 def _as_json(job_id: str, outcome: Outcome) -> str:

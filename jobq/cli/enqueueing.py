@@ -26,6 +26,7 @@ from jobq.cli.payloads import Lines, WrongPayload
 from jobq.errors import JobqError
 from jobq.options import SECONDS, JobOptions, OptionArgs
 from jobq.service import JobService
+from jobq.topic import SettingArgs, TopicSettings
 
 UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -51,17 +52,25 @@ def duration(value: str | float) -> float:
     return sum(float(number) * UNITS[unit] for number, unit in _PART.findall(text))
 
 
-def option_help() -> dict[str, str]:
-    """What `JobOptions` says of each option, in one line each."""
-    text = inspect.getdoc(JobOptions) or ""
+def told_of(kind: type) -> dict[str, str]:
+    """What the docstring of *kind* says of each attribute, in one line each."""
+    text = inspect.getdoc(kind) or ""
     found = re.findall(r"^    (\w+): (.+(?:\n        .+)*)", text, re.MULTILINE)
     return {name: " ".join(what.split()) for name, what in found}
 
 
 def job_options(command: Verb) -> Verb:
     """An option of the command line for each option of jobs."""
-    told = option_help()
-    for name, hint in reversed(get_type_hints(OptionArgs).items()):
+    return _options(command, OptionArgs, told_of(JobOptions))
+
+
+def setting_options(command: Verb) -> Verb:
+    """An option of the command line for each setting of topics."""
+    return _options(command, SettingArgs, told_of(TopicSettings))
+
+
+def _options(command: Verb, args: type, told: dict[str, str]) -> Verb:
+    for name, hint in reversed(get_type_hints(args).items()):
         decorator = _option(name, str(hint), told.get(name, ""))
         command = decorator(command)
     return command
@@ -71,7 +80,7 @@ def _option(name: str, hint: str, told: str) -> Callable[[Verb], Verb]:
     flag = f"--{name.replace('_', '-')}"
     if "tuple" in hint:  # several: given one by one, under the name of one
         return click.option(flag.removesuffix("s"), name, multiple=True, help=told)
-    if name in SECONDS:
+    if name in SECONDS or name.startswith("keep_"):  # as the settings of topics are called
         return click.option(flag, name, type=duration, metavar="DURATION", help=told)
     kinds: tuple[type[Any], ...] = (bool, int, float, str)
     kind = next(kind for kind in kinds if kind.__name__ in hint)
@@ -128,11 +137,9 @@ def enqueue(
     """
     if payload is not None and path is not None:
         raise click.UsageError("PAYLOAD and --file: give one of them", ctx)
-    if text and raw:
-        raise click.UsageError("--text and --raw: give one of them", ctx)
     if payload is not None and lines and payload != payloads.STDIN:
         raise click.UsageError("--lines reads a --file or stdin, no PAYLOAD", ctx)
-    reader = payloads.from_text if text else payloads.from_raw if raw else payloads.from_json
+    reader = reader_of(ctx, text=text, raw=raw)
     if payload == payloads.STDIN or (lines and path is None):
         path = payloads.STDIN
     common = {"weight": weight, "delay": delay, **chosen_options(options)}
@@ -153,6 +160,13 @@ def enqueue(
         except WrongPayload as error:
             refuse(ctx, str(error))
         printer.show([svc.enqueue(topic, value, **common)])
+
+
+def reader_of(ctx: click.Context, *, text: bool, raw: bool) -> payloads.Reader:
+    """How a payload is read."""
+    if text and raw:
+        raise click.UsageError("--text and --raw: give one of them", ctx)
+    return payloads.from_text if text else payloads.from_raw if raw else payloads.from_json
 
 
 class _Printer:

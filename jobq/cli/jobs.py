@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from jobq.cli import record
-from jobq.cli.changing import cancel, delete, retry
+from jobq.cli.changing import cancel, delete, edit, retry
 from jobq.cli.context import Verbs, as_json_option, job_of, known_topic, open_queue, say
 from jobq.cli.enqueueing import enqueue
 from jobq.cli.render import Table
@@ -23,7 +23,7 @@ FOLLOW_S: Final = 1.0
 
 @click.group(cls=Verbs)
 def jobs() -> None:
-    """List, show, enqueue, cancel, retry and delete jobs, and print their logs.
+    """List, show, enqueue, edit, cancel, retry and delete jobs, and print their logs.
 
     Wherever an ID is asked for, any part of it will do that no other job's id has.
     """
@@ -125,5 +125,5 @@ def _print_log(job: JobRecord, seen: int, shown: Callable[[LogLine], str]) -> in
     return job.log_dropped + len(job.log)
 
 
-for verb in (list_, show, logs, enqueue, cancel, retry, delete):
+for verb in (list_, show, logs, enqueue, edit, cancel, retry, delete):
     jobs.add_command(verb)

@@ -1,4 +1,7 @@
-"""Verbs on the queue as a whole."""
+"""Verbs on the queue as a whole, and on its topics."""
+
+import json
+from typing import Any
 
 import click
 
@@ -8,11 +11,18 @@ from jobq.cli.context import (
     STORE_UNUSABLE,
     absolute,
     as_json_option,
+    confirm,
+    dry_run_option,
     known_topic,
     open_queue,
     queue_path,
+    say,
+    yes_option,
 )
+from jobq.cli.enqueueing import chosen_options, setting_options
 from jobq.errors import InvalidValue
+from jobq.states import Status
+from jobq.topic import SettingArgs
 
 
 @click.command()
@@ -58,6 +68,57 @@ def topics(ctx: click.Context, *, as_json: bool) -> None:
     lines = map(render.topic_as_json, counts) if as_json else render.topics_as_lines(counts)
     for line in lines:
         click.echo(line)
+
+
+@click.command()
+@click.argument("topic")
+@click.option(
+    "--status",
+    "-s",
+    type=click.Choice([status.value for status in Status if status is not Status.RESERVED]),
+    help="Forget jobs in this state instead of those that wait.",
+)
+@yes_option
+@dry_run_option
+@click.pass_context
+def purge(ctx: click.Context, topic: str, *, status: str | None, yes: bool, dry_run: bool) -> None:
+    """Forget all jobs of TOPIC that wait: ready and delayed ones."""
+    statuses = (Status.READY, Status.DELAYED) if status is None else (Status(status),)
+    with open_queue(ctx) as svc:
+        known_topic(ctx, svc, topic)
+        totals = svc.stats(topic).totals
+        jobs = render.count(sum(map(totals.of, statuses)), "job")
+        what = f"forget {jobs} of topic {topic!r} ({', '.join(statuses)})"
+        if dry_run:
+            say(f"would {what}")
+            return
+        confirm(ctx, what, yes=yes)
+        purged = svc.purge(topic, status)
+    click.echo(f"purged: {render.count(purged, 'job')}")
+
+
+@click.command()
+@click.argument("topic")
+@setting_options
+@click.option(
+    "--unset",
+    multiple=True,
+    type=click.Choice(sorted(SettingArgs.__annotations__)),
+    help="Take back a setting, so that the queue's own holds; may be given several times.",
+)
+@as_json_option("one JSON object")
+@click.pass_context
+def configure(
+    ctx: click.Context, /, topic: str, *, unset: tuple[str, ...], as_json: bool, **given: Any
+) -> None:
+    """Change settings of TOPIC, for jobs that finish from now on, and print all that it has."""
+    changes = {**chosen_options(given), **dict.fromkeys(unset)}
+    with open_queue(ctx) as svc:
+        settings = svc.configure(topic, **changes) if changes else svc.settings(topic)
+    if as_json:
+        click.echo(json.dumps(settings.as_dict()))
+    for name, value in settings.as_dict().items() if not as_json else ():
+        click.echo(f"{name:<14}{value}")
 
 
 @click.command()

@@ -131,10 +131,13 @@ VERBS = [
     ["jobs", "show", "1"],
     ["jobs", "logs", "1"],
     ["jobs", "enqueue", "mail", "1"],
+    ["jobs", "edit", "1", "--weight", "1"],
     ["jobs", "cancel", "1"],
     ["jobs", "retry", "1"],
     ["jobs", "delete", "1"],
     ["work", "mail", "--drain", "--exec", "true"],
+    ["configure", "mail"],
+    ["purge", "mail"],
     ["export"],
     ["import"],
 ]

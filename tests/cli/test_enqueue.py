@@ -131,7 +131,7 @@ def test_more_than_any_payload_is_not_read(monkeypatch: pytest.MonkeyPatch, empt
 
 def test_every_option_of_jobs_is_one_of_the_command() -> None:
     there = {param.name for param in enqueueing.enqueue.params}
-    told = enqueueing.option_help()
+    told = enqueueing.told_of(JobOptions)
 
     assert set(OptionArgs.__annotations__) <= there
     assert set(told) >= set(OptionArgs.__annotations__)

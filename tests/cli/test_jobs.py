@@ -317,7 +317,10 @@ def test_what_cannot_be_is_said_and_fails(queue: Path) -> None:
 
     assert [cancel.exit_code, retry.exit_code, delete.exit_code] == [1, 1, 1]
     assert f"job {done} is done: cannot cancel" in cancel.stderr
-    assert f"job {ready} is ready: cannot reset" in retry.stderr
+    assert (
+        f"job {ready} is ready: cannot retry (only delayed, done, canceled jobs can)"
+        in retry.stderr
+    )
     assert f"job {held.id} is reserved: cannot delete" in delete.stderr
     assert cancel.stdout == retry.stdout == delete.stdout == ""
 
