@@ -1,0 +1,253 @@
+"""Every verb in a process of its own, against a queue that idles and one that others work on."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import jobq
+from jobq.cli import main
+from jobq.job import JobRecord
+from tests.cli.conftest import ROOT, environment, run
+
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
+
+
+@pytest.fixture(scope="module")
+def idle_queue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("idle") / "queue"
+    jobq.open(path, durability="unsafe").close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def busy_queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A queue that three processes work on: they are there, and sound, from first to last."""
+    path = tmp_path_factory.mktemp("busy") / "queue"
+    jobq.open(path, durability="unsafe").close()
+    crowd = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.cli.crowd", str(path), role],
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for role in ("enqueue", "work", "meddle")
+    ]
+    for process in crowd:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+    yield path
+    for process in crowd:
+        assert process.poll() is None, "one of the crowd has ended early"
+        process.terminate()
+    rounds = [int(process.communicate(timeout=30)[0]) for process in crowd]
+    assert [process.returncode for process in crowd] == [0, 0, 0]
+    assert min(rounds) > 0
+    with jobq.open(path) as svc:
+        assert svc.check().problems == ()
+
+
+@pytest.fixture(params=["idle_queue", "busy_queue"])
+def queue(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+def jq(queue: Path, *args: str, status: int = 0, stdin: str = "") -> str:
+    """What `jobq` prints, in a process of its own."""
+    ended = run("--db", queue, *args, stdin=stdin.encode())
+    assert ended.returncode == status, ended.stderr.decode()
+    assert "Traceback" not in ended.stderr.decode()
+    return ended.stdout.decode()
+
+
+def job(queue: Path, job_id: str) -> JobRecord:
+    with jobq.open(queue, create=False) as svc:
+        return svc.get(job_id)
+
+
+def mine(queue: Path, *options: str, topic: str = "mine") -> str:
+    """A job that nobody else touches."""
+    return jq(queue, "jobs", "enqueue", topic, '{"to": "ann"}', "--name", "mine", *options).strip()
+
+
+def init(queue: Path) -> None:
+    assert "already" in jq(queue, "init")
+
+
+def stats(queue: Path) -> None:
+    mine(queue)
+    told = json.loads(jq(queue, "stats", "--json"))
+    one = json.loads(jq(queue, "stats", "mine", "--json"))
+
+    assert sum(topic["ready"] for topic in told["topics"]) == told["totals"]["ready"] > 0
+    assert [topic["name"] for topic in one["topics"]] == ["mine"]
+    assert "total" in jq(queue, "stats")
+
+
+def topics(queue: Path) -> None:
+    mine(queue)
+    names = [json.loads(line)["name"] for line in jq(queue, "topics", "--json").splitlines()]
+
+    assert "mine" in names
+    assert names == sorted(names)
+    assert "mine" in jq(queue, "topics")
+
+
+def check(queue: Path) -> None:
+    assert json.loads(jq(queue, "check", "--json"))["ok"]
+    assert "no problem found" in jq(queue, "check")
+
+
+def configure(queue: Path) -> None:
+    mine(queue, topic="set")
+    assert json.loads(jq(queue, "configure", "set", "--max-done", "3", "--json")) == {"max_done": 3}
+
+
+def purge(queue: Path) -> None:
+    job_ids = [mine(queue, topic="to purge") for _ in range(2)]
+    jq(queue, "purge", "to purge", status=2)
+    assert jq(queue, "purge", "to purge", "--yes") == "purged: 2 jobs\n"
+    assert jq(queue, "jobs", "show", job_ids[0], status=3) == ""
+
+
+def export(queue: Path) -> None:
+    job_id = mine(queue)
+    lines = [json.loads(line) for line in jq(queue, "export").splitlines()]
+
+    exported = [line["id"] for line in lines if line["kind"] == "job"]
+
+    assert lines[-1] == {"kind": "end", "jobs": len(exported)}
+    assert job_id in exported
+
+
+def import_(queue: Path) -> None:
+    job_id = mine(queue)
+    exported = jq(queue, "export")
+    jq(queue, "jobs", "delete", job_id)
+    told = jq(queue, "import", stdin=exported)
+
+    assert re.fullmatch(r"imported \d+ jobs?, [\d,]+ were there already\n", told)
+    assert job(queue, job_id).payload == {"to": "ann"}
+
+
+def work(queue: Path) -> None:
+    good, bad = mine(queue, topic="work"), mine(queue, topic="work", *["--weight", "1"])  # noqa: B026
+    printed = jq(
+        queue,
+        *["work", "work", "--drain", "-n", "2", "--exec", "sh", "-c"],
+        f'cat; [ "$JOBQ_ID" = {good} ]',
+    )
+
+    assert printed.count('{"to": "ann"}') == 2
+    assert (job(queue, good).status, job(queue, bad).status) == ("done", "delayed")
+    assert job(queue, bad).error == "exit status 1"
+    jq(queue, "jobs", "cancel", bad)
+
+
+def jobs_list(queue: Path) -> None:
+    job_id = mine(queue)
+    lines = jq(queue, "jobs", "list", "--limit", "0").splitlines()
+    told = [
+        json.loads(line) for line in jq(queue, "jobs", "list", "-n", "0", "--json").splitlines()
+    ]
+    named = jq(queue, "jobs", "list", "--name", "mine", "-t", "mine", "-s", "ready", "-n", "0")
+
+    assert all(re.match(UUID, line) for line in lines[1:])
+    assert job_id in {line[:36] for line in lines}
+    assert [one["id"] for one in told] == sorted(one["id"] for one in told)
+    assert job_id in named
+
+
+def jobs_show(queue: Path) -> None:
+    job_id = mine(queue)
+    assert json.loads(jq(queue, "jobs", "show", job_id[9:], "--json"))["payload"] == {"to": "ann"}
+    assert jq(queue, "jobs", "show", job_id).startswith(f"id           {job_id}\n")
+
+
+def jobs_logs(queue: Path) -> None:
+    job_id = mine(queue, topic="logs")
+    jq(queue, "work", "logs", "--drain", "--quiet", "--exec", "echo", "hello")
+    assert json.loads(jq(queue, "jobs", "logs", job_id, "--json"))["text"] == "hello"
+    assert jq(queue, "jobs", "logs", job_id, "--follow").endswith("  hello\n")
+
+
+def jobs_enqueue(queue: Path) -> None:
+    printed = jq(
+        queue, "jobs", "enqueue", "lines", "--lines", stdin="\n".join(map(str, range(3000)))
+    )
+    job_ids = printed.split()
+
+    assert len(set(job_ids)) == 3000
+    assert job_ids == sorted(job_ids)
+    assert job(queue, job_ids[-1]).payload == 2999
+    assert jq(queue, "purge", "lines", "--yes") == "purged: 3,000 jobs\n"
+
+
+def jobs_edit(queue: Path) -> None:
+    job_id = mine(queue)
+    jq(queue, "jobs", "edit", job_id, "--weight", "5", "--topic", "moved")
+    assert (job(queue, job_id).weight, job(queue, job_id).topic) == (5, "moved")
+
+
+def jobs_cancel(queue: Path) -> None:
+    first, second, third = (mine(queue, topic="cancel") for _ in range(3))
+    assert jq(queue, "jobs", "cancel", first[-16:]) == f"{first} canceled\n"
+    jq(queue, "jobs", "cancel", "-t", "cancel", status=2)
+    jq(queue, "jobs", "cancel", "-t", "cancel", "--dry-run")
+    assert jq(queue, "jobs", "cancel", "-t", "cancel", "--yes") == "canceled: 2 jobs\n"
+    assert {str(job(queue, one).status) for one in (first, second, third)} == {"canceled"}
+
+
+def jobs_retry(queue: Path) -> None:
+    job_id = mine(queue, topic="retry")
+    jq(queue, "jobs", "retry", job_id, status=1)
+    jq(queue, "jobs", "cancel", job_id)
+    assert jq(queue, "jobs", "retry", "--topic", "retry", "--yes") == "ready: 1 job\n"
+    assert job(queue, job_id).resets == 1
+
+
+def jobs_delete(queue: Path) -> None:
+    first, second = (mine(queue, topic="delete") for _ in range(2))
+    assert jq(queue, "jobs", "delete", first) == f"{first} deleted\n"
+    assert jq(queue, "jobs", "delete", "-t", "delete", "--yes") == "deleted: 1 job\n"
+    jq(queue, "jobs", "delete", second, status=3)
+
+
+VERBS: dict[str, Callable[[Path], None]] = {
+    "init": init,
+    "stats": stats,
+    "topics": topics,
+    "check": check,
+    "configure": configure,
+    "purge": purge,
+    "export": export,
+    "import": import_,
+    "work": work,
+    "jobs list": jobs_list,
+    "jobs show": jobs_show,
+    "jobs logs": jobs_logs,
+    "jobs enqueue": jobs_enqueue,
+    "jobs edit": jobs_edit,
+    "jobs cancel": jobs_cancel,
+    "jobs retry": jobs_retry,
+    "jobs delete": jobs_delete,
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_it_works_in_a_process_of_its_own(queue: Path, verb: str) -> None:
+    VERBS[verb](queue)
+
+
+def test_no_verb_is_missing_here() -> None:
+    there = {name for name in main.commands if name != "jobs"}
+    there |= {f"jobs {name}" for name in main.commands["jobs"].commands}  # type: ignore[attr-defined]
+
+    assert there == set(VERBS)
