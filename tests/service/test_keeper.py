@@ -10,6 +10,7 @@ from jobq.clock import SystemClock
 from tests.conftest import DEADLINE_S, Opener, eventually
 
 LEASE_S = 0.6
+LONGER_S = 1.5 * LEASE_S
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_consume_keeps_the_leases_of_its_whole_batch(svc: JobService) -> None:
     for job in svc.consume("mail", n=3, timeout=0):
         with job:
             if job.payload == 0:
-                assert nothing_comes_for(svc, 2 * LEASE_S)
+                assert nothing_comes_for(svc, LONGER_S)
             assert not job.canceled
             assert (job.attempt, job.crashes) == (1, 0)
 
@@ -46,7 +47,7 @@ def test_a_lease_is_kept_until_the_outcome_of_its_block_is_committed(svc: JobSer
     for job in svc.consume("mail", timeout=0, on_lost=lost.append):
         with job:
             pass
-        assert nothing_comes_for(svc, 2 * LEASE_S)
+        assert nothing_comes_for(svc, LONGER_S)
 
     assert lost == []
     assert svc.get(job_id).attempt == 1
@@ -57,7 +58,7 @@ def test_jobs_with_short_and_long_leases_are_kept_side_by_side(svc: JobService) 
     svc.enqueue("mail")
     loop = svc.consume("mail", n=2, timeout=0)
     first = next(loop)
-    assert nothing_comes_for(svc, 2 * LEASE_S)
+    assert nothing_comes_for(svc, LONGER_S)
 
     first.done()
     next(loop).done()
