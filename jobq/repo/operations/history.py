@@ -106,7 +106,7 @@ def clipped(text: str, most: int) -> str:
     """At most *most* bytes of a text, its end; without what UTF-8 cannot encode.
 
     >>> clipped("Traceback: it broke", 12)
-    '…: it broke'
+    '… it broke'
     """
     data = text.encode(errors="backslashreplace")
     if len(data) <= most:
