@@ -73,7 +73,7 @@ class AsyncBatch(Gathering):
         self._ended = True
         if kind is None and self._specs:
             added = await bridge_of(self._holding).enqueue(self._specs)
-            self.ids = [ids.to_text(raw) for raw in added]
+            self.ids: list[str] = [ids.to_text(raw) for raw in added]
 
 
 class AsyncVerbs:

@@ -111,4 +111,4 @@ class Batch(Gathering):
     ) -> None:
         self._ended = True
         if kind is None and self._specs:
-            self.ids = [ids.to_text(raw) for raw in self._store.enqueue(self._specs)]
+            self.ids: list[str] = [ids.to_text(raw) for raw in self._store.enqueue(self._specs)]

@@ -34,12 +34,12 @@ class Request:
     __slots__ = ("_unclaimed", "failed", "future", "jobs", "loop", "size", "value")
 
     def __init__(self, loop: Loop | None, jobs: int = 1, size: int = 0) -> None:
-        self.loop = loop
+        self.loop: Loop | None = loop
         self.future: asyncio.Future[Any] | None = None if loop is None else loop.create_future()
-        self.jobs = jobs
-        self.size = size
+        self.jobs: int = jobs
+        self.size: int = size
         self.value: Any = None
-        self.failed = False
+        self.failed: bool = False
         self._unclaimed = threading.Lock()
 
     def claim(self) -> bool:
@@ -84,7 +84,7 @@ class Enqueue(Request):
 
     def __init__(self, loop: Loop, specs: Sequence[JobSpec]) -> None:
         super().__init__(loop, len(specs), sum([len(spec.payload) for spec in specs]))
-        self.specs = specs
+        self.specs: Sequence[JobSpec] = specs
 
 
 class Extend(Request):
@@ -94,7 +94,7 @@ class Extend(Request):
 
     def __init__(self, loop: Loop, holds: Sequence[tuple[bytes, int, int]]) -> None:
         super().__init__(loop, len(holds))
-        self.holds = holds
+        self.holds: Sequence[tuple[bytes, int, int]] = holds
 
 
 class Settle(Request):
@@ -123,10 +123,10 @@ class Settle(Request):
             if settlement.follow:
                 size += sum([len(spec.payload) for spec in settlement.follow])
         super().__init__(loop, len(held), size)
-        self.held = held
-        self.settlements = settlements
-        self.last = last
-        self.then = then
+        self.held: list[Job] = held
+        self.settlements: list[Settlement] = settlements
+        self.last: bool = last
+        self.then: Callable[[list[Outcome] | Exception], None] | None = then
 
     @property
     def unwanted(self) -> bool:
@@ -147,11 +147,14 @@ class Ask(Request):
 
     __slots__ = ("_expired", "patient", "request", "tried")
 
+    value: Any
+    failed: bool
+
     def __init__(self, loop: Loop, request: ReserveRequest, *, patient: bool) -> None:
         super().__init__(loop, 0)
-        self.request = request
-        self.patient = patient
-        self.tried = False
+        self.request: ReserveRequest = request
+        self.patient: bool = patient
+        self.tried: bool = False
         self._expired = False
 
     def answer(self, value: Any, *, failed: bool = False) -> bool:
@@ -195,7 +198,7 @@ class Awaiting(Request):
 
     def __init__(self, loop: Loop, job_id: bytes) -> None:
         super().__init__(loop, 0)
-        self.job_id = job_id
+        self.job_id: bytes = job_id
 
     def expire(self) -> None:
         """Its time is over; in its loop."""
