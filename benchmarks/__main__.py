@@ -1,13 +1,13 @@
 """All benchmarks one after the other, in their quick forms, or those that are named.
 
-python -m benchmarks [batches] [latency] [waiting] [redelivery] [contention]
+python -m benchmarks [batches] [latency] [waiting] [redelivery] [contention] [coroutines]
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from benchmarks import batches, contention, latency, redelivery, waiting
+from benchmarks import batches, contention, coroutines, latency, redelivery, waiting
 
 ALL: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "batches": batches.main,
@@ -15,6 +15,7 @@ ALL: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "waiting": waiting.main,
     "redelivery": redelivery.main,
     "contention": contention.main,
+    "coroutines": coroutines.main,
 }
 
 

@@ -196,6 +196,14 @@ def python(path: Path, source: str) -> str:
     return done.stdout
 
 
+def test_the_program_in_the_documentation_does_what_it_says(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "asyncio.md").read_text()
+    program = text.split("```python\n")[1].split("```")[0]
+    program = program.replace("./queue", str(tmp_path / "documented"))
+
+    assert python(tmp_path / "queue", program) == "{'to': 'ann@example.org'}\n"
+
+
 def test_a_program_that_ends_at_once_has_committed_what_its_loops_said(tmp_path: Path) -> None:
     python(
         tmp_path / "queue",

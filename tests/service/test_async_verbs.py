@@ -1,6 +1,7 @@
 """Every verb for coroutines: it does what the verb does, and the loop goes on meanwhile."""
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -25,6 +26,23 @@ from tests.conftest import Opener
 from tests.service.coroutines import NobodyWrites, commits, counts, not_blocked, run
 
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
+
+
+WITHOUT_TWIN = {"stop", "log", "progress", "lost"}
+"""What never blocks."""
+
+
+def test_every_verb_has_its_twin_with_the_same_arguments() -> None:
+    for kind in (JobService, Job):
+        for name, verb in inspect.getmembers(kind, inspect.isfunction):
+            twin = getattr(kind, "await_job" if name == "wait" else f"a{name}", None)
+            if name.startswith("_") or name in WITHOUT_TWIN or verb.__qualname__[0] == "A":
+                continue
+            assert twin is not None, f"{kind.__name__}.{name} has no twin for coroutines"
+            mine, theirs = (inspect.signature(one).parameters for one in (verb, twin))
+            assert [str(one.replace(annotation=one.empty)) for one in mine.values()] == [
+                str(one.replace(annotation=one.empty)) for one in theirs.values()
+            ], name
 
 
 def test_jobs_in(svc: JobService) -> None:

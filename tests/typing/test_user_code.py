@@ -5,7 +5,9 @@ running it shows that the types are true. A `type: ignore` here is a fact too: b
 in that line.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, assert_type
@@ -114,6 +116,53 @@ def test_a_loop_is_an_iterator() -> None:
     with jobq.open(":memory:") as svc:
         loop: Iterator[Job] = svc.consume("mail", timeout=0)
         assert list(loop) == []
+
+
+def test_coroutines() -> None:
+    async def main() -> None:
+        async with jobq.open(":memory:") as svc:
+            assert_type(svc, JobService)
+            job_id = await svc.aenqueue("mail", {"n": 1}, weight=1, delay=0.0, lease=30)
+            assert_type(job_id, str)
+            assert_type(await svc.aenqueue_many("mail", range(9)), list[str])
+            async with svc.abatch() as batch:
+                assert_type(batch.enqueue("mail", None, retention=0), None)
+            assert_type(batch.ids, list[str])
+
+            jobs = await svc.areserve("mail", 6, timeout=0)
+            assert_type(jobs, list[Job])
+            async with jobs[0] as job:
+                assert_type(job, Job)
+                assert_type(await job.acanceled(), bool)
+                assert_type(await job.adone([1], then=[NewJob("next")]), list[str])
+                assert_type(await svc.await_job(job.id, 5), JobRecord)
+            await jobs[1].aretry(timedelta(seconds=1), error=ValueError("x"))
+            await jobs[2].arelease(0.5)
+            await jobs[3].acancel("rejected", error="x")
+            await jobs[4].aextend(5)
+            assert_type(await svc.adone_many(jobs[4:]), list[Outcome])
+            async for job in svc.aconsume("mail", n=2, timeout=0, on_lost=print):
+                assert_type(job, Job)
+                async with job:
+                    raise LookupError
+            async with aclosing(svc.aconsume("mail", timeout=0)) as loop:
+                jobs = [job async for job in loop]
+
+            assert_type(await svc.astatus(job_id), Status)
+            assert_type(await svc.aget(job_id), JobRecord)
+            assert_type(await svc.afind(status="ready", limit=5), list[JobRecord])
+            assert_type(await svc.astats(), Stats)
+            assert_type(await svc.acancel([job_id]), list[Outcome])
+            assert_type(await svc.apurge("mail"), int)
+            wrong = [
+                lambda: svc.aenqueue(5),  # type: ignore[arg-type]
+                lambda: svc.aenqueue("mail", lease="5"),  # type: ignore[arg-type]
+                lambda: svc.areserve("mail", "5"),  # type: ignore[arg-type]
+                lambda: jobs[5].adone(then=["mail"]),  # type: ignore[list-item]
+            ]
+            assert len(wrong) == 4
+
+    asyncio.run(main())
 
 
 def test_a_backoff_of_ones_own() -> None:
