@@ -361,6 +361,7 @@ class Store(ABC):
             seen: The jobs, each with what the store noted of it at the last call; None for one
                 that has not been asked for yet, which is returned at once. Updated in place: one
                 that may have ended is None again, and returned once more by the next call.
+                Another thread may add a job to it meanwhile, and call `wake` then.
             timeout: Seconds to sleep at most. It never sleeps longer than one second, and sees
                 to it that time moves: what falls due and what dead processes hold is looked
                 after, so a process that only waits sees poisoned jobs end.

@@ -101,7 +101,7 @@ class Keeper:
         while True:
             # First as if nothing were due, so that a `watch` in between puts in a call.
             self._soonest = float("inf")
-            self._soonest = min(list(self._due.values()), default=float("inf"))
+            self._soonest = min(self._due.copy().values(), default=float("inf"))
             sleep = min(min(self._soonest, self._report_at) - time.monotonic(), LONGEST_SLEEP_S)
             call = None
             with contextlib.suppress(Empty):
@@ -121,7 +121,9 @@ class Keeper:
 
     def _extend(self) -> None:
         now = time.monotonic()
-        due = [job for job, at in list(self._due.items()) if at <= now]
+        # A copy, made in one step: reading the items makes tuples, making tuples may collect
+        # garbage, and a loop that is collected takes its jobs out of here.
+        due = [job for job, at in self._due.copy().items() if at <= now]
         if not due:
             return
         try:

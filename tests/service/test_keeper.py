@@ -1,7 +1,9 @@
 """Leases during consume: kept while the holder is alive, however long a job takes."""
 
+import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -111,3 +113,36 @@ def test_a_store_that_is_closed_under_the_keeper_ends_in_peace(
 
     assert not job.settled
     svc._keeper.stop()
+
+
+def test_loops_that_are_collected_while_leases_are_looked_through_do_no_harm(
+    svc: JobService,
+) -> None:
+    """Reading the jobs makes objects, and making objects may collect a loop, which forgets its."""
+    svc.enqueue_many("mail", range(2000), lease=3600)
+    jobs = svc.reserve("mail", 2000)
+    keeper = svc._keeper
+    keeper.watch(jobs)
+    threshold = gc.get_threshold()
+    gc.set_threshold(5)
+    try:
+        for start in range(0, 2000, 100):
+            for job in jobs[start : start + 100]:
+                Dropped(partial(keeper.forget, job))
+            keeper._extend()
+    finally:
+        gc.set_threshold(*threshold)
+    gc.collect()
+
+    assert keeper._due == {}
+
+
+class Dropped:
+    """Only the collector of garbage gets rid of it; then it makes a call."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._me = self
+        self._call = call
+
+    def __del__(self) -> None:
+        self._call()

@@ -273,7 +273,7 @@ def _called(bell: Bell, seen: dict[bytes, int | None]) -> list[bytes]:
     ended, and there is none.
     """
     called = []
-    for job_id, count in list(seen.items()):
+    for job_id, count in seen.copy().items():  # others may add to it
         if count is None:
             seen[job_id] = bell.ask(job_id)
             called.append(job_id)

@@ -151,7 +151,7 @@ class MemoryStore(TransactionalStore):
     def _called(self, seen: dict[bytes, int | None]) -> list[bytes]:
         """The jobs that have to be looked at; asks for a call for those that are new."""
         called = []
-        for job_id, count in list(seen.items()):
+        for job_id, count in seen.copy().items():  # others may add to it
             slot = _slot(job_id)
             if count is None:
                 seen[job_id] = self._ends[slot]

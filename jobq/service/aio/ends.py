@@ -123,7 +123,7 @@ class Ends:
         post(answered, _nothing)
 
     def _forget_unwanted(self) -> None:
-        for job_id, requests in list(self._waiting.items()):
+        for job_id, requests in self._waiting.copy().items():
             requests[:] = [request for request in requests if not request.unwanted]
             if not requests:
                 self._answer([job_id], None)
