@@ -266,7 +266,7 @@ def test_what_came_for_nobody_goes_to_another_service_that_waits(durable_opener:
 
     for _ in range(5):
         run(main())
-    assert min(took_s) < 0.3
+    assert sorted(took_s)[2] < 0.5
     other.close()
     svc.close()
 
