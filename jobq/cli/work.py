@@ -5,6 +5,7 @@ import errno
 import itertools
 import json
 import os
+import select
 import shutil
 import signal
 import sys
@@ -190,9 +191,13 @@ class Worker:
         self._quiet = quiet
         self._lock = threading.Lock()
         self._errors: list[BaseException] = []
+        self._running = 0
         self._hurry = False
         # Becomes readable, and stays so, when running commands have to be ended.
         self._wake, self._waker = os.pipe()
+        # What the main thread waits at: signals and ending threads ring. To join a thread would
+        # not do: a signal that comes just before the wait for its lock is noticed at the next one.
+        self._rung, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self, concurrency: int) -> None:
         """Work until told to end, or until there is nothing to do any more.
@@ -206,14 +211,20 @@ class Worker:
             for number in range(concurrency)
         ]
         at_a_time = f"{count(concurrency, 'job')} at a time"
-        with self._signals():
-            self._tell(f"working on {self._topic!r} in {self._where}, {at_a_time}")
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        os.close(self._wake)
-        os.close(self._waker)
+        try:
+            with self._signals():
+                self._tell(f"working on {self._topic!r} in {self._where}, {at_a_time}")
+                self._running = concurrency
+                for thread in threads:
+                    thread.start()
+                while self._running:
+                    select.select([self._rung], [], [])
+                    os.read(self._rung, 4096)
+                for thread in threads:
+                    thread.join()
+        finally:
+            for descriptor in (self._wake, self._waker, self._rung, self._bell):
+                os.close(descriptor)
         if self._errors:
             raise self._errors[0]
 
@@ -223,12 +234,14 @@ class Worker:
     def _signals(self) -> Iterator[None]:
         """Take signals as requests to end; those that are ignored (nohup, `&`) stay ignored."""
         before = {}
+        bell = signal.set_wakeup_fd(self._bell, warn_on_full_buffer=False)
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, self._asked_to_end)
         try:
             yield
         finally:
+            signal.set_wakeup_fd(bell)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -252,6 +265,11 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 - `run` raises it
             self._errors.append(error)
             self._svc.stop()
+        finally:
+            with self._lock:
+                self._running -= 1
+            with contextlib.suppress(BlockingIOError):  # full: it is rung already
+                os.write(self._bell, b"!")
 
     def _work_on_jobs(self) -> None:
         jobs = self._svc.consume(self._topic, timeout=0 if self._drain else None)

@@ -445,7 +445,9 @@ def test_the_first_signal_lets_running_commands_finish(
 def test_a_second_signal_ends_commands_and_releases_their_jobs(empty: Path, tmp_path: Path) -> None:
     job_ids = add(empty, 1, 2, 3)
     with worker(empty, "sh", "-c", WAIT_FOR_FILE, str(tmp_path / "go"), options=("-n", "2")) as one:
-        eventually(lambda: [status(empty, job_id) for job_id in job_ids].count("reserved") == 2)
+        eventually(
+            lambda: [status(empty, job_id) for job_id in job_ids].count(Status.RESERVED) == 2
+        )
         eventually(lambda: len(children(one.pid)) == 2)
         one.send_signal(signal.SIGTERM)
         assert one.stderr is not None
