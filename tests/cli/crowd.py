@@ -5,6 +5,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import jobq
@@ -29,13 +30,15 @@ def work(svc: JobService, pick: random.Random) -> None:
     for job in svc.reserve(pick.choice(TOPICS), pick.randrange(1, 30), timeout=0):
         job.log("seen")
         with contextlib.suppress(jobq.ReservationLost):
-            pick.choice([job.done, job.done, job.retry, job.release, job.cancel])()
+            ends: list[Callable[[], object]] = [job.done, job.retry, job.release, job.cancel]
+            pick.choice(ends)()
 
 
 def meddle(svc: JobService, pick: random.Random) -> None:
     """Do to jobs what anybody may do."""
     ids = [job.id for job in svc.find(limit=50, topic=pick.choice(TOPICS))]
-    pick.choice([svc.cancel, svc.reset, svc.delete])(ids)
+    verbs: list[Callable[[list[str]], object]] = [svc.cancel, svc.reset, svc.delete]
+    pick.choice(verbs)(ids)
 
 
 def main(path: str, role: str) -> None:
