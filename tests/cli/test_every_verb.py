@@ -138,7 +138,7 @@ def import_(queue: Path) -> None:
 
 
 def work(queue: Path) -> None:
-    good, bad = mine(queue, topic="work"), mine(queue, topic="work", *["--weight", "1"])  # noqa: B026
+    good, bad = (mine(queue, "--min-backoff", "1h", topic="work") for _ in range(2))
     printed = jq(
         queue,
         *["work", "work", "--drain", "-n", "2", "--exec", "sh", "-c"],

@@ -175,7 +175,7 @@ def test_exit_status_75_releases_the_job_for_a_moment(empty: Path) -> None:
 
 
 def test_any_other_exit_status_is_a_retry_with_the_tail_of_stderr(empty: Path) -> None:
-    (job_id,) = add(empty, None)
+    (job_id,) = add(empty, None, min_backoff=3600)
     drain(empty, "sh", "-c", "echo out; for n in $(seq 50); do echo e$n >&2; done; exit 3")
     job = get(empty, job_id)
 
@@ -185,7 +185,7 @@ def test_any_other_exit_status_is_a_retry_with_the_tail_of_stderr(empty: Path) -
 
 
 def test_long_lines_do_not_push_out_how_it_ended(empty: Path) -> None:
-    (job_id,) = add(empty, None)
+    (job_id,) = add(empty, None, min_backoff=3600)
     drain(
         empty,
         PYTHON,
@@ -202,7 +202,7 @@ def test_long_lines_do_not_push_out_how_it_ended(empty: Path) -> None:
 
 @pytest.mark.parametrize(("name", "number"), [("SIGKILL", 9), ("SIGTERM", 15), ("signal 40", 40)])
 def test_a_command_that_a_signal_kills_is_a_retry(empty: Path, name: str, number: int) -> None:
-    (job_id,) = add(empty, None)
+    (job_id,) = add(empty, None, min_backoff=3600)
     drain(empty, "sh", "-c", f"kill -{number} $$")
 
     assert get(empty, job_id).error == f"killed by {name}"
@@ -369,7 +369,7 @@ def records(queue: Path) -> list[JobRecord]:
 
 
 def test_a_command_that_takes_too_long_is_ended_with_all_that_it_has_started(empty: Path) -> None:
-    (job_id,) = add(empty, None)
+    (job_id,) = add(empty, None, min_backoff=3600)
     began = time.monotonic()
     drain(empty, "sh", "-c", "sleep 60 & echo $!; wait", options=("--timeout", "0.5s"))
     (pid,) = map(int, log(empty, job_id))
@@ -381,7 +381,7 @@ def test_a_command_that_takes_too_long_is_ended_with_all_that_it_has_started(emp
 
 
 def test_a_command_that_does_not_want_to_end_is_killed(empty: Path) -> None:
-    (job_id,) = add(empty, None)
+    (job_id,) = add(empty, None, min_backoff=3600)
     stubborn = "trap '' TERM; echo $$; while :; do sleep 0.1; done"
     drain(empty, "sh", "-c", stubborn, options=("--timeout", "0.5s", "--grace", "0.3s"))
     (pid,) = map(int, log(empty, job_id))
