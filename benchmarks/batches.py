@@ -30,8 +30,8 @@ TOPIC = "work"
 class JobqQueue:
     """jobq as a user drives it."""
 
-    def __init__(self, path: str) -> None:
-        self._service = jobq.open(path)
+    def __init__(self, path: str, topics: str | None = None) -> None:
+        self._service = jobq.open(path, topics=topics)
 
     def enqueue_many(self, payloads: Sequence[Payload]) -> list[str]:
         return self._service.enqueue_many(TOPIC, payloads)
@@ -54,10 +54,11 @@ SIDES: dict[str, Callable[[Path], Queue[Any]]] = {
     "jobq": lambda path: JobqQueue(str(path)),
     "sqlite3_hand": SqliteQueue,
     "lmdb_bare": BareLmdb,
+    "jobq mixed": lambda path: JobqQueue(str(path), topics="memory"),
     "jobq memory": lambda _: JobqQueue(":memory:"),
     "sqlite3_by_statement": SqliteQueueByStatement,
 }
-USUAL = ("jobq", "sqlite3_hand", "lmdb_bare", "jobq memory")
+USUAL = ("jobq", "jobq mixed", "sqlite3_hand", "lmdb_bare", "jobq memory")
 YARDSTICKS = ("sqlite3_hand", "lmdb_bare")
 
 

@@ -1,6 +1,7 @@
 """From a path to a service: the one module that names the adapters."""
 
 import os
+from collections.abc import Callable
 from os import PathLike
 from typing import Any, Final, Unpack
 
@@ -12,12 +13,15 @@ from jobq.service import JobService
 
 MEMORY: Final = ":memory:"
 DURABILITIES: Final = ("full", "relaxed", "unsafe")
+IN_FILE: Final = "lmdb"
+IN_MEMORY: Final = "memory"
 
 
 def open(  # noqa: A001 - jobq.open is the name that users expect
     path: str | PathLike[str],
     *,
     durability: str = "full",
+    topics: str | None = None,
     create: bool = True,
     keep_done: float = 86_400.0,
     keep_canceled: float = 7 * 86_400.0,
@@ -33,6 +37,10 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
         durability: `full` (default): what a call acknowledged survives power loss. `relaxed`:
             the file stays intact, the last commit may be lost. `unsafe`: survives the death of
             the process; after a power cut the file may be unreadable.
+        topics: Where it is kept who comes next and what falls due. `lmdb` (default for a
+            directory): with the jobs, for all processes. `memory`: in this process, which then has
+            the queue alone; jobs stay as durable as they are, commits take less, and opening takes
+            longer, because it reads all jobs. A queue may be opened in either way, by turns.
         create: False: an error if there is no queue, instead of a new one.
         keep_done: Seconds for which done jobs are kept unless they say otherwise; 0 for none.
         keep_canceled: Seconds for which canceled jobs are kept likewise.
@@ -46,11 +54,15 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
         StoreUnavailable: The path cannot be read or written.
         StoreCorrupt: What is there is damaged, or of another format.
         StoreFull: There is no room for a new queue.
+        StoreLocked: Another process has the queue open with its topics in memory; or has it open
+            at all, and *topics* is `memory`.
     """
     JobOptions.of(options)  # before anything is made
     if durability not in DURABILITIES:
         known = ", ".join(DURABILITIES)
         raise InvalidValue(f"durability is {shown(durability)}: expected one of {known}")
+    if topics is not None and (not isinstance(topics, str) or topics not in {IN_FILE, IN_MEMORY}):
+        raise InvalidValue(f"topics is {shown(topics)}: expected {IN_FILE!r} or {IN_MEMORY!r}")
     if not isinstance(create, bool):
         raise InvalidValue(f"create is {shown(create)}: expected True or False")
     retention = Retention(
@@ -61,7 +73,7 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
     settings: dict[str, Any] = {"durability": durability, "create": create}
     if max_size is not None:
         settings["max_size"] = integer("max_size", max_size, 2**20, 2**46)
-    store = _store(path, retention, settings)
+    store = _store(path, topics, retention, settings)
     try:
         return JobService(store, **options)
     except BaseException:
@@ -69,13 +81,20 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
         raise
 
 
-def _store(path: str | PathLike[str], retention: Retention, settings: dict[str, Any]) -> Store:
+def _store(
+    path: str | PathLike[str], topics: str | None, retention: Retention, settings: dict[str, Any]
+) -> Store:
     if not isinstance(path, str | PathLike):
         raise InvalidValue(f"path is {shown(path)}: expected a directory, or {MEMORY!r}")
     name = os.fspath(path)
     if not isinstance(name, str) or not name or "\0" in name:
         raise InvalidValue(f"path is {shown(name)}: expected a directory, or {MEMORY!r}")
     if name == MEMORY:
+        if topics == IN_FILE:
+            raise InvalidValue(
+                f"topics is {IN_FILE!r}, but the jobs of {MEMORY!r} are volatile: their topics "
+                "cannot outlive them"
+            )
         from jobq.repo.memory import MemoryStore
 
         return MemoryStore(retention=retention)
@@ -84,10 +103,20 @@ def _store(path: str | PathLike[str], retention: Retention, settings: dict[str, 
             f"path is {shown(name)}: this jobq opens directories and {MEMORY!r} only"
         )
     try:
-        from jobq.repo.lmdb import LmdbStore
+        adapter = _adapter(topics)
     except ImportError as error:
         raise StoreUnavailable(
             f"cannot open {name!r}: {error}; a queue in a directory needs Linux with glibc, "
             f"{MEMORY!r} works everywhere"
         ) from error
-    return LmdbStore(name, retention=retention, **settings)
+    return adapter(name, retention=retention, **settings)
+
+
+def _adapter(topics: str | None) -> Callable[..., Store]:
+    if topics == IN_MEMORY:
+        from jobq.repo.mixed import MixedStore
+
+        return MixedStore
+    from jobq.repo.lmdb import LmdbStore
+
+    return LmdbStore

@@ -17,6 +17,7 @@ from jobq.errors import StoreUnavailable
 from jobq.repo.base import Capabilities, Store
 from jobq.repo.lmdb import LmdbStore
 from jobq.repo.memory import MemoryStore
+from jobq.repo.mixed import MixedStore
 
 DEADLINE_S = 20.0
 """How long a test waits for another thread or process before it fails: what takes longer hangs. A
@@ -39,9 +40,12 @@ STORES = (
     # What a power cut leaves is not the contract's subject, so nothing here waits for the disk.
     Kind("lmdb", lambda path, **settings: LmdbStore(path, durability="unsafe", **settings),
          LmdbStore.capabilities),
+    Kind("mixed", lambda path, **settings: MixedStore(path, durability="unsafe", **settings),
+         MixedStore.capabilities),
 )  # fmt: skip
 
 DURABLE = tuple(kind for kind in STORES if kind.capabilities.durable)
+SHARED = tuple(kind for kind in STORES if kind.capabilities.shared)
 
 
 class Opener:
@@ -100,6 +104,14 @@ def durable_opener(
     request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
 ) -> Iterator[Opener]:
     """Opens stores of the kinds whose jobs outlive the process."""
+    yield from _opener(request.param, tmp_path, clock)
+
+
+@pytest.fixture(params=SHARED, ids=repr)
+def shared_opener(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
+) -> Iterator[Opener]:
+    """Opens stores of the kinds that several processes may have open."""
     yield from _opener(request.param, tmp_path, clock)
 
 

@@ -347,7 +347,7 @@ BAD: list[Any] = [
     *(("create", value) for value in [None, 5, "no"]),
     *(("lease", value) for value in [0, -1, "5", HUGE]),
     ("leese", 5),
-    ("topics", "memory"),
+    *(("topics", value) for value in ["disk", "", "Memory", 5, True, ["memory"], HUGE]),
     ("clock", None),
 ]
 

@@ -194,17 +194,20 @@ class CheckReport:
 
     Attributes:
         jobs: How many jobs were looked at.
-        problems: One sentence each; at most `MOST_PROBLEMS`, empty if all is well.
+        problems: What is wrong, one sentence each; at most `MOST_PROBLEMS`, empty if all is well.
+            After a repair: what still is.
+        repaired: What was wrong before a repair and no longer is, likewise.
     """
 
     MOST_PROBLEMS = 1000
 
     jobs: int
     problems: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """Whether nothing is wrong, or nothing is any more."""
         return not self.problems
 
 
@@ -436,8 +439,14 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def check(self) -> CheckReport:
-        """Compare every job with every index and counter. Reads everything; changes nothing."""
+    def check(self, *, repair: bool = False) -> CheckReport:
+        """Compare every job with every index and counter. Reads everything; changes nothing.
+
+        With *repair*, and if anything is wrong, all queues, agendas and counts are made anew out of
+        the jobs, in one commit. Jobs are not changed: one that cannot be read is left out, so that
+        it does not stop its topic, and stays reported. Where that cannot be done because the engine
+        does not come by all jobs, nothing is written, and a problem says so.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -234,6 +234,10 @@ class JobRepository(ABC):
         """The largest id of a job; None if there is no job."""
 
     @abstractmethod
+    def size(self) -> int:
+        """How many jobs there are, as the engine counts them: not by looking at each."""
+
+    @abstractmethod
     def strays(self) -> Iterator[str]:
         """Sentences about records that belong to no job, for `check`."""
 
@@ -362,6 +366,27 @@ class TopicRepository(ABC):
     @abstractmethod
     def strays(self) -> Iterator[str]:
         """Sentences about records that belong to no topic, for `check`."""
+
+    # For `rebuild`.
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Forget all queues, agendas and counts; names and their numbers stay.
+
+        Raises:
+            StoreCorrupt: They are damaged so that nothing can be made of their room.
+        """
+
+    @abstractmethod
+    def restore(self, agenda: Agenda, entries: Iterable[tuple[Held, bytes]]) -> None:
+        """Put jobs into the agenda at exactly these places, with holders, as `held` gives them.
+
+        Several jobs may share a place: they stand there in the order in which they come.
+        """
+
+    @abstractmethod
+    def skip_to(self, seq: int, slot: int) -> None:
+        """Give no place of a queue up to *seq*, and no slot up to *slot*, from now on."""
 
 
 class Transaction:

@@ -37,6 +37,7 @@ from jobq.repo.operations.due import expire, promote
 from jobq.repo.operations.edit import edit, size_of_edit
 from jobq.repo.operations.enqueue import add
 from jobq.repo.operations.places import damaged, prune, size_of
+from jobq.repo.operations.rebuild import rebuild
 from jobq.repo.operations.reports import log_of, progress_of
 from jobq.repo.operations.reserve import take
 from jobq.repo.operations.settle import extend, is_held, report, settle
@@ -259,8 +260,22 @@ class TransactionalStore(Store):
             lambda tx: Imported(*add_copies(tx, copies, last_place, base)), Kind(adds=size)
         )
 
-    def check(self) -> CheckReport:
-        return self._read(lambda tx: check(tx, self._damage))
+    def check(self, *, repair: bool = False) -> CheckReport:
+        found = self._read(lambda tx: check(tx, self._damage))
+        if found.ok or not repair:
+            return found
+
+        def operation(tx: Transaction) -> CheckReport:
+            tx.topics.clear()
+            rebuild(tx)
+            return check(tx, self._damage)
+
+        try:
+            left = self._write(operation, TIMELESS)  # moving time would meet what is damaged
+        except StoreCorrupt as error:
+            return replace(found, problems=(*found.problems, f"nothing was repaired: {error}"))
+        repaired = tuple(problem for problem in found.problems if problem not in left.problems)
+        return replace(left, repaired=repaired)
 
     # Time.
 

@@ -252,9 +252,9 @@ class AsyncVerbs:
         """`stats` for coroutines: how many jobs are in each state, by topic."""
         return await self._bridge.call(lambda: self._service.stats(topic))
 
-    async def acheck(self) -> CheckReport:
+    async def acheck(self, *, repair: bool = False) -> CheckReport:
         """`check` for coroutines: compare every job with every index and counter."""
-        return await self._bridge.call(self._service.check)
+        return await self._bridge.call(lambda: self._service.check(repair=repair))
 
     # What anybody may do to a job.
 

@@ -314,12 +314,24 @@ class JobService(AsyncVerbs):
         """
         return self.store.stats(None if topic is None else check_name(topic))
 
-    def check(self) -> CheckReport:
+    def check(self, *, repair: bool = False) -> CheckReport:
         """Compare every job with every index and counter; `.ok` if all is well.
 
         Reads the whole store. Damage is reported, not raised.
+
+        Args:
+            repair: If anything is wrong, make all queues, due times and counts anew out of the
+                jobs, in one commit; other processes wait that long. `.repaired` says what was
+                wrong. Jobs themselves are neither changed nor removed: one that cannot be read
+                no longer stands in the way of the others, and is reported again at every check.
+
+        Raises:
+            InvalidValue: *repair* is not a bool.
+            StoreFull: There is no room to repair; nothing was written.
         """
-        return self.store.check()
+        if not isinstance(repair, bool):
+            raise InvalidValue(f"repair is {shown(repair)}: expected True or False")
+        return self.store.check(repair=repair)
 
     # What anybody may do to a job.
 

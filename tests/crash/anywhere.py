@@ -14,9 +14,13 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final
 
+import sortedcontainers
+
 import jobq
 
 PACKAGE: Final = str(Path(jobq.__file__).parent)
+STRUCK: Final = (PACKAGE, str(Path(sortedcontainers.__file__).parent))
+"""Where the interrupts come: in jobq, and in what it keeps in memory, which is Python as well."""
 
 _CALLS: Final = {"CALL", "CALL_KW", "CALL_FUNCTION_EX"}
 
@@ -43,7 +47,7 @@ class Interrupter:
             sys.settrace(None)
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        if not frame.f_code.co_filename.startswith(STRUCK):
             return None
         if event == "call":
             self._last = None

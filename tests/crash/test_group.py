@@ -40,10 +40,10 @@ class Commits:
         self.count += step == "committed"
 
 
-@pytest.fixture
-def svc(tmp_path: Path) -> Iterator[JobService]:
+@pytest.fixture(params=["lmdb", "memory"], ids="topics in {}".format)
+def svc(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[JobService]:
     """A queue that is clean at the end, and that another opening finds clean, too."""
-    with jobq.open(tmp_path / "queue") as svc:
+    with jobq.open(tmp_path / "queue", topics=request.param) as svc:
         svc.enqueue("mail", "first")
         yield svc
         assert svc.check().problems == ()

@@ -22,11 +22,21 @@ from jobq.repo.lmdb.filelock import FileLock
 from tests.crash.anywhere import Interrupter
 from tests.crash.conftest import Say
 from tests.crash.processes import Notebook, Pipe, Start
-from tests.crash.verbs import CASES, Case, copy, fill, topics_of, with_steps, without_steps
+from tests.crash.verbs import (
+    CASES,
+    MIXED,
+    Case,
+    copy,
+    fill,
+    topics_of,
+    with_steps,
+    without_steps,
+)
 
 WORKERS: Final = 2
 
-IN_CALL: Final = {name: case for name, case in CASES.items() if not case.victim and not case.opens}
+ALL: Final = {**CASES, **MIXED}
+IN_CALL: Final = {name: case for name, case in ALL.items() if not case.victim and not case.opens}
 """The verbs of a process that has the queue open."""
 
 RESERVING: Final = ("reserve", "reserve, the first of the process", "settle and reserve")
@@ -48,18 +58,19 @@ def test_a_verb_interrupted_at_any_step_is_whole_or_absent_and_its_process_goes_
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("topics", ["lmdb", "memory"])
 @pytest.mark.parametrize(
     "every", [pytest.param(11, id="sampled"), pytest.param(1, id="all", marks=pytest.mark.storm)]
 )
 def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
-    every: int, start: Start, tmp_path: Path, seed: int, say: Say
+    every: int, topics: str, start: Start, tmp_path: Path, seed: int, say: Say
 ) -> None:
     """Also between two instructions: no lock stays taken, no thread is left waiting."""
     first = random.Random(seed).randrange(every) + 1
     wrong: list[str] = []
     points = 0
     todo = {
-        verb: start(_interrupt_anywhere, str(tmp_path / verb), verb, first, every)
+        verb: start(_interrupt_anywhere, str(tmp_path / verb), topics, verb, first, every)
         for verb in ANYWHERE
     }
     while todo:
@@ -69,7 +80,7 @@ def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
         wrong += survey.wrong
         if survey.wrong and len(wrong) < MOST_WRONG:  # that process is beyond repair
             again = tmp_path / f"{verb} {survey.next}"
-            todo[verb] = start(_interrupt_anywhere, str(again), verb, survey.next, every)
+            todo[verb] = start(_interrupt_anywhere, str(again), topics, verb, survey.next, every)
     say(f"interrupted at {points} points")
 
     assert not wrong, "\n".join(wrong)
@@ -156,7 +167,7 @@ def test_handlers_that_use_the_queue_a_thousand_times_a_second_block_nothing(
 
 def _interrupt(pipe: Pipe, name: str, directory: str, part: int) -> None:
     """Run a verb with an interrupt at each step that falls to this *part*; say what was wrong."""
-    case = CASES[name]
+    case = ALL[name]
     root = Path(directory) / str(part)
     root.mkdir()
     fill(str(root / "full"), case)
@@ -184,10 +195,10 @@ class Once:
         self.wrong: list[str] = []
         self.interrupted = False
         self.hangs = False
-        self._name = name
+        self._name = name.removesuffix(", topics in memory")
         self._step = step
         self._reached: list[str] = []
-        svc = jobq.open(path)
+        svc = jobq.open(path, topics=case.topics)
         held = case.hold(svc)
         before = _picture(svc)
         self._act(lambda: case.act(svc, held))
@@ -198,7 +209,9 @@ class Once:
             return
         svc.close()
         with jobq.open(path) as again:
-            if name not in CRASHING and any(record.crashes for record in again.find(limit=1000)):
+            if self._name not in CRASHING and any(
+                record.crashes for record in again.find(limit=1000)
+            ):
                 self._note("close did not give back all jobs that were held")
             self.wrong += again.check().problems
 
@@ -342,9 +355,11 @@ ANYWHERE: Final[dict[str, Callable[[JobService], object]]] = {
 }
 
 
-def _interrupt_anywhere(pipe: Pipe, path: str, verb: str, first: int, every: int) -> None:
+def _interrupt_anywhere(
+    pipe: Pipe, path: str, topics: str, verb: str, first: int, every: int
+) -> None:
     """Interrupt a verb at every so many points; after each, all has to be as if nothing was."""
-    svc = jobq.open(path)
+    svc = jobq.open(path, topics=topics)
     for warm_up in ANYWHERE.values():  # the first calls of a process have more points
         svc.enqueue_many("mail", range(2))
         warm_up(svc)
@@ -371,6 +386,8 @@ def _interrupt_anywhere(pipe: Pipe, path: str, verb: str, first: int, every: int
             break
         if words := _impaired(svc, path):
             report(words)
+        if topics == "memory" and not (checked := svc.check()).ok:
+            report(str(checked.problems))
         n += every
     signal.alarm(0)
     if not (checked := svc.check()).ok:

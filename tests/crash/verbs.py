@@ -19,6 +19,7 @@ from jobq import Job, JobService, NewJob, Status
 from jobq.clock import ManualClock, SystemClock
 from jobq.job import Report
 from jobq.repo.lmdb import LmdbStore, steps
+from jobq.repo.mixed import MixedStore
 from tests.conftest import DEADLINE_S
 from tests.crash.processes import Pipe, die_with_parent, kill_myself
 
@@ -36,6 +37,8 @@ class Case(NamedTuple):
         victim: Runs in another process, which is killed before the verb.
         opens: The verb opens the queue itself, and gets its path instead of a service.
         new: There is no queue yet.
+        topics: Where the process keeps the topics. In memory, nobody else can look meanwhile.
+        before: Where they were kept by who filled the queue.
     """
 
     act: Callable[[Any, Any], object]
@@ -44,6 +47,8 @@ class Case(NamedTuple):
     victim: Callable[[JobService], object] | None = None
     opens: bool = False
     new: bool = False
+    topics: str = "lmdb"
+    before: str = "lmdb"
 
 
 def _tell_and_done(_: JobService, held: list[Job]) -> None:
@@ -111,6 +116,12 @@ def _let_pass(clock: Callable[[], int], us: int) -> None:
     end = clock() + us
     while clock() <= end:
         time.sleep(0.001)
+
+
+def _open_and_enqueue(path: str, topics: str) -> JobService:
+    svc = jobq.open(path, topics=topics)
+    svc.enqueue("mail", "e")
+    return svc
 
 
 def _ids(svc: JobService, *topics: str) -> list[str]:
@@ -256,6 +267,27 @@ CASES: Final = {
     "close": Case(lambda svc, _: svc.close(), hold=_hold(2)),
 }
 
+MIXED: Final = {
+    **{
+        f"{name}, topics in memory": CASES[name]._replace(topics="memory")
+        for name in (
+            *("enqueue", "enqueue into a new topic", "enqueue with a delay", "enqueue_many"),
+            *("reserve, the first of the process", "reserve", "done", "done and forgotten"),
+            *("done_many", "settle and reserve", "retry", "release_many", "extend", "cancel"),
+            *("reset", "delete", "promote", "expire", "prune", "close"),
+        )
+    },
+    "take topics into memory": Case(
+        lambda path, _: _open_and_enqueue(path, "memory"), opens=True, topics="memory"
+    ),
+    "take topics from memory into the file": Case(
+        lambda path, _: _open_and_enqueue(path, "lmdb"), opens=True, before="memory"
+    ),
+}
+"""The same of queues whose topics are kept in memory, before or now."""
+
+KINDS: Final = {"lmdb": LmdbStore, "memory": MixedStore}
+
 ALWAYS: Final = {
     "file lock taken",
     "transaction begun",
@@ -273,7 +305,7 @@ def fill(path: str, case: Case) -> None:
     """Make the queue that the case begins with: jobs in all states, and what is the case's own."""
     now_us = SystemClock().wall_us()
     clock = ManualClock(wall_us=now_us - int(AGO_S * 1e6), boot_us=SystemClock().boot_us())
-    with JobService(LmdbStore(path, clock=clock)) as svc:
+    with JobService(KINDS[case.before](path, clock=clock)) as svc:
         svc.enqueue_many("mail", ["m1", "m2", "m3"])
         svc.enqueue("mail", "m0", weight=-1)
         svc.enqueue_many("held", ["h1"])
@@ -328,7 +360,8 @@ def run(case: Case, path: str, strike: Strike, *, acts: bool = True) -> Seen:
     """
     victim = _Fork(_be_victim, case, path) if case.victim else None
     child = _Fork(_be_struck, case, path, strike, acts)
-    witness = None if case.new else jobq.open(path)
+    alone = case.new or "memory" in {case.topics, case.before}
+    witness = None if alone else jobq.open(path)
     try:
         child.go()
         child.hear()
@@ -467,7 +500,7 @@ def _be_victim(pipe: Pipe, case: Case, path: str) -> None:
 
 def _be_struck(pipe: Pipe, case: Case, path: str, strike: Strike, acts: bool) -> None:
     pipe.recv()
-    subject = path if case.opens else jobq.open(path)
+    subject = path if case.opens else jobq.open(path, topics=case.topics)
     pipe.send(None)
     pipe.recv()
     held = None if isinstance(subject, str) else case.hold(subject)

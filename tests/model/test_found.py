@@ -152,16 +152,16 @@ def test_pruning_moves_time_as_every_writing_verb_does(opener: Opener, clock: Ma
 
 
 def test_a_poisoned_job_counts_as_expired_whether_its_lease_is_over_or_its_holder_dead(
-    durable_opener: Opener, clock: ManualClock
+    shared_opener: Opener, clock: ManualClock
 ) -> None:
     """It counted only where the lease was over."""
-    store = durable_opener()
+    store = shared_opener()
     store.enqueue([TOUCHY, TOUCHY])
     take(store, 2)
     clock.advance(1)
     take(store, 1)
     clock.advance(0.5)
-    reserve_in_a_process_that_dies(durable_opener, clock)
+    reserve_in_a_process_that_dies(shared_opener, clock)
 
     dead = store.advance()
     clock.advance(0.5)

@@ -12,6 +12,7 @@ decorator on the class of the story.
 import contextlib
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -31,7 +32,8 @@ from jobq.clock import ManualClock
 from jobq.errors import InvalidValue
 from jobq.job import Change, JobSpec
 from jobq.options import JobOptions
-from jobq.repo.base import DAY_US, Retention
+from jobq.repo.base import DAY_US, Retention, Store
+from jobq.repo.lmdb import LmdbStore
 from jobq.states import Event, Reason, Status
 from tests.conftest import DURABLE, STORES, Kind
 from tests.model.model import (
@@ -575,10 +577,21 @@ class SmallSteps(SameStory):
     bounds = Bounds(attempts=2, lines=3, bytes=20)
 
 
+def _by_turns(path: Path, **settings: Any) -> Store:
+    """One queue, whose topics are in the file and in memory by turns."""
+    _openings[path] += 1
+    return DURABLE[_openings[path] % len(DURABLE)].open(path, **settings)
+
+
+_openings: Counter[Path] = Counter()
+
+BY_TURNS = Kind("by turns", _by_turns, LmdbStore.capabilities)
+
+
 class Reopened(SameStory):
     """A story for durable stores: they are closed at any time, or their machine boots."""
 
-    kinds = DURABLE
+    kinds = (*DURABLE, BY_TURNS)
 
     @rule()
     def reopen(self) -> None:

@@ -24,12 +24,20 @@ from jobq.repo.lmdb import files, steps
 from jobq.repo.lmdb.access import META_KEY, Access, Databases
 from jobq.repo.lmdb.bell import COUNTERS, EVERYBODY, Bell
 from jobq.repo.lmdb.faults import of_system, translated, translating
-from jobq.repo.lmdb.filelock import FileLock
+from jobq.repo.lmdb.filelock import FileLock, OpenLock
 from jobq.repo.lmdb.gate import Alive, Gate
 from jobq.repo.lmdb.group import GroupCommit, Pending
 from jobq.repo.lmdb.holders import Holders
+from jobq.repo.lmdb.index import IndexTopics
 from jobq.repo.lmdb.jobs import LmdbJobs
-from jobq.repo.lmdb.opening import Settings, build, look_at, open_databases, open_file
+from jobq.repo.lmdb.opening import (
+    Settings,
+    build,
+    look_at,
+    open_databases,
+    open_file,
+    take_topics_back,
+)
 from jobq.repo.lmdb.records import FORMAT, decode_meta
 from jobq.repo.lmdb.room import Room
 from jobq.repo.lmdb.topics import UNKNOWN, LmdbTopics
@@ -67,6 +75,8 @@ class Environment:
         self._topics = 0
         self._env: lmdb.Environment | None = None
         self._db: Databases | None = None
+        self._index = None if settings.index is None else settings.index(path)
+        self._open_lock: OpenLock | None = None
         self._lock: FileLock | None = None
         self._bell: Bell | None = None
         self._holders: Holders | None = None
@@ -150,6 +160,7 @@ class Environment:
             "path": str(self.path),
             "format": FORMAT,
             "durability": self.settings.durability,
+            "topics": "lmdb" if self._index is None else self._index.kind,
             "file_bytes": (int(info["last_pgno"]) + 1) * page,
             "limit_bytes": min(self.settings.max_size, int(info["map_size"])),
             "readers": int(info["num_readers"]),
@@ -179,6 +190,12 @@ class Environment:
             self._lock.drop()
             self._lock = None
         self._shut()
+        if self._index is not None:
+            self._index = None
+            self._broken = self._broken or (
+                f"the store of {self.path} belongs to the process that opened it, and this is a "
+                "fork of that: with its topics in memory a queue is for one process alone"
+            )
 
     # Opening and closing.
 
@@ -191,16 +208,43 @@ class Environment:
         if self._broken is not None:
             raise StoreUnavailable(self._broken)
         with translating(self.path):
-            env = open_file(self.path, self.settings)
+            if self._open_lock is None:  # one stays after a failed reopening
+                self._open_lock = OpenLock(
+                    self.path / files.DATA,
+                    alone=self._index is not None,
+                    patience=self.settings.lock_timeout,
+                )
+            env: lmdb.Environment | None = None
             try:
-                look_at(env, self.path)
+                env = open_file(self.path, self.settings)
+                if look_at(env, self.path) and self._index is None:
+                    self._take_topics_back(env)
                 self._identity = files.identity(self.path)
+                self._open_lock.refuse_other_than(self._identity.data)
                 self._lock = FileLock(self.path)
             except BaseException:
-                env.close()
+                if env is not None:
+                    env.close()
+                self._open_lock.close()
+                self._open_lock = None
                 raise
         self._env = env
         return env
+
+    def _take_topics_back(self, env: lmdb.Environment) -> None:
+        for is_first in (True, False):
+            try:
+                take_topics_back(env, self.path, self.settings)
+                return
+            except lmdb.Error as error:
+                if not self._is_full_disk(error):
+                    raise
+                if not is_first:
+                    raise StoreFull(
+                        f"{self.path}: no room to take the topics back into the file; make some, "
+                        "or open it with topics in memory and work some jobs off"
+                    ) from error
+            self._room.give_up_ballast()
 
     def _make_lock(self) -> None:
         """LMDB's lock file, where somebody has removed it (or restored only the data).
@@ -233,8 +277,10 @@ class Environment:
             self._lock.close()
         if self._holders is not None:
             self._holders.close()
+        if self._open_lock is not None:
+            self._open_lock.close()
         # The bell goes with its last user: a waiter may be asleep at it.
-        self._env = self._db = self._lock = self._holders = self._bell = None
+        self._env = self._db = self._open_lock = self._lock = self._holders = self._bell = None
 
     def _reopen(self) -> lmdb.Environment:
         """After a panic or a failed commit. With gate and file lock."""
@@ -276,7 +322,9 @@ class Environment:
                 raise translated(error, self.path) from error
         raise AssertionError("unreachable")
 
-    def _transaction(self, txn: lmdb.Transaction) -> tuple[Transaction, Access, LmdbTopics]:
+    def _transaction(
+        self, txn: lmdb.Transaction
+    ) -> tuple[Transaction, Access, LmdbTopics | IndexTopics]:
         # Before the first write of this process, each transaction opens handles of its own: only
         # a write can open lasting ones, and reading must not wait for the write lock.
         db = self._db or open_databases(self._open(), txn)
@@ -294,7 +342,9 @@ class Environment:
             self.holders.name,
         )
         tx.woken = woken
-        return tx, access, topics
+        if self._index is None:
+            return tx, access, topics
+        return tx, access, self._index.over(tx, access, topics)
 
     # Writing.
 
@@ -428,6 +478,8 @@ class Environment:
             steps.reached("committed")
             self._db = access.db
             self._topics = access.meta.topics if number else self._topics
+            if self._index is not None:
+                self._index.committed(access.meta.group)
             _finish(group, outcomes)
         except BaseException as error:
             # At once: an exception that is kept keeps this frame, and a transaction in it would

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from jobq.errors import StoreBusy, StoreUnavailable
+from jobq.errors import StoreBusy, StoreLocked, StoreUnavailable
 
 FIRST_NAP_S: Final = 0.00005
 """A commit takes about 100 µs here, and 50 µs is what a sleep takes at least on Linux."""
@@ -25,6 +25,63 @@ LONGEST_WRITE_NAP_S: Final = 0.0002
 LONG_WAIT_S: Final = 1.0
 LONG_WAIT_NAP_S: Final = 0.02
 """After a second the holder is stuck rather than busy: there is no point in looking often."""
+
+
+PATIENCE_S: Final = 1.0
+"""Who finds a queue open in a way that excludes him looks again for so long: a look at it with
+`jobq stats` must not keep a program from starting."""
+
+PATIENCE_NAP_S: Final = 0.01
+
+
+class OpenLock:
+    """Having a queue open: together with others, or alone.
+
+    A `flock` on the data file itself, so nobody can remove the lock and leave the queue. LMDB's
+    own locks are POSIX locks on another file, and know nothing of this one. It lasts as long as any
+    copy of its descriptor: until this process closes it or dies, if a fork's child closes its own.
+
+    Raises:
+        StoreLocked: Somebody else has it alone, or has it at all and it was to be had alone.
+        OSError: The file cannot be opened.
+    """
+
+    def __init__(self, data: Path, *, alone: bool, patience: float) -> None:
+        self._data = data
+        # A file of Python's, which is closed even if an interrupt keeps anybody from doing so.
+        self._file = data.open("rb", buffering=0)
+        try:
+            self._wait(alone=alone, until=time.monotonic() + min(patience, PATIENCE_S))
+        except BaseException:
+            self.close()
+            raise
+
+    def refuse_other_than(self, file: tuple[int, int]) -> None:
+        """Raise unless it is this file that is locked: device and inode.
+
+        Raises:
+            StoreUnavailable: Another one stands under its name.
+        """
+        found = os.fstat(self._file.fileno())
+        if (found.st_dev, found.st_ino) != file:
+            raise StoreUnavailable(f"{self._data} was replaced while it was opened: open it again")
+
+    def _wait(self, *, alone: bool, until: float) -> None:
+        while not self._get(fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+            if time.monotonic() >= until:
+                raise StoreLocked(_says_who_is_in(self._data, alone=alone))
+            time.sleep(PATIENCE_NAP_S)
+
+    def _get(self, mode: int) -> bool:
+        try:
+            fcntl.flock(self._file, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go; not by unlocking, which would let go for the parent of a fork too."""
+        self._file.close()
 
 
 class FileLock:
@@ -115,6 +172,19 @@ class FileLock:
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _says_who_is_in(data: Path, *, alone: bool) -> str:
+    who = _flock_holder(data) or "a process that cannot be named"
+    if alone:
+        return (
+            f"{data.parent} is open in {who}: with its topics in memory a queue is for one process "
+            "alone; close it there first"
+        )
+    return (
+        f"{data.parent} is open in {who}, alone, since its topics are in the memory of that "
+        "process: use it there, or close it there first"
+    )
 
 
 def _flock_holder(path: Path) -> str | None:

@@ -136,6 +136,9 @@ class LmdbJobs(JobRepository):
         with self._access.txn.cursor(self._access.db.jobs) as cursor:
             return bytes(cursor.key()) if cursor.last() else None
 
+    def size(self) -> int:
+        return int(self._access.txn.stat(self._access.db.jobs)["entries"])
+
     def strays(self) -> Iterator[str]:
         txn, db = self._access.txn, self._access.db
         with txn.cursor(db.states) as cursor:

@@ -1,5 +1,6 @@
 """Opening LMDB: with which settings, in which order, and what has to be there."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,16 @@ import lmdb
 
 from jobq.clock import Clock
 from jobq.errors import StoreCorrupt
-from jobq.repo.lmdb.access import META_KEY, SETTINGS_KEY, Databases
+from jobq.repo.lmdb import steps
+from jobq.repo.lmdb.access import META_KEY, SETTINGS_KEY, Access, Databases
+from jobq.repo.lmdb.filelock import FileLock
+from jobq.repo.lmdb.index import Index, is_elsewhere, unmark, warn_of_left_out
+from jobq.repo.lmdb.jobs import LmdbJobs
 from jobq.repo.lmdb.records import FORMAT, Meta, decode_settings, encode_meta, encode_settings
+from jobq.repo.lmdb.topics import LmdbTopics
+from jobq.repo.operations.rebuild import rebuild
+from jobq.repo.repositories import NOBODY, Transaction
+from jobq.repo.surely import surely
 
 MAP_SIZE: Final = 64 * 1024**3
 """Address space for the map: sparse, so it costs nothing until it is used."""
@@ -38,6 +47,7 @@ class Settings:
     lock_timeout: float
     create: bool
     fuse: bool
+    index: type[Index] | None = None
 
 
 def open_file(path: Path, settings: Settings) -> lmdb.Environment:
@@ -69,8 +79,8 @@ def open_databases(env: lmdb.Environment, txn: lmdb.Transaction) -> Databases:
     return Databases(*(env.open_db(name.encode(), txn=txn, create=False) for name in _NAMES))
 
 
-def look_at(env: lmdb.Environment, path: Path) -> None:
-    """Refuse what is not a queue of this format.
+def look_at(env: lmdb.Environment, path: Path) -> bool:
+    """Refuse what is not a queue of this format; say whether its topics are kept elsewhere.
 
     Raises:
         StoreCorrupt: So it is.
@@ -88,8 +98,63 @@ def look_at(env: lmdb.Environment, path: Path) -> None:
         found = decode_settings(SETTINGS_KEY, bytes(data)).get("format")
         if found != FORMAT:
             raise StoreCorrupt(f"{path} has format {found!r}: this jobq reads format {FORMAT}")
+        return is_elsewhere(Access(txn, db))
     finally:
         txn.abort()
+
+
+def take_topics_back(env: lmdb.Environment, path: Path, settings: Settings) -> None:
+    """Make the index in the file out of the jobs, if it is still not there, in one commit.
+
+    Nobody keeps it elsewhere meanwhile: we have the queue open, together with others who come to
+    do the same. The write lock says who does.
+
+    Raises:
+        StoreBusy: The write lock was not to be had in time.
+        StoreCorrupt: Not all jobs can be come by.
+        lmdb.Error: It cannot be written.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(settings.lock_timeout)
+        steps.reached("file lock taken to rebuild")
+        while True:
+            try:
+                _take_back(env, path, settings.clock)
+                return
+            except lmdb.MapFullError:
+                env.set_mapsize(2 * int(env.info()["map_size"]))
+            except lmdb.MapResizedError:
+                env.set_mapsize(0)
+    finally:
+        surely(lock.release)
+        lock.close()
+
+
+def _take_back(env: lmdb.Environment, path: Path, clock: Clock) -> None:
+    txn = env.begin(write=True)
+    try:
+        access = Access(txn, open_databases(env, txn))
+        if is_elsewhere(access):
+            wall_us = clock.wall_us()
+            topics = LmdbTopics(access, {}, wall_us)
+            jobs = LmdbJobs(access, wall_us)
+            topics.clear()
+            steps.reached("topics cleared")
+            done = rebuild(
+                Transaction(jobs, topics, wall_us, clock.boot_us(), lambda: NOBODY, bytes.hex)
+            )
+            warn_of_left_out(path, done)
+            unmark(access)
+            topics.flush()
+            access.flush()
+            steps.reached("topics rebuilt")
+        txn.commit()
+        steps.reached("rebuilt topics committed")
+    except BaseException:
+        with contextlib.suppress(lmdb.Error):
+            txn.abort()  # at once: an exception that is kept would keep the write lock
+        raise
 
 
 def build(directory: Path, clock: Clock) -> None:

@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from jobq.errors import InvalidValue
+from jobq.errors import InvalidValue, StoreLocked
 from jobq.repo import forking
 from jobq.repo.lmdb import files
 from jobq.repo.lmdb.environment import Environment
@@ -29,6 +29,7 @@ class Registry:
 
         Raises:
             InvalidValue: It is open already, with other settings.
+            StoreLocked: It is open already, and keeps its topics elsewhere.
             JobqError: It cannot be opened.
         """
         with self._lock:
@@ -76,6 +77,12 @@ class Registry:
 
 
 def _refuse_other(env: Environment, settings: Settings) -> None:
+    if env.settings.index is not settings.index:
+        have, want = (one.index.kind if one.index else "lmdb" for one in (env.settings, settings))
+        raise StoreLocked(
+            f"{env.path} is open in this process with its topics in {have}: close that before it "
+            f"is opened with its topics in {want}"
+        )
     for name in ("durability", "max_size"):
         have, want = getattr(env.settings, name), getattr(settings, name)
         if have != want:

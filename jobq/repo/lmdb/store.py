@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 import lmdb
 
@@ -17,6 +17,7 @@ from jobq.repo.lmdb.bell import ANY, Bell, slot_of
 from jobq.repo.lmdb.environment import Environment
 from jobq.repo.lmdb.faults import translating
 from jobq.repo.lmdb.group import Pending
+from jobq.repo.lmdb.index import Index
 from jobq.repo.lmdb.opening import LEVELS, MAP_SIZE, Settings
 from jobq.repo.lmdb.registry import REGISTRY
 from jobq.repo.lmdb.topics import UNKNOWN
@@ -58,10 +59,13 @@ class LmdbStore(TransactionalStore):
         StoreUnavailable: The path cannot be read or written.
         StoreCorrupt: What is there is damaged or of another format.
         StoreFull: There is no room for a new queue.
+        StoreLocked: A process has the queue open with its topics in memory.
     """
 
     capabilities: Capabilities = Capabilities(durable=True, shared=True)
     _damage = (StoreCorrupt, lmdb.Error)
+    _index: ClassVar[type[Index] | None] = None
+    """What keeps queues and agendas, if they are not to be in the file."""
 
     def __init__(
         self,
@@ -81,7 +85,9 @@ class LmdbStore(TransactionalStore):
             known = ", ".join(LEVELS)
             raise InvalidValue(f"durability is {shown(durability)}: expected one of {known}")
         self._clock = clock or _SYSTEM_CLOCK
-        settings = Settings(durability, self._clock, max_size, map_size, lock_timeout, create, fuse)
+        settings = Settings(
+            durability, self._clock, max_size, map_size, lock_timeout, create, fuse, self._index
+        )
         self._waiting: set[tuple[int, int]] = set()
         self._awaiting: set[tuple[int, int]] = set()
         self._numbers: dict[str, int] = {}

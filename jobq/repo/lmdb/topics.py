@@ -1,9 +1,11 @@
 """Queues, agendas and counts, in LMDB."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice, takewhile
 from typing import Final
+
+import lmdb
 
 from jobq.errors import StoreCorrupt, StoreFull
 from jobq.repo.lmdb.access import Access, ascending
@@ -249,16 +251,30 @@ class LmdbTopics(TopicRepository):
     def hold(self, agenda: Agenda, at_us: int, ids: Sequence[bytes], holder: bytes) -> list[int]:
         access = self._access
         slots: list[int] = []
-        slot = access.meta.slot
-        for start in range(0, len(ids), PLACE):
-            slot += 1
-            chunk = ids[start : start + PLACE]
+        for slot, part in self.next_slots(ids):
             key = agenda_key(agenda, at_us, slot)
-            access.txn.put(key, encode_place(key, holder, b"".join(chunk)), db=access.db.agenda)
-            slots += [slot] * len(chunk)
-        access.meta.slot = slot
-        access.dirty = True
+            access.txn.put(key, encode_place(key, holder, b"".join(part)), db=access.db.agenda)
+            slots += [slot] * len(part)
         return slots
+
+    def next_slots(self, ids: Sequence[bytes]) -> Iterator[tuple[int, Sequence[bytes]]]:
+        """The slots in which jobs are held, here or elsewhere: each, and which of *ids* are there.
+
+        Jobs of one slot ascend. Mostly all do; where they do not, another slot begins. So the
+        order in which they stand can be told from the jobs, when an index is made anew.
+        """
+        meta = self._access.meta
+        self._access.dirty = True
+        ends = [len(ids)]
+        if sorted(ids) != ids:
+            ends = [at for at in range(1, len(ids)) if ids[at] < ids[at - 1]] + ends
+        start = 0
+        for end in ends:
+            while start < end:
+                part = ids[start : min(end, start + PLACE)]
+                start += len(part)
+                meta.slot += 1
+                yield meta.slot, part
 
     def unhold(self, agenda: Agenda, jobs: Iterable[tuple[int, int, bytes]]) -> None:
         access = self._access
@@ -400,3 +416,92 @@ class LmdbTopics(TopicRepository):
             _, number = read_topic_key(key)
             if not self._topic(number).configured:
                 yield f"topic {self.name(number)!r} has settings that it does not know of"
+
+    # For rebuild.
+
+    def clear_places(self) -> None:
+        """Forget all queues and agendas; counts and names stay.
+
+        Raises:
+            StoreCorrupt: They are damaged so that nothing can be made of their room.
+        """
+        access = self._access
+        access.dirty = True
+        for db, read in ((access.db.queue, read_queue_key), (access.db.agenda, read_agenda_key)):
+            self._refuse_damaged_tree(db, read)
+            access.txn.drop(db, delete=False)
+
+    def clear(self) -> None:
+        access = self._access
+        self.clear_places()
+        self._topics = self._mend_names()
+        self._numbers = {topic.name: number for number, topic in self._topics.items()}
+        access.meta.totals[:] = [0] * len(STATUSES)
+
+    def _refuse_damaged_tree(
+        self, db: lmdb._Database, read: Callable[[bytes], tuple[int, int, int]]
+    ) -> None:
+        """Dropping a tree gives all its pages away: it has to be sure that they are its own."""
+        entries = 0
+        with self._access.txn.cursor(db) as cursor:
+            for key, _ in ascending(cursor.iternext()):
+                read(bytes(key))
+                entries += 1
+        if entries != self._access.txn.stat(db)["entries"]:
+            raise StoreCorrupt("the tree of an index is damaged, so its pages cannot be used again")
+
+    def _mend_names(self) -> dict[int, Topic]:
+        """All topics by number, without counts: one of two records says what the other should.
+
+        What is damaged is removed. A topic of which both records are has no name any more, and one
+        whose settings are has none.
+        """
+        txn, db = self._access.txn, self._access.db.topics
+        named: dict[int, str] = {}
+        found: dict[int, Topic] = {}
+        configured: set[int] = set()
+        damaged: list[bytes] = []
+        with txn.cursor(db) as cursor:
+            for raw, value in ascending(cursor.iternext()):
+                key, data = bytes(raw), bytes(value)
+                try:
+                    if key[:1] == b"n":
+                        named[decode_number(key, data)] = key[1:].decode()
+                    elif key[:1] == b"s":
+                        decode_topic_settings(key, data)
+                        configured.add(read_topic_key(key)[1])
+                    else:
+                        found[read_topic_key(key)[1]] = decode_topic(key, data)
+                except (StoreCorrupt, UnicodeDecodeError):
+                    damaged.append(key)
+        for key in damaged:
+            txn.delete(key, db=db)
+        for number, topic in found.items():
+            if number not in named:
+                key = topic_name_key(topic.name)
+                txn.put(key, encode_number(key, number), db=db)
+        for number, name in named.items():
+            found.setdefault(number, Topic(name, []))
+        for number, topic in found.items():
+            topic.counts, topic.listed = [0] * len(STATUSES), 0
+            topic.configured = number in configured
+            topic.changed = True
+        return found
+
+    def restore(self, agenda: Agenda, entries: Iterable[tuple[Held, bytes]]) -> None:
+        access = self._access
+        access.dirty = True
+        places: defaultdict[tuple[int, int, bytes], list[bytes]] = defaultdict(list)
+        for (at_us, slot, job_id), holder in entries:
+            places[at_us, slot, holder].append(job_id)
+        for (at_us, slot, holder), ids in places.items():
+            key = agenda_key(agenda, at_us, slot)
+            data = access.txn.get(key, db=access.db.agenda)
+            before = [] if data is None else decode_place(key, bytes(data))[1]
+            record = encode_place(key, holder, b"".join([*before, *ids]))
+            access.txn.put(key, record, db=access.db.agenda)
+
+    def skip_to(self, seq: int, slot: int) -> None:
+        meta = self._access.meta
+        meta.seq, meta.slot = max(meta.seq, seq), max(meta.slot, slot)
+        self._access.dirty = True

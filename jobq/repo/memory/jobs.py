@@ -101,6 +101,9 @@ class MemoryJobs(JobRepository):
     def last_id(self) -> bytes | None:
         return self._bodies.keys()[-1] if self._bodies else None
 
+    def size(self) -> int:
+        return len(self._bodies)
+
     def strays(self) -> Iterator[str]:
         for job_id in self._states:
             if job_id not in self._bodies:

@@ -16,6 +16,9 @@ Members = dict[bytes, int]
 """Jobs that fall due together, in their order: each with its position, so that it can be put back
 where it was."""
 
+Entries = SortedDict[tuple[int, int], tuple[bytes, Members]]
+"""An agenda: by time and slot, who holds the jobs there, and which they are."""
+
 
 class MemoryTopics(TopicRepository):
     """A sorted list a queue; a sorted dict an agenda, whose entries are all jobs of one commit."""
@@ -28,10 +31,8 @@ class MemoryTopics(TopicRepository):
         self._names: dict[int, str] = {}
         self._seq = 0
         self._slot = 0
-        self._queues: dict[int, SortedList[Waiting]] = {}
-        self._agendas: dict[Agenda, SortedDict[tuple[int, int], tuple[bytes, Members]]] = {
-            agenda: SortedDict() for agenda in Agenda
-        }
+        self._queues: defaultdict[int, SortedList[Waiting]] = defaultdict(SortedList)
+        self._agendas: dict[Agenda, Entries] = {agenda: SortedDict() for agenda in Agenda}
         self._settings: dict[int, TopicSettings] = {}
         self._empty: dict[int, int] = {}  # topics without jobs and since when, oldest first
         self._counts: defaultdict[tuple[int, Status], int] = defaultdict(int)
@@ -44,8 +45,6 @@ class MemoryTopics(TopicRepository):
         if number is None:
             number = self._last = self._last + 1  # not undone, like places
             self._undo.note(self._unname, name, number)
-            self._queues[number] = SortedList()
-            self._queues[done_list(number)] = SortedList()
             self._empty[number] = self._clock.wall_us()
             self._names[number] = name
             self._numbers[name] = number
@@ -79,8 +78,6 @@ class MemoryTopics(TopicRepository):
     def _name_again(self, name: str, number: int, empty_us: int) -> None:
         self._numbers[name] = number
         self._names[number] = name
-        self._queues[number] = SortedList()
-        self._queues[done_list(number)] = SortedList()
         self._empty[number] = empty_us
 
     def _unname(self, name: str, number: int) -> None:
@@ -144,6 +141,12 @@ class MemoryTopics(TopicRepository):
         self._undo.note(self._put_in, queue, jobs)
         self._take_out(queue, jobs)
 
+    def forget_queue(self, topic: int) -> None:
+        """Let go of the empty queues of a topic whose name is another's to forget."""
+        for number in (topic, done_list(topic)):
+            if not self._queues[number]:
+                del self._queues[number]
+
     def waits(self, topic: int) -> bool:
         return bool(self._queues[topic])
 
@@ -162,24 +165,35 @@ class MemoryTopics(TopicRepository):
 
     def hold(self, agenda: Agenda, at_us: int, ids: Sequence[bytes], holder: bytes) -> list[int]:
         self._slot += 1
-        entries, key = self._agendas[agenda], (at_us, self._slot)
+        self.hold_at(agenda, at_us, self._slot, ids, holder)
+        return [self._slot] * len(ids)
+
+    def hold_at(
+        self, agenda: Agenda, at_us: int, slot: int, ids: Sequence[bytes], holder: bytes
+    ) -> None:
+        """Put jobs into the agenda under a slot that is new, and somebody else's to give."""
+        entries, key = self._agendas[agenda], (at_us, slot)
         self._undo.note(entries.pop, key, None)
         entries[key] = (holder, {job_id: position for position, job_id in enumerate(ids)})
-        return [self._slot] * len(ids)
 
     def unhold(self, agenda: Agenda, jobs: Iterable[tuple[int, int, bytes]]) -> None:
         entries = self._agendas[agenda]
+        places: defaultdict[tuple[int, int], list[bytes]] = defaultdict(list)
         for at_us, slot, job_id in jobs:
-            key = (at_us, slot)
+            places[at_us, slot].append(job_id)
+        for key, leaving in places.items():
             holder, members = entries[key]
-            self._undo.note(self._hold_again, entries, key, holder, job_id, members[job_id])
-            del members[job_id]
-            if not members:
+            if members.keys() == set(leaving):  # as they came, so they mostly go
+                self._undo.note(entries.__setitem__, key, (holder, members))
                 del entries[key]
+                continue
+            for job_id in leaving:
+                self._undo.note(self._hold_again, entries, key, holder, job_id, members[job_id])
+                del members[job_id]
 
     @staticmethod
     def _hold_again(
-        entries: SortedDict[tuple[int, int], tuple[bytes, Members]],
+        entries: Entries,
         key: tuple[int, int],
         holder: bytes,
         job_id: bytes,
@@ -258,3 +272,54 @@ class MemoryTopics(TopicRepository):
         for number in self._settings:
             if number not in self._names:
                 yield f"settings belong to no topic: number {number}"
+
+    # For rebuild.
+
+    def clear(self) -> None:
+        self._undo.note(
+            self._have_again,
+            self._queues,
+            self._agendas,
+            (self._counts, self._totals, self._empty),
+        )
+        now_us = self._clock.wall_us()
+        empty = {number: self._empty.get(number, now_us) for number in self._names}
+        self._have_again(
+            defaultdict(SortedList),
+            {agenda: SortedDict() for agenda in Agenda},
+            (defaultdict(int), defaultdict(int), empty),
+        )
+
+    def _have_again(
+        self,
+        queues: defaultdict[int, SortedList[Waiting]],
+        agendas: dict[Agenda, Entries],
+        counts: tuple[
+            defaultdict[tuple[int, Status], int], defaultdict[Status, int], dict[int, int]
+        ],
+    ) -> None:
+        self._queues, self._agendas = queues, agendas
+        self._counts, self._totals, self._empty = counts
+
+    def restore(self, agenda: Agenda, entries: Iterable[tuple[Held, bytes]]) -> None:
+        places = self._agendas[agenda]
+        for (at_us, slot, job_id), holder in entries:
+            key = (at_us, slot)
+            self._undo.note(self._let_go, places, key, job_id)
+            there = places.get(key)
+            if there is None:
+                places[key] = (holder, {job_id: 0})
+            else:
+                members = there[1]
+                members[job_id] = next(reversed(members.values()), -1) + 1
+
+    @staticmethod
+    def _let_go(entries: Entries, key: tuple[int, int], job_id: bytes) -> None:
+        if key in entries:
+            members = entries[key][1]
+            members.pop(job_id, None)
+            if not members:
+                del entries[key]
+
+    def skip_to(self, seq: int, slot: int) -> None:
+        self._seq, self._slot = max(self._seq, seq), max(self._slot, slot)

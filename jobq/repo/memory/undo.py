@@ -23,6 +23,9 @@ class Undo:
         """Remember a step back."""
         self._steps.append((step, args))
 
+    def __len__(self) -> int:
+        return len(self._steps)
+
     def roll_back(self) -> None:
         """Take all noted steps back, last first."""
         while self._steps:

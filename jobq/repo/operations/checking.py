@@ -65,6 +65,7 @@ class Checker:
             self._compare_jobs,
             self._compare_rest,
             self._compare_counts,
+            self._compare_size,
             self._read_settings,
             self._tx.jobs.strays,
             self._tx.topics.strays,
@@ -103,7 +104,15 @@ class Checker:
                     (both,) = self._tx.jobs.both([job_id])
                 except self._damage as error:
                     self._unreadable.add(job_id)
-                    yield f"job {name_of(job_id)} cannot be read: {error}"
+                    stands = job_id in self._waiting.values() or any(
+                        place[3] == job_id for place in self._held
+                    )
+                    advice = (
+                        "others cannot pass it until a repair takes it out"
+                        if stands
+                        else "it stands in no queue, and only a backup has it"
+                    )
+                    yield f"job {name_of(job_id)} cannot be read: {error}; {advice}"
                     continue
                 if both is not None:
                     yield from self._compare_job(job_id, both[1])
@@ -189,3 +198,8 @@ class Checker:
                 self._tx.topics.settings(number)
             except self._damage as error:
                 yield f"the settings of topic {name!r} cannot be read: {error}"
+
+    def _compare_size(self) -> Iterator[str]:
+        size = self._tx.jobs.size()
+        if self.jobs != size:
+            yield f"of {size} jobs only {self.jobs} can be come by"

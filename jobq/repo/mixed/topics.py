@@ -1,0 +1,253 @@
+"""Topics whose queues and agendas are in memory; the rest of them is in the file with the jobs.
+
+Names and numbers are durable, because bodies name their topics by number; so are settings, which
+nobody could find out from the jobs. Counts are, at the price of one small record for each topic
+that a commit touches; and so are the counters of places, slots and ids, which stand in the record
+that every commit writes anyway: after a restart they go on where they were, whatever has been
+forgotten meanwhile. What is left to memory is what grows with the jobs: their places.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from jobq.clock import SystemClock
+from jobq.repo.lmdb import steps
+from jobq.repo.lmdb.access import Access
+from jobq.repo.lmdb.index import Index, IndexTopics, is_elsewhere, mark, warn_of_left_out
+from jobq.repo.lmdb.topics import LmdbTopics
+from jobq.repo.memory.topics import MemoryTopics
+from jobq.repo.memory.undo import Undo
+from jobq.repo.operations.places import damaged
+from jobq.repo.operations.rebuild import rebuild
+from jobq.repo.repositories import Agenda, Held, Transaction, Waiting
+from jobq.states import Status
+from jobq.topic import TopicSettings
+
+T = TypeVar("T")
+
+
+class MemoryIndex(Index):
+    """Queues and agendas as they are after one commit, and how to take back what followed.
+
+    A transaction changes them at once, and notes the way back. What becomes of it is decided by
+    the number of the last commit that the next transaction finds in the file: its own, and the
+    changes stand; the one before, and they are taken back; any other, and all is rebuilt from the
+    jobs. So nothing has to be done when a transaction fails, is interrupted, or ends nobody knows
+    how.
+
+    An interrupt may also strike in the middle of a change, within the sorted containers, and
+    leave them torn. That is noted too, and they are rebuilt.
+
+    Attributes:
+        memory: The queues and agendas; its names and counts are not used.
+        torn: A change has begun and not ended.
+    """
+
+    kind = "memory"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._undo = Undo()
+        self.memory = self._nothing()
+        self.torn = False
+        self._group: int | None = None
+        self._next = 0
+
+    def over(self, tx: Transaction, access: Access, file: LmdbTopics) -> "MixedTopics":
+        topics = MixedTopics(self, access, file)
+        tx.topics = topics
+        group = access.meta.group
+        if group != self._group or self.torn or self._undo:
+            self._become(group, tx, access, file)
+        self._next = group + 1
+        return topics
+
+    def _become(self, group: int, tx: Transaction, access: Access, file: LmdbTopics) -> None:
+        """The index of commit *group*. May be interrupted at any point: then it begins anew."""
+        if not self.torn and self._group is not None and group in {self._group, self._next}:
+            if group == self._group:
+                self.torn = True
+                self._undo.roll_back()
+                self.torn = False
+            self.committed(group)
+            return
+        self._group = None
+        self._undo.forget()
+        self.memory = self._nothing()
+        self._rebuild(tx, access, file)
+        self.torn = False
+        self.committed(group)
+
+    def _rebuild(self, tx: Transaction, access: Access, file: LmdbTopics) -> None:
+        topics, dirty = tx.topics, access.dirty
+        tx.topics = _Places(self, access, file)
+        try:
+            warn_of_left_out(self.path, rebuild(tx))
+        finally:
+            tx.topics, access.dirty = topics, dirty  # nothing has changed for the file
+
+    def _nothing(self) -> MemoryTopics:
+        return MemoryTopics(SystemClock(), self._undo)  # which says when topics became empty
+
+    def committed(self, group: int) -> None:
+        # In this order: with the changes forgotten and the number of the commit before, the next
+        # transaction finds that the commit was its own.
+        self._undo.forget()
+        self._group = group
+
+
+class MixedTopics(IndexTopics):
+    """The topics within one transaction: names from the file, the rest from the index."""
+
+    __slots__ = ("_access", "_file", "_index")
+
+    def __init__(self, index: MemoryIndex, access: Access, file: LmdbTopics) -> None:
+        self._index = index
+        self._access = access
+        self._file = file
+
+    # In the file.
+
+    def number(self, name: str) -> int:
+        return self._file.number(name)
+
+    def known(self, name: str) -> int | None:
+        return self._file.known(name)
+
+    def name(self, number: int) -> str:
+        return self._file.name(number)
+
+    def names(self, since_us: int | None = None) -> list[str]:
+        return self._file.names(since_us)
+
+    def forget_idle(self, since_us: int, look: int, most: int) -> list[int]:
+        gone = self._file.forget_idle(since_us, look, most)
+        for number in gone:
+            self._index.memory.forget_queue(number)
+        return gone
+
+    def settings(self, topic: int) -> TopicSettings:
+        return self._file.settings(topic)
+
+    def configure(self, topic: int, settings: TopicSettings) -> None:
+        self._file.configure(topic, settings)
+
+    def configured(self) -> list[int]:
+        return self._file.configured()
+
+    def listed(self, topic: int) -> int:
+        return self._file.listed(topic)
+
+    def count_listed(self, topic: int, change: int) -> None:
+        self._file.count_listed(topic, change)
+
+    def empty_us(self, topic: int) -> int:
+        return self._file.empty_us(topic)
+
+    def strays(self) -> Iterator[str]:
+        return self._file.strays()
+
+    def next_seq(self, count: int) -> int:
+        return self._file.next_seq(count)
+
+    def last_seq(self) -> int:
+        return self._file.last_seq()
+
+    def skip_to(self, seq: int, slot: int) -> None:
+        self._file.skip_to(seq, slot)
+
+    def count(self, topic: int, status: Status, change: int) -> None:
+        self._file.count(topic, status, change)
+
+    def counts(self, topic: int) -> dict[Status, int]:
+        return self._file.counts(topic)
+
+    def total(self, status: Status) -> int:
+        return self._file.total(status)
+
+    def flush(self) -> None:
+        if not is_elsewhere(self._access):
+            self._file.clear_places()
+            steps.reached("index cleared")
+            mark(self._access, MemoryIndex.kind)
+            steps.reached("index marked as elsewhere")
+        self._file.flush()
+
+    # In memory: changes.
+
+    def _change(self, change: Callable[..., T], *args: object) -> T:
+        self._access.dirty = True
+        self._index.torn = True
+        try:
+            outcome = change(*args)
+        except LookupError as error:  # it stays torn, and the next transaction rebuilds it
+            raise damaged("the topics in memory do not match the jobs") from error
+        self._index.torn = False
+        return outcome
+
+    def push(self, topic: int, jobs: Sequence[Waiting]) -> None:
+        self._change(self._index.memory.push, topic, jobs)
+
+    def pop(self, topic: int, limit: int) -> list[Waiting]:
+        memory = self._index.memory
+        return self._change(memory.pop, topic, limit) if memory.waits(topic) else []
+
+    def remove(self, topic: int, jobs: Sequence[Waiting]) -> None:
+        self._change(self._index.memory.remove, topic, jobs)
+
+    def hold(self, agenda: Agenda, at_us: int, ids: Sequence[bytes], holder: bytes) -> list[int]:
+        slots: list[int] = []
+        for slot, part in self._file.next_slots(ids):
+            self._change(self._index.memory.hold_at, agenda, at_us, slot, part, holder)
+            slots += [slot] * len(part)
+        return slots
+
+    def unhold(self, agenda: Agenda, jobs: Iterable[tuple[int, int, bytes]]) -> None:
+        if leaving := list(jobs):
+            self._change(self._index.memory.unhold, agenda, leaving)
+
+    def clear(self) -> None:
+        self._file.clear()
+        self._change(self._index.memory.clear)
+
+    def restore(self, agenda: Agenda, entries: Iterable[tuple[Held, bytes]]) -> None:
+        self._change(self._index.memory.restore, agenda, entries)
+
+    # In memory: looks.
+
+    def waiting(self, topic: int, weight: int, limit: int) -> list[Waiting]:
+        return self._index.memory.waiting(topic, weight, limit)
+
+    def waits(self, topic: int) -> bool:
+        return self._index.memory.waits(topic)
+
+    def due(self, agenda: Agenda, until_us: int | None, limit: int) -> list[Held]:
+        return self._index.memory.due(agenda, until_us, limit)
+
+    def first_due(self, agenda: Agenda) -> int | None:
+        return self._index.memory.first_due(agenda)
+
+    def holders(self) -> dict[bytes, list[Held]]:
+        return self._index.memory.holders()
+
+    def queued(self) -> Iterator[tuple[int, Waiting]]:
+        return self._index.memory.queued()
+
+    def held(self, agenda: Agenda) -> Iterator[tuple[Held, bytes]]:
+        return self._index.memory.held(agenda)
+
+
+class _Places(MixedTopics):
+    """The topics while only the index is made anew: what is in the file is right."""
+
+    __slots__ = ()
+
+    def count(self, topic: int, status: Status, change: int) -> None:
+        pass
+
+    def count_listed(self, topic: int, change: int) -> None:
+        pass
+
+    def skip_to(self, seq: int, slot: int) -> None:
+        pass

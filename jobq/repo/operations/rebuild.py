@@ -1,0 +1,115 @@
+"""The topics anew, out of the jobs: queues, agendas and counts say nothing that the jobs do not."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from jobq.errors import StoreCorrupt
+from jobq.repo.operations.places import make_ready
+from jobq.repo.repositories import (
+    AGENDA_OF,
+    LISTED,
+    NOBODY,
+    Agenda,
+    Held,
+    JobState,
+    Transaction,
+    Waiting,
+    done_list,
+)
+from jobq.states import Status
+
+PAGE: Final = 64
+"""How many jobs are read at once. Their payloads are read with them, so that no queue names a job
+that cannot be handed out: at most 64 MiB at a time."""
+
+
+class Rebuilt(NamedTuple):
+    """What `rebuild` did.
+
+    Attributes:
+        placed: Jobs that stand in their queue or agenda now.
+        left_out: Jobs that stand nowhere: they cannot be read, or their topic has no name.
+    """
+
+    placed: int
+    left_out: int
+
+
+def rebuild(tx: Transaction) -> Rebuilt:
+    """Put every job where its state says; the topics must be clear.
+
+    Ready jobs come back in their old order. Jobs of one place in an agenda stand there in the order
+    of their ids: an engine that keeps places in that order has them all as they were.
+
+    Raises:
+        StoreCorrupt: Not all jobs can be come by. What was placed until then is worth nothing.
+    """
+    topics = _numbers(tx)
+    left_out = met = seq = slot = 0
+    after: bytes | None = None
+    while ids := tx.jobs.ids(after, PAGE):
+        after = ids[-1]
+        met += len(ids)
+        page = [job for job in _readable(tx, ids) if job[1].topic in topics]
+        left_out += len(ids) - len(page)
+        _place(tx, page)
+        seq = max([seq, *(state.seq for _, state in page)])
+        slot = max([slot, *(state.slot for _, state in page)])
+    if met != tx.jobs.size():
+        raise StoreCorrupt(f"of {tx.jobs.size()} jobs only {met} can be come by")
+    tx.topics.skip_to(seq, slot)
+    return Rebuilt(met - left_out, left_out)
+
+
+def _numbers(tx: Transaction) -> set[int]:
+    numbers = set()
+    for name in tx.topics.names():
+        number = tx.topics.known(name)
+        if number is not None:
+            numbers.add(number)
+    return numbers
+
+
+def _readable(tx: Transaction, ids: list[bytes]) -> Iterator[tuple[bytes, JobState]]:
+    """The jobs that can be read, body and state.
+
+    Only a record that contradicts its checksum is passed over. What the engine itself says of its
+    file is not: it may be about all that comes after.
+    """
+    try:
+        found = tx.jobs.both(ids)
+    except StoreCorrupt:
+        if len(ids) > 1:
+            for job_id in ids:
+                yield from _readable(tx, [job_id])
+        return
+    for job_id, both in zip(ids, found, strict=True):
+        if both is not None:
+            yield job_id, both[1]
+
+
+def _place(tx: Transaction, jobs: list[tuple[bytes, JobState]]) -> None:
+    queues: defaultdict[int, list[Waiting]] = defaultdict(list)
+    lists: defaultdict[int, list[Waiting]] = defaultdict(list)
+    agendas: defaultdict[Agenda, list[tuple[Held, bytes]]] = defaultdict(list)
+    counts: Counter[tuple[int, Status]] = Counter()
+    for job_id, state in jobs:
+        if state.status is Status.READY:
+            queues[state.topic].append(Waiting(state.weight, state.seq, job_id))
+        else:
+            agenda = AGENDA_OF[state.status]
+            holder = state.holder if agenda is Agenda.LEASE else NOBODY
+            agendas[agenda].append((Held(state.at_us, state.slot, job_id), holder))
+            if agenda is Agenda.DONE and state.notes & LISTED:
+                lists[state.topic].append(Waiting(0, state.seq, job_id))
+            counts[state.topic, state.status] += 1
+    for number, waiting in queues.items():
+        make_ready(tx, number, sorted(waiting))
+    for number, listed in lists.items():
+        tx.topics.push(done_list(number), sorted(listed))
+        tx.topics.count_listed(number, len(listed))
+    for agenda, entries in agendas.items():
+        tx.topics.restore(agenda, entries)
+    for (number, status), jobs_there in counts.items():
+        tx.topics.count(number, status, jobs_there)

@@ -1,0 +1,425 @@
+"""Repairing a file: what is damaged in an index is made anew, what is damaged in a job is left out.
+
+And where the trees themselves are damaged, nothing is written at all.
+"""
+
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import lmdb
+import pytest
+
+import jobq
+from jobq import JobService
+from jobq.errors import JobqError, StoreCorrupt
+from jobq.ids import to_raw
+from jobq.repo.lmdb import steps
+from jobq.repo.lmdb.keys import topic_name_key, topic_number_key, topic_settings_key
+from jobq.repo.lmdb.records import Topic, decode_meta, encode_meta, encode_topic
+from tests.repo.lmdb.conftest import Start
+from tests.repo.lmdb.processes import hear, outcome_of, say
+from tests.repo.lmdb.test_damage import (
+    WAYS,
+    look_into,
+    make,
+)
+
+PAGE = 4096
+LEAF = 2
+"""The flag of a leaf in the head of a page."""
+
+
+class Raw:
+    """A closed queue as bare LMDB sees it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def change(
+        self, name: str, change: Callable[[lmdb.Transaction, lmdb._Database], object]
+    ) -> None:
+        """Change a database."""
+        with lmdb.open(str(self._path), max_dbs=20, lib_version=0) as env:
+            db = env.open_db(name.encode(), create=False)
+            with env.begin(write=True) as txn:
+                change(txn, db)
+
+    def flip(self, name: str, key: bytes) -> None:
+        """Turn a bit of a record's value."""
+
+        def flip(txn: lmdb.Transaction, db: lmdb._Database) -> None:
+            value = bytearray(txn.get(key, db=db) or b"")
+            value[len(value) // 2] ^= 1
+            txn.put(key, bytes(value), db=db)
+
+        self.change(name, flip)
+
+    def empty(self, name: str) -> None:
+        """Forget all of a database."""
+        self.change(name, lambda txn, db: txn.drop(db, delete=False))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "queue"
+
+
+@pytest.fixture
+def raw(path: Path) -> Raw:
+    return Raw(path)
+
+
+def reserved(svc: JobService, topic: str = "mail") -> list[object]:
+    return [job.payload for job in svc.reserve(topic, 100, timeout=0)]
+
+
+@pytest.mark.parametrize("lost", [["queue"], ["agenda"], ["queue", "agenda"]])
+def test_a_lost_index_is_made_anew(path: Path, raw: Raw, lost: list[str]) -> None:
+    with jobq.open(path) as svc:
+        svc.enqueue_many("mail", range(200))
+        svc.enqueue_many("mail", range(200, 300), delay=3600)
+        svc.done_many(svc.reserve("mail", 100))
+        before, stats = svc.find(limit=1000), svc.stats().topics
+    for name in lost:
+        raw.empty(name)
+    with jobq.open(path) as svc:
+        found = svc.check()
+        report = svc.check(repair=True)
+
+        assert not found.ok
+        assert (report.ok, report.repaired) == (True, found.problems)
+        assert svc.check().ok
+        assert (svc.find(limit=1000), svc.stats().topics) == (before, stats)
+        assert reserved(svc) == [*range(100, 200)]
+
+
+def test_a_damaged_job_at_the_head_of_a_queue_no_longer_stops_its_topic(
+    path: Path, raw: Raw
+) -> None:
+    with jobq.open(path) as svc:
+        jids = svc.enqueue_many("mail", range(5))
+    raw.flip("jobs", to_raw(jids[0]))
+    with jobq.open(path) as svc:
+        with pytest.raises(StoreCorrupt):
+            svc.reserve("mail", 5, timeout=0)
+        report = svc.check(repair=True)
+
+        assert len(report.problems) == 1
+        assert f"job {jids[0]} cannot be read" in report.problems[0]
+        assert len(report.repaired) == 1
+        assert "until a repair takes it out" in report.repaired[0]
+        assert svc.stats("mail").totals.ready == 4, "it is counted out"
+        assert reserved(svc) == [1, 2, 3, 4]
+        again = svc.check(repair=True)
+        assert (again.problems, again.repaired) == (report.problems, ())
+        with pytest.raises(StoreCorrupt):
+            svc.get(jids[0])
+
+
+@pytest.mark.parametrize("payload", ["late", "held", "done"])
+def test_a_damaged_job_that_falls_due_no_longer_stops_the_others(
+    path: Path, raw: Raw, payload: str
+) -> None:
+    jids = {}
+    with jobq.open(path) as svc:
+        jids["done"] = svc.enqueue("mail")
+        svc.reserve("mail")[0].done()
+        jids["late"] = svc.enqueue("mail", delay=3600)
+        jids["held"] = svc.enqueue("held")
+        svc.enqueue("held")
+        svc.reserve("held", 2)
+        # What is held stays so, as if the process had been killed.
+        shutil.copytree(path, path.with_name("copy"), ignore=shutil.ignore_patterns("holders"))
+    shutil.rmtree(path)
+    path.with_name("copy").rename(path)
+    raw.flip("jobs", to_raw(jids[payload]))
+    try:
+        svc = jobq.open(path)
+    except StoreCorrupt:  # it makes ready what the dead held
+        assert payload == "held"
+        return
+    with svc:
+        found = svc.check()
+        report = svc.check(repair=True)
+
+        assert ["until a repair takes it out" in problem for problem in found.problems] == [True]
+        assert len(report.problems) == 1
+        assert reserved(svc, "held") == [None, None]
+        assert svc.prune() == 0
+
+
+@pytest.mark.parametrize("record", ["name", "number"])
+def test_a_damaged_record_of_a_topic_is_made_of_its_other_one(
+    path: Path, raw: Raw, record: str
+) -> None:
+    with jobq.open(path) as svc:
+        svc.configure("mail", keep_done=5)
+        svc.enqueue_many("mail", range(3))
+        svc.enqueue("another")
+    key = topic_name_key("mail") if record == "name" else topic_number_key(1)
+    raw.flip("topics", key)
+    with jobq.open(path) as svc:
+        found = svc.check()
+        report = svc.check(repair=True)
+
+        assert not found.ok
+        assert report.ok
+        assert svc.topics() == ["another", "mail"]
+        assert svc.stats("mail").totals.ready == 3
+        assert reserved(svc) == [0, 1, 2]
+        assert svc.settings("mail").keep_done == 5
+
+
+def test_a_topic_of_which_both_records_are_damaged_is_left_out_and_reported(
+    path: Path, raw: Raw
+) -> None:
+    with jobq.open(path) as svc:
+        jids = svc.enqueue_many("mail", range(3))
+        svc.enqueue("another")
+    raw.flip("topics", topic_name_key("mail"))
+    raw.flip("topics", topic_number_key(1))
+    with jobq.open(path) as svc:
+        report = svc.check(repair=True)
+
+        nameless = [problem for problem in report.problems if "which has no name" in problem]
+        assert [jid in problem for jid, problem in zip(jids, nameless, strict=True)] == [True] * 3
+        assert svc.topics() == ["another"]
+        assert reserved(svc, "another") == [None]
+        svc.enqueue("mail", "new")
+        assert reserved(svc) == ["new"]
+
+
+def test_damaged_settings_of_a_topic_are_dropped(path: Path, raw: Raw) -> None:
+    with jobq.open(path) as svc:
+        svc.configure("mail", keep_done=5)
+        svc.enqueue_many("mail", range(3))
+    raw.flip("topics", topic_settings_key(1))
+    with jobq.open(path) as svc:
+        assert not svc.check().ok
+        assert svc.check(repair=True).ok
+        assert svc.settings("mail").keep_done is None
+        svc.done_many(svc.reserve("mail", 3))
+        assert svc.stats("mail").totals.done == 3
+
+
+def test_wrong_counts_are_counted_anew(path: Path, raw: Raw) -> None:
+    with jobq.open(path) as svc:
+        svc.enqueue_many("mail", range(3))
+    key = topic_number_key(1)
+    wrong = encode_topic(key, Topic("mail", [9, 0, 0, 1, 0]))
+    raw.change("topics", lambda txn, db: txn.put(key, wrong, db=db))
+    with jobq.open(path) as svc:
+        assert svc.check(repair=True).ok
+        assert svc.stats("mail").totals.ready == svc.stats("mail").totals.total == 3
+
+
+def test_places_are_never_given_twice_although_the_counters_had_gone_back(
+    path: Path, raw: Raw
+) -> None:
+    with jobq.open(path) as svc:
+        svc.enqueue_many("mail", range(3))
+        svc.enqueue("mail", "late", delay=3600)
+
+    def turn_back(txn: lmdb.Transaction, db: lmdb._Database) -> None:
+        meta = decode_meta(b"meta", bytes(txn.get(b"meta", db=db) or b""))
+        meta.seq = meta.slot = 0
+        txn.put(b"meta", encode_meta(b"meta", meta), db=db)
+
+    raw.change("meta", turn_back)
+    raw.empty("queue")  # or there would be nothing to repair
+    with jobq.open(path) as svc:
+        assert svc.check(repair=True).ok
+        svc.enqueue("mail", 3)
+        svc.enqueue("mail", "late", delay=3600)
+        assert reserved(svc) == [0, 1, 2, 3]
+        assert svc.check().ok
+
+
+def swap_leaves(data: bytearray, leaves: list[int]) -> None:
+    """Two pages in each other's place, as if they had always been there."""
+    one, other = leaves[1] + 8, leaves[2] + 8  # after the number of the page
+    size = PAGE - 8
+    data[one : one + size], data[other : other + size] = (
+        data[other : other + size],
+        data[one : one + size],
+    )
+
+
+def spoil_a_leaf(data: bytearray, leaves: list[int]) -> None:
+    """A page that is neither leaf nor branch: LMDB itself refuses to go on there."""
+    data[leaves[0] + 10 : leaves[0] + 12] = bytes(2)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        *((name, swap_leaves) for name in ("queue", "agenda", "jobs")),
+        *((name, spoil_a_leaf) for name in ("queue", "jobs")),
+    ],
+)
+def test_a_damaged_tree_is_reported_and_nothing_is_written(
+    path: Path, name: str, spoil: Callable[[bytearray, list[int]], None]
+) -> None:
+    """Its pages may be anybody's: who gave them away would damage more."""
+    with jobq.open(path) as svc:
+        svc.enqueue_many("mail", [b"x" * 300] * 1000)
+        with svc.batch() as batch:  # in one commit, or there are copies of pages
+            for at in range(300):
+                batch.enqueue("late", delay=3600 + at)
+    leaves = leaves_of(path, name)
+    data = bytearray((path / "data.mdb").read_bytes())
+    spoil(data, leaves)
+    (path / "data.mdb").write_bytes(data)
+    with jobq.open(path) as svc:
+        before = (path / "data.mdb").read_bytes()
+        report = svc.check(repair=True)
+
+        assert not report.ok
+        assert "nothing was repaired" in report.problems[-1]
+        assert report.repaired == ()
+        assert (path / "data.mdb").read_bytes() == before
+
+
+def leaves_of(path: Path, name: str) -> list[int]:
+    """Where the leaves of a database's tree are in the file, in their order."""
+    with lmdb.open(str(path), max_dbs=20, lib_version=0) as env:
+        db = env.open_db(name.encode(), create=False)
+        with env.begin() as txn:
+            keys = [bytes(key) for key, _ in txn.cursor(db)]
+            count = txn.stat(db)["leaf_pages"]
+    assert count > 3
+    data = (path / "data.mdb").read_bytes()
+    leaves: dict[int, None] = {}
+    for key in keys:
+        # In its node, a key follows its length; elsewhere the same bytes may be a value.
+        for at in find_all(data, bytes((len(key), 0)) + key):
+            if data[at // PAGE * PAGE + 10] == LEAF:
+                leaves[at // PAGE * PAGE] = None
+    return list(leaves)
+
+
+def find_all(data: bytes, what: bytes) -> list[int]:
+    found, at = [], data.find(what)
+    while at >= 0:
+        found.append(at)
+        at = data.find(what, at + 1)
+    return found
+
+
+def test_others_wait_for_the_end_of_a_repair(path: Path, raw: Raw, start: Start) -> None:
+    with jobq.open(path) as svc:
+        svc.enqueue_many("mail", range(2000))
+    raw.empty("queue")
+    child = start(_take_all, str(path))
+    assert child.said() == "ready"
+    with jobq.open(path) as svc:
+        child.tell()
+        report = svc.check(repair=True)
+        taken = child.said()
+        child.join()
+        left = svc.reserve("mail", 2000, timeout=0)
+
+        assert report.ok
+        assert taken + len(left) == 2000
+        assert svc.check().ok
+
+
+def _take_all(path: str) -> None:
+    svc = jobq.open(path)
+    say("ready")
+    hear()
+    taken = 0
+    for _ in range(200):
+        jobs = svc.reserve("mail", 10, timeout=0)
+        svc.done_many(jobs)
+        taken += len(jobs)
+    say(taken)
+    svc.close()
+
+
+@pytest.mark.parametrize("step", ["operation run", "counts written", "committed"])
+def test_a_repair_that_is_killed_can_be_made_again(
+    path: Path, raw: Raw, start: Start, step: str
+) -> None:
+    with jobq.open(path) as svc:
+        svc.enqueue_many("mail", range(300))
+        before = svc.find(limit=1000)
+    raw.empty("queue")
+    assert start(_repair_and_die, str(path), step).wait() == -signal.SIGKILL
+    with jobq.open(path) as svc:
+        report = svc.check(repair=True)
+
+        assert report.ok
+        assert bool(report.repaired) == (step != "committed")
+        assert svc.find(limit=1000) == before
+        assert reserved(svc) == [*range(100)]
+
+
+def _repair_and_die(path: str, step: str) -> None:
+    svc = jobq.open(path)
+    wanted = step
+
+    def reached(step: str) -> None:
+        if step == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    steps.reached = reached
+    svc.check(repair=True)
+
+
+# Files damaged in any way.
+
+
+def _try_mutants(path: str, seed: int, count: int) -> None:
+    original = make(Path(path, "original"), random.Random(seed))
+    mutant = Path(path, "mutant")
+
+    def repair_and_look() -> str:
+        try:
+            svc = jobq.open(mutant, durability="unsafe")
+        except StoreCorrupt:
+            return "refused"
+        try:
+            found = svc.check(repair=True)
+            again = svc.check()
+            assert set(again.problems) <= set(found.problems), "it was not repaired as it was said"
+            assert not found.repaired or len(again.problems) == len(found.problems)
+            look_into(svc, original)
+        except JobqError:
+            return "corrupt"
+        return "repaired" if found.repaired else "not repaired"
+
+    for number in range(count):
+        dice = random.Random(f"{seed}/{number}")
+        data = bytearray(original.data)
+        WAYS[number % len(WAYS)](data, dice, original)
+        shutil.rmtree(mutant, ignore_errors=True)
+        mutant.mkdir()
+        (mutant / "data.mdb").write_bytes(data)
+        say([WAYS[number % len(WAYS)].__name__, outcome_of(repair_and_look)])
+    say(None)
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(5000, marks=pytest.mark.storm)])
+def test_no_damaged_file_is_made_worse_by_a_repair(
+    start: Start, tmp_path: Path, count: int
+) -> None:
+    seed = random.getrandbits(32)
+    print(f"seed {seed}")
+    child = start(_try_mutants, str(tmp_path), seed, count, deadline_s=60 + count)
+    wrong, outcomes = [], []
+    while (answer := child.said()) is not None:
+        way, outcome = answer
+        outcomes.append(outcome)
+        # What LMDB finds wrong in the middle of a tree may still end the process.
+        died = {"SIGABRT", "SIGBUS", "SIGSEGV"} if way != "cut_short" else set()
+        if outcome not in {"repaired", "not repaired", "corrupt", "refused"} | died:
+            wrong.append(f"{way}: {outcome}")
+    child.join()
+
+    assert not wrong, "\n".join(wrong)
+    assert outcomes.count("repaired") > count // 50

@@ -1,0 +1,262 @@
+"""The contract of `check`: what is wrong with an index is found, and mended out of the jobs."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+
+from jobq.clock import ManualClock
+from jobq.repo.base import Store
+from jobq.repo.repositories import NOBODY, Agenda, Held, Transaction, Waiting
+from jobq.repo.transactional import TIMELESS
+from jobq.states import Outcome, Status
+from tests.conftest import Opener
+from tests.repo.conftest import Queue
+
+
+def damage(store: Any, how: Callable[[Transaction], object]) -> None:
+    """Change an index behind the back of its jobs."""
+    store._write(lambda tx: how(tx) and None, TIMELESS)
+
+
+def number_of(tx: Transaction, topic: str = "mail") -> int:
+    number = tx.topics.known(topic)
+    assert number is not None
+    return number
+
+
+def everything(store: Store) -> Any:
+    """Records and counts, as anybody sees them."""
+    return store.find(None, None, None, 1000), store.stats().topics
+
+
+def fill(queue: Queue) -> list[bytes]:
+    """Jobs in every state; gives the ready ones of topic mail, in their order."""
+    for status in (Status.DONE, Status.CANCELED, Status.DELAYED):
+        queue.job_in(status)
+    queue.add_many(5, "held")
+    queue.take("held", 3)
+    queue.add("work", delay=3)
+    late, *rest = queue.add_many(4)
+    first = queue.add(weight=-3)
+    return [first, late, *rest]
+
+
+# What may be wrong. Each gives a word that the report must have.
+
+
+def a_queue_lacks_jobs(tx: Transaction) -> str:
+    tx.topics.pop(number_of(tx), 2)
+    return "does not queue it"
+
+
+def a_queue_names_a_job_that_is_not_there(tx: Transaction) -> str:
+    tx.topics.push(number_of(tx), [Waiting(-9, 10_000, bytes(16))])
+    return "no such job is ready there"
+
+
+def a_queue_names_a_job_that_is_not_ready(tx: Transaction) -> str:
+    (held,) = tx.topics.due(Agenda.DONE, None, 1)
+    tx.topics.push(number_of(tx), [Waiting(-9, 10_000, held.id)])
+    return "no such job is ready there"
+
+
+def an_agenda_lacks_a_job(tx: Transaction) -> str:
+    tx.topics.unhold(Agenda.LEASE, tx.topics.due(Agenda.LEASE, None, 2))
+    return "LEASE does not hold it"
+
+
+def an_agenda_holds_a_job_that_is_not_there(tx: Transaction) -> str:
+    tx.topics.hold(Agenda.DELAYED, tx.wall_us + 5, [bytes(16)], NOBODY)
+    return "no such job stands there"
+
+
+def a_lease_is_anothers(tx: Transaction) -> str:
+    found = list(tx.topics.held(Agenda.LEASE))
+    tx.topics.unhold(Agenda.LEASE, [held for held, _ in found])
+    tx.topics.restore(Agenda.LEASE, [(held, b"somebody") for held, _ in found])
+    return "different holders"
+
+
+def a_count_is_too_high(tx: Transaction) -> str:
+    tx.topics.count(number_of(tx), Status.READY, 7)
+    return "counts"
+
+
+def everything_is_gone(tx: Transaction) -> str:
+    tx.topics.clear()
+    return "does not queue it"
+
+
+WRONG: Final = (
+    a_queue_lacks_jobs,
+    a_queue_names_a_job_that_is_not_there,
+    a_queue_names_a_job_that_is_not_ready,
+    an_agenda_lacks_a_job,
+    an_agenda_holds_a_job_that_is_not_there,
+    a_lease_is_anothers,
+    a_count_is_too_high,
+    everything_is_gone,
+)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_with_an_index_is_mended_and_said(
+    queue: Queue, wrong: Callable[[Transaction], str]
+) -> None:
+    order = fill(queue)
+    before = everything(queue.store)
+    words: list[str] = []
+    damage(queue.store, lambda tx: words.append(wrong(tx)))
+
+    found = queue.store.check()
+    mended = queue.store.check(repair=True)
+
+    assert any(words[0] in problem for problem in found.problems)
+    assert mended.ok
+    assert mended.repaired == found.problems
+    assert mended.jobs == found.jobs == len(before[0])
+    assert queue.store.check().problems == ()
+    assert everything(queue.store) == before
+    assert queue.order() == order
+
+
+def test_a_queue_that_is_well_is_left_alone(queue: Queue) -> None:
+    order = fill(queue)
+    before = everything(queue.store)
+
+    report = queue.store.check(repair=True)
+
+    assert (report.ok, report.repaired) == (True, ())
+    assert everything(queue.store) == before
+    assert queue.order() == order
+
+
+def test_an_empty_queue_can_be_repaired(queue: Queue) -> None:
+    damage(queue.store, a_new_topic_with_a_job_too_many)
+
+    report = queue.store.check(repair=True)
+
+    assert (report.jobs, report.ok, len(report.repaired) > 0) == (0, True, True)
+    assert queue.store.topics() == ["mail"]
+    assert queue.take() == []
+
+
+def a_new_topic_with_a_job_too_many(tx: Transaction) -> None:
+    tx.topics.push(tx.topics.number("mail"), [Waiting(0, 1, bytes(16))])
+
+
+def test_who_holds_jobs_goes_on_holding_them_through_a_repair(queue: Queue) -> None:
+    queue.add_many(3)
+    held = queue.take(n=3)
+    damage(queue.store, everything_is_gone)
+    queue.store.check(repair=True)
+
+    assert queue.extend(held[0]) is Outcome.OK
+    assert [queue.done(job) for job in held] == [Outcome.OK] * 3
+    assert queue.counts() == {"done": 3}
+
+
+def test_times_are_kept_through_a_repair(queue: Queue, clock: ManualClock) -> None:
+    soon, late = queue.add(delay=5), queue.add(delay=50)
+    held = queue.add("held", lease=7.0)
+    queue.take("held")
+    kept = queue.add("kept")
+    queue.done(queue.take_one("kept"), keep_us=9_000_000)
+    damage(queue.store, everything_is_gone)
+    queue.store.check(repair=True)
+
+    clock.advance(5)
+    queue.store.advance()
+    assert [queue.status(job_id) for job_id in (soon, late)] == [Status.READY, Status.DELAYED]
+    clock.advance(2)
+    queue.store.advance()
+    assert queue.get(held).crashes == 1
+    clock.advance(2)
+    assert queue.store.prune() == 1
+    assert queue.status(kept) is None
+
+
+def test_jobs_that_fall_due_together_do_so_in_the_order_of_their_ids_after_a_repair(
+    queue: Queue, clock: ManualClock
+) -> None:
+    ids = queue.add_many(5, delay=5)
+    damage(queue.store, everything_is_gone)
+    queue.store.check(repair=True)
+
+    clock.advance(5)
+    queue.store.advance(limit=2)
+
+    assert queue.store.status(ids) == [Status.READY] * 2 + [Status.DELAYED] * 3
+
+
+def test_more_jobs_than_a_page_or_a_record_takes_are_repaired(queue: Queue) -> None:
+    ids = queue.add_many(700)
+    delayed = queue.add_many(200, delay=5)
+    held = queue.take(n=150)
+    damage(queue.store, everything_is_gone)
+
+    assert queue.store.check(repair=True).ok
+    assert queue.order() == ids[150:]
+    assert [queue.done(job) for job in held] == [Outcome.OK] * 150
+    queue.clock.advance(5)
+    assert queue.order() == ids[150:] + delayed
+
+
+def test_done_jobs_are_listed_as_before_after_a_repair(queue: Queue) -> None:
+    queue.store.configure("mail", {"max_done": 3})
+    ids = queue.add_many(5)
+    first, *rest = queue.take(n=5)
+    for job in (*rest[:2], first):
+        queue.done(job)
+    damage(queue.store, everything_is_gone)
+    assert queue.store.check(repair=True).ok
+    queue.done(rest[2])
+
+    left = [ids[2], ids[0], ids[3]]
+    assert queue.status(ids[1]) is None, "the first one that was done"
+    assert queue.store.status(left) == [Status.DONE] * 3
+
+
+def test_places_given_after_a_repair_are_new(queue: Queue) -> None:
+    """Even if it was forgotten which were given."""
+    ids = queue.add_many(3)
+    damage(queue.store, everything_is_gone)
+    queue.store.check(repair=True)
+    last = queue.add()
+
+    assert queue.order() == [*ids, last]
+
+
+def test_a_waiter_learns_of_the_jobs_that_a_repair_brings_back(queue: Queue, crew: Any) -> None:
+    queue.add()
+    damage(queue.store, everything_is_gone)
+    crew.start(lambda: queue.store.check(repair=True))
+    while not queue.take():
+        queue.store.wait("mail", 5.0)
+
+
+def test_a_repair_in_a_closed_store_is_refused(opener: Opener) -> None:
+    store = opener()
+    store.close()
+
+    with pytest.raises(Exception, match="closed"):
+        store.check(repair=True)
+
+
+def test_restored_jobs_share_a_place_in_the_order_in_which_they_come(queue: Queue) -> None:
+    ids = queue.add_many(4, delay=5)
+    found: list[bytes] = []
+
+    def turn(tx: Transaction) -> None:
+        places = tx.topics.due(Agenda.DELAYED, None, 10)
+        tx.topics.unhold(Agenda.DELAYED, places)
+        for held in reversed(places):
+            place = Held(places[0].at_us, places[0].slot, held.id)
+            tx.topics.restore(Agenda.DELAYED, [(place, NOBODY)])
+        found.extend(held.id for held in tx.topics.due(Agenda.DELAYED, None, 10))
+
+    damage(queue.store, turn)
+
+    assert found == ids[::-1]
+    assert queue.store.check(repair=True).ok
