@@ -155,12 +155,15 @@ def known_topic(ctx: click.Context, svc: JobService, topic: str) -> None:
         refuse(ctx, f"there is no topic {topic!r}: `jobq topics` lists them", NOT_FOUND)
 
 
-def confirm(ctx: click.Context, what: str, *, yes: bool) -> None:
-    """Go on only if *what* is wanted: a terminal is asked, elsewhere it takes --yes."""
+def confirm(ctx: click.Context, what: str, *, yes: bool, look: str = "--dry-run") -> None:
+    """Go on only if *what* is wanted: a terminal is asked, elsewhere it takes --yes.
+
+    *look* is how to see before what would be done.
+    """
     if yes:
         return
     if not sys.stdin.isatty():
-        refuse(ctx, f"{what}? Say so with --yes, or look first with --dry-run", WRONG_COMMAND)
+        refuse(ctx, f"{what}? Say so with --yes, or look first with {look}", WRONG_COMMAND)
     click.confirm(render.printable(f"{what}?"), abort=True, err=True)
 
 

@@ -122,12 +122,24 @@ def configure(
 
 
 @click.command()
+@click.option("--repair", is_flag=True, help="Make indexes and counts anew where they are wrong.")
+@yes_option
 @as_json_option("one JSON object")
 @click.pass_context
-def check(ctx: click.Context, *, as_json: bool) -> None:
-    """Compare every job with every index and counter; change nothing."""
+def check(ctx: click.Context, *, repair: bool, yes: bool, as_json: bool) -> None:
+    """Compare every job with every index and counter; change nothing.
+
+    With --repair, if anything is wrong, all queues, due times and counts are made anew out of the
+    jobs, in one commit. Jobs are not changed: a damaged one stays damaged. That takes a
+    confirmation, or --yes; copy the directory first, while nothing has it open.
+    """
     with open_queue(ctx) as svc:
         report = svc.check()
+        if repair and not report.ok:
+            found = render.count(len(report.problems), "problem")
+            what = f"repair indexes and counts ({found} found)"
+            confirm(ctx, what, yes=yes, look="`jobq check`")
+            report = svc.check(repair=True)
 
     click.echo(render.report_as_json(report) if as_json else render.report_as_lines(report))
     if not report.ok:

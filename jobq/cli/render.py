@@ -48,20 +48,27 @@ def topic_as_json(topic: TopicStats) -> str:
 
 
 def report_as_lines(report: CheckReport) -> str:
-    """A line for each problem, and a closing sentence."""
-    jobs = count(report.jobs, "job")
-    if report.ok:
-        return f"{jobs} checked, no problem found."
+    """A line for each problem, and for each that was repaired, and a closing sentence."""
     found = count(len(report.problems), "problem")
     if len(report.problems) == report.MOST_PROBLEMS:
         found = f"at least {found}"
-    closing = f"{jobs} checked, {found} found: copy the directory before anything writes to it."
-    return "\n".join([*map(printable, report.problems), closing])
+    closing = f"{count(report.jobs, 'job')} checked, "
+    if report.repaired:
+        closing += f"{count(len(report.repaired), 'problem')} repaired, "
+    if report.ok:
+        closing += "none left." if report.repaired else "no problem found."
+    elif report.repaired:
+        closing += f"{found} left."
+    else:
+        closing += f"{found} found: copy the directory before anything writes to it."
+    lines = [f"repaired: {printable(problem)}" for problem in report.repaired]
+    return "\n".join([*lines, *map(printable, report.problems), closing])
 
 
 def report_as_json(report: CheckReport) -> str:
-    """The same facts: `ok`, `jobs`, `problems`."""
-    return json.dumps({"ok": report.ok, "jobs": report.jobs, "problems": report.problems})
+    """The same facts: `ok`, `jobs`, `problems`, `repaired`."""
+    facts = {"ok": report.ok, "jobs": report.jobs}
+    return json.dumps({**facts, "problems": report.problems, "repaired": report.repaired})
 
 
 class Table:

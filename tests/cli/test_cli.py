@@ -81,7 +81,12 @@ def test_check_as_json(queue: Path) -> None:
     result = call("--db", queue, "check", "--json")
 
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == {"ok": True, "jobs": 8, "problems": []}
+    assert json.loads(result.stdout) == {
+        "ok": True,
+        "jobs": 8,
+        "problems": [],
+        "repaired": [],
+    }
 
 
 @pytest.fixture
