@@ -324,10 +324,10 @@ print("fine")
         assert svc.check().ok
 
 
-def test_a_killed_program_s_jobs_come_to_coroutines_that_wait(durable_opener: Opener) -> None:
-    svc = JobService(durable_opener(clock=SystemClock()))
+def test_a_killed_program_s_jobs_come_to_coroutines_that_wait(shared_opener: Opener) -> None:
+    svc = JobService(shared_opener(clock=SystemClock()))
     ids = svc.enqueue_many("mail", range(3))
-    path = durable_opener.directory / "queue"
+    path = shared_opener.directory / "queue"
     code = HEAD + "svc.reserve('mail', 3)\nprint('held', flush=True)\nsys.stdin.read()"
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(path)],

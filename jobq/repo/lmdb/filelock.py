@@ -48,8 +48,7 @@ class OpenLock:
 
     def __init__(self, data: Path, *, alone: bool, patience: float) -> None:
         self._data = data
-        # A file of Python's, which is closed even if an interrupt keeps anybody from doing so.
-        self._file = data.open("rb", buffering=0)
+        self._fd = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._wait(alone=alone, until=time.monotonic() + min(patience, PATIENCE_S))
         except BaseException:
@@ -62,7 +61,7 @@ class OpenLock:
         Raises:
             StoreUnavailable: Another one stands under its name.
         """
-        found = os.fstat(self._file.fileno())
+        found = os.fstat(self._fd)
         if (found.st_dev, found.st_ino) != file:
             raise StoreUnavailable(f"{self._data} was replaced while it was opened: open it again")
 
@@ -74,14 +73,22 @@ class OpenLock:
 
     def _get(self, mode: int) -> bool:
         try:
-            fcntl.flock(self._file, mode | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, mode | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
     def close(self) -> None:
         """Let go; not by unlocking, which would let go for the parent of a fork too."""
-        self._file.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        # Closed even if an interrupt keeps anybody from doing so; and not by a file of Python's,
+        # which would warn of every program that ends without closing its queue.
+        if hasattr(self, "_fd"):
+            self.close()
 
 
 class FileLock:
