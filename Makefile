@@ -12,6 +12,9 @@ DEMO := $(VENV)/.holds-demo
 DEV := $(VENV)/.holds-dev
 CHECK := $(VENV)/.holds-check
 
+# Tests run in a process for each core; a plain `pytest` runs them one after the other.
+AT_ONCE := --numprocesses auto --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fmt storm bench clean
 
@@ -22,14 +25,14 @@ demo: $(DEMO) ## a queue at work: one job for each file of Python's standard lib
 	@$(PY) examples/demo.py $(ARGS)
 
 test: $(DEV) ## the tests, doctests and examples; ARGS="-k lease" for some of them
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(AT_ONCE) $(ARGS)
 
 check: $(CHECK) ## the whole gate: format, lint, types, then all that `make test` runs
 	@$(PY) -m ruff format --check
 	@$(PY) -m ruff check
 	@$(PY) -m mypy
 	@$(PY) -m basedpyright --pythonpath $(PY)
-	@$(PY) -m pytest
+	@$(PY) -m pytest $(AT_ONCE)
 
 fmt: $(DEV) ## format, and mend what ruff can mend
 	@$(PY) -m ruff format
