@@ -34,7 +34,7 @@ PAYLOADS = [
     [1, [2, []]],
     {"a": {1: "x", None: b""}},
     (1, (2,)),
-    {1, "a"},
+    {("a", 1)},
     datetime(2024, 2, 29, 12, tzinfo=UTC),
     timedelta(days=-1, microseconds=1),
     UUID(int=7),
