@@ -1,5 +1,7 @@
 """The contract of every store: what is kept of a job's past, and how much of it."""
 
+import sys
+
 import pytest
 
 from jobq.clock import ManualClock
@@ -55,6 +57,19 @@ def test_a_first_attempt_that_succeeds_is_told_with_its_times_and_holder(
     assert queue.get(job_id).history == (
         Attempt(1, Event.DONE, holder, reserved_us, clock.wall_us(), None),
     )
+
+
+def test_a_program_of_any_name_leaves_a_history(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/caf\udce9"])  # as Python has the byte E9
+    job_id = queue.add()
+    queue.take_one()
+    queue.expire()
+
+    [attempt] = queue.get(job_id).history
+    assert attempt.event is Event.EXPIRE
+    assert attempt.holder.encode()
 
 
 def test_every_way_in_which_a_reservation_ends_is_told_in_order(queue: Queue) -> None:

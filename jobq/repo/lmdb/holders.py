@@ -130,6 +130,8 @@ class Holders:
         try:
             facts = json.loads((self._directory / holder.hex()).read_bytes())
             program = " ".join(Path(word).name for word in facts["program"])
+            # A file may have any name, and a history is kept as UTF-8.
+            program = program.encode(errors="backslashreplace").decode()
             return f"pid {facts['pid']} {program}".rstrip()
         except (OSError, ValueError, KeyError, TypeError):
             return f"pid {int.from_bytes(holder[MARK : MARK + PID], 'big')}"
