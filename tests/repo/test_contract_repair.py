@@ -146,6 +146,16 @@ def a_new_topic_with_a_job_too_many(tx: Transaction) -> None:
     tx.topics.push(tx.topics.number("mail"), [Waiting(0, 1, bytes(16))])
 
 
+def test_a_count_of_jobs_in_an_empty_topic_is_mended(queue: Queue) -> None:
+    damage(queue.store, lambda tx: tx.topics.number("mail"))
+    damage(queue.store, a_count_is_too_high)
+
+    report = queue.store.check(repair=True)
+
+    assert (report.problems, len(report.repaired)) == ((), 2)
+    assert queue.store.check().ok
+
+
 def test_who_holds_jobs_goes_on_holding_them_through_a_repair(queue: Queue) -> None:
     queue.add_many(3)
     held = queue.take(n=3)

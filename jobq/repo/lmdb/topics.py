@@ -484,6 +484,7 @@ class LmdbTopics(TopicRepository):
             found.setdefault(number, Topic(name, []))
         for number, topic in found.items():
             topic.counts, topic.listed = [0] * len(STATUSES), 0
+            topic.empty_us = topic.empty_us or self._wall_us  # until it is found to have jobs
             topic.configured = number in configured
             topic.changed = True
         return found
