@@ -36,14 +36,14 @@ from jobq.repo.operations.checking import check
 from jobq.repo.operations.due import expire, promote
 from jobq.repo.operations.edit import edit, size_of_edit
 from jobq.repo.operations.enqueue import add
-from jobq.repo.operations.places import damaged, prune, size_of
+from jobq.repo.operations.places import prune, size_of
 from jobq.repo.operations.rebuild import rebuild
-from jobq.repo.operations.reports import log_of, progress_of
+from jobq.repo.operations.reports import log_of, progress_of, result_of
 from jobq.repo.operations.reserve import take
 from jobq.repo.operations.settle import extend, is_held, report, settle
 from jobq.repo.operations.topics import configure, forget_idle, listed_names, settings_of
 from jobq.repo.operations.transfer import add_copies, copy_of
-from jobq.repo.repositories import Agenda, Held, JobBody, JobState, Note, Transaction
+from jobq.repo.repositories import Agenda, Held, JobBody, JobState, Transaction
 from jobq.states import Event, Outcome, Status
 from jobq.topic import TopicSettings, TopicStats
 
@@ -344,7 +344,7 @@ class TransactionalStore(Store):
             reserved_us=state.reserved_us or None,
             ended_us=state.ended_us or None,
             payload_bytes=body.payload,
-            result_bytes=_result(tx, job_id, state),
+            result_bytes=result_of(tx, job_id, state),
             history=past.attempts or history.succeeded_at_once(tx, state),
             history_dropped=past.dropped,
             progress=progress_of(tx, job_id, state),
@@ -363,12 +363,3 @@ def _topic_stats(tx: Transaction, name: str) -> TopicStats:
         return TopicStats(name)
     counts = tx.topics.counts(number)
     return TopicStats(name, **{status.value: counts[status] for status in Status})
-
-
-def _result(tx: Transaction, job_id: bytes, state: JobState) -> bytes | None:
-    if not state.notes & Note.RESULT:
-        return None
-    data = tx.jobs.note(job_id, Note.RESULT)
-    if data is None:  # never pass off a lost result as none
-        raise damaged(f"the result of job {job_ids.to_text(job_id)} is missing")
-    return data

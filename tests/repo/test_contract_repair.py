@@ -6,10 +6,12 @@ from typing import Any, Final
 import pytest
 
 from jobq.clock import ManualClock
+from jobq.errors import StoreCorrupt
+from jobq.job import Report
 from jobq.repo.base import Store
-from jobq.repo.repositories import NOBODY, Agenda, Held, Transaction, Waiting
+from jobq.repo.repositories import NOBODY, Agenda, Held, Note, Transaction, Waiting
 from jobq.repo.transactional import TIMELESS
-from jobq.states import Outcome, Status
+from jobq.states import Event, Outcome, Status
 from tests.conftest import Opener
 from tests.repo.conftest import Queue
 
@@ -270,3 +272,76 @@ def test_restored_jobs_share_a_place_in_the_order_in_which_they_come(queue: Queu
 
     assert found == ids[::-1]
     assert queue.store.check(repair=True).ok
+
+
+# What is kept of a job, and no repair brings back.
+
+
+def lose(queue: Queue, job_id: bytes, note: Note) -> None:
+    damage(queue.store, lambda tx: tx.jobs.drop_note(job_id, note))
+
+
+def test_a_lease_ends_though_the_history_of_its_job_is_lost(queue: Queue) -> None:
+    job_id = queue.add()
+    queue.retry(queue.take_one(), error="x")
+    queue.take_one()
+    lose(queue, job_id, Note.HISTORY)
+    queue.expire()
+    record = queue.get(job_id)
+
+    assert record.status is Status.READY
+    assert [attempt.event for attempt in record.history] == [Event.EXPIRE]
+    assert (record.error, record.history_dropped) == (None, 1)
+    assert queue.store.check().ok
+
+
+def test_a_job_whose_history_is_lost_can_be_settled_canceled_and_reset(queue: Queue) -> None:
+    job_id = queue.add()
+    queue.retry(queue.take_one(), error="x")
+    lose(queue, job_id, Note.HISTORY)
+    assert queue.retry(queue.take_one(), error="y") is Outcome.OK
+    lose(queue, job_id, Note.HISTORY)
+    assert queue.store.cancel([job_id], "z") == [Outcome.OK]
+    assert (queue.get(job_id).error, queue.get(job_id).history_dropped) == ("z", 2)
+    lose(queue, job_id, Note.HISTORY)
+    assert queue.reset(job_id) is Outcome.OK
+    assert queue.done(queue.take_one()) is Outcome.OK
+    assert queue.get(job_id).history_dropped == 2
+    assert queue.store.check().ok
+
+
+def test_a_job_whose_log_is_lost_can_be_settled_and_logs_on(queue: Queue) -> None:
+    queue.add()
+    held = queue.take_one()
+    queue.store.report([Report(held.id, held.token, ((0, "lost"),))])
+    lose(queue, held.id, Note.LOG)
+    report = Report(held.id, held.token, ((0, "kept"),))
+
+    assert queue.done(held, report=report) is Outcome.OK
+    assert [line.text for line in queue.get(held.id).log] == ["kept"]
+    assert queue.store.check().ok
+
+
+def test_a_log_of_which_a_part_is_lost_begins_anew_and_counts_its_lines(queue: Queue) -> None:
+    queue.add()
+    held = queue.take_one()
+    for text in ("one", "two"):
+        queue.store.report([Report(held.id, held.token, ((0, text),))])
+    damage(queue.store, lambda tx: tx.jobs.drop_part(held.id, Note.LOG, 1))
+    many = tuple((0, "x") for _ in range(999))
+
+    assert queue.store.report([Report(held.id, held.token, many)]) == [Outcome.OK]
+    assert (len(queue.get(held.id).log), queue.get(held.id).log_dropped) == (999, 2)
+    assert queue.store.check().ok
+
+
+def test_a_lost_result_is_never_passed_off_as_none(queue: Queue) -> None:
+    queue.add()
+    held = queue.take_one()
+    queue.done(held, result=b"\x01")
+    lose(queue, held.id, Note.RESULT)
+
+    for read in (lambda: queue.get(held.id), lambda: queue.store.export_jobs(None, 1)):
+        with pytest.raises(StoreCorrupt, match="the result of job .* is missing"):
+            read()
+    queue.delete(held.id)

@@ -9,7 +9,7 @@
 | `edit` | what anybody may change of a waiting job |
 | `topics` | what is asked of a topic: its number, its settings; idle topics |
 | `due` | what time does: promote, expire |
-| `history`, `reports` | what is kept of a job's attempts; what its holders log |
+| `history`, `reports` | what is kept of a job's attempts; what its holders log and give |
 | `transfer` | jobs out of a store and into another |
 | `places` | where jobs go: queues, agendas, retention |
 | `checking` | jobs against indexes against counts |

@@ -5,10 +5,12 @@ kept, oldest first. A job that was done at its first attempt has none: its times
 stand in its state.
 """
 
+import logging
 from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from jobq.errors import StoreCorrupt
 from jobq.job import Attempt, name_of
 from jobq.repo.operations.places import damaged
 from jobq.repo.repositories import JobState, Note, Transaction
@@ -23,6 +25,8 @@ end, where a traceback names the exception); of those that do not fit the last l
 
 LONGEST_LINE: Final = 200
 """Bytes that are left of an error that does not fit."""
+
+_log = logging.getLogger("jobq")
 
 
 class History(NamedTuple):
@@ -76,12 +80,26 @@ def with_attempt(
 
 def keep_attempt(tx: Transaction, job_id: bytes, state: JobState, attempt: Attempt) -> int:
     """Add an attempt to the job's history; gives the bits of the notes that there are then."""
-    return put(tx, job_id, state, of_job(tx, job_id, state).after(attempt))
+    return put(tx, job_id, state, _to_go_on(tx, job_id, state).after(attempt))
 
 
 def with_error(tx: Transaction, job_id: bytes, state: JobState, error: str | None) -> int:
     """Note what was said of a failure without an attempt; None forgets it. Gives the bits."""
-    return put(tx, job_id, state, of_job(tx, job_id, state).with_error(error))
+    return put(tx, job_id, state, _to_go_on(tx, job_id, state).with_error(error))
+
+
+def _to_go_on(tx: Transaction, job_id: bytes, state: JobState) -> History:
+    """The job's history, to be added to. One that cannot be read begins anew, all of it dropped.
+
+    Who refused here would keep the job from ever leaving its holder; and since leases end at the
+    head of every write, all others from being written.
+    """
+    try:
+        return of_job(tx, job_id, state)
+    except StoreCorrupt as error:
+        _log.warning("%s; it begins anew", error)
+        # Every reservation that has ended is an attempt of the history.
+        return History(dropped=state.token - (state.status is Status.RESERVED))
 
 
 def succeeded_at_once(tx: Transaction, state: JobState) -> tuple[Attempt, ...]:

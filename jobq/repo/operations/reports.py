@@ -1,14 +1,16 @@
-"""What a holder tells of its work: log lines and progress, bounded.
+"""What a holder tells of its work: log lines and progress, bounded; and its result.
 
 The log is a note of many parts: part 0 is its head, and each other part holds the lines of one
 write. So a line costs what it is long, however long the log has become.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from jobq.errors import StoreCorrupt
 from jobq.job import LogLine, Progress, Report, name_of
 from jobq.repo.operations.places import damaged
 from jobq.repo.repositories import JobState, Note, Transaction
@@ -17,6 +19,8 @@ MOST_LINES: Final = 1000
 MOST_BYTES: Final = 64 * 1024
 """So many log lines, and bytes of their texts, are kept of a job: the newest; the others are
 counted."""
+
+_log = logging.getLogger("jobq")
 
 
 class Head(NamedTuple):
@@ -41,9 +45,23 @@ def keep(tx: Transaction, told: Report, state: JobState) -> int:
         tx.jobs.put_note(told.id, Note.PROGRESS, _packed((done, total, text, tx.wall_us - age_us)))
         notes |= Note.PROGRESS
     if told.lines or told.dropped:
-        _append(tx, told, _head(tx, told.id, state))
+        _append_or_begin(tx, told, state)
         notes |= Note.LOG
     return notes
+
+
+def result_of(tx: Transaction, job_id: bytes, state: JobState) -> bytes | None:
+    """What its holder gave to `done`, packed; None if nothing.
+
+    Raises:
+        StoreCorrupt: It is missing, or damaged: a lost result is never passed off as none.
+    """
+    if not state.notes & Note.RESULT:
+        return None
+    data = tx.jobs.note(job_id, Note.RESULT)
+    if data is None:
+        raise damaged(f"the result of job {name_of(job_id)} is missing")
+    return data
 
 
 def progress_of(tx: Transaction, job_id: bytes, state: JobState) -> Progress | None:
@@ -70,6 +88,18 @@ def log_of(tx: Transaction, job_id: bytes, state: JobState) -> tuple[tuple[LogLi
         for line in _part(tx, job_id, Note.LOG, number)
     )
     return lines, head.dropped
+
+
+def _append_or_begin(tx: Transaction, told: Report, state: JobState) -> None:
+    """Add to the log; one that cannot be read begins anew, so that its job can be settled."""
+    head = Head()
+    try:
+        head = _head(tx, told.id, state)
+        _append(tx, told, head)
+    except StoreCorrupt as error:
+        _log.warning("%s; the log begins anew", error)
+        tx.jobs.drop_note(told.id, Note.LOG)
+        _append(tx, told, Head(dropped=head.dropped + head.lines))
 
 
 def _append(tx: Transaction, told: Report, head: Head) -> None:

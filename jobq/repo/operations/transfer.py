@@ -7,7 +7,7 @@ from typing import Final
 from jobq.job import JobCopy, Progress, Report
 from jobq.repo.operations import history
 from jobq.repo.operations.places import make_ready, note_due
-from jobq.repo.operations.reports import keep, log_of, progress_of
+from jobq.repo.operations.reports import keep, log_of, progress_of, result_of
 from jobq.repo.operations.topics import numbers_of
 from jobq.repo.repositories import (
     AGENDA_OF,
@@ -53,7 +53,7 @@ def copy_of(tx: Transaction, job_id: bytes, body: JobBody, state: JobState) -> J
         ended_us=state.ended_us or None,
         options=body.options,
         payload=body.payload,
-        result=tx.jobs.note(job_id, Note.RESULT) if state.notes & Note.RESULT else None,
+        result=result_of(tx, job_id, state),
         error=past.error,
         history=past.attempts or history.succeeded_at_once(tx, state),
         history_dropped=past.dropped,
