@@ -432,10 +432,13 @@ class Store(ABC):
         Their order among one another is kept; they stand behind the jobs that were there when
         the import began, and before those that come after it. *last_place* is what the export's
         first page said, in every call of one import; *base* is what the first call gave, and None
-        there. Ids that are given later need not be larger than theirs.
+        there. Jobs of one import differ in their places. Those whose places lie more than 2**32
+        beyond *last_place* stand at the back. Ids that are given later need not be larger than
+        theirs.
 
         Raises:
-            StoreFull: No room; nothing was added.
+            StoreFull: No room, or *last_place* is more than there are places left; nothing was
+                added.
         """
 
     @abstractmethod

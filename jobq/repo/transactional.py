@@ -42,7 +42,7 @@ from jobq.repo.operations.reports import log_of, progress_of, result_of
 from jobq.repo.operations.reserve import take
 from jobq.repo.operations.settle import extend, is_held, report, settle
 from jobq.repo.operations.topics import configure, forget_idle, listed_names, settings_of
-from jobq.repo.operations.transfer import add_copies, copy_of
+from jobq.repo.operations.transfer import add_copies, copy_of, size_of_copies
 from jobq.repo.repositories import Agenda, Held, JobBody, JobState, Transaction
 from jobq.states import Event, Outcome, Status
 from jobq.topic import TopicSettings, TopicStats
@@ -255,9 +255,9 @@ class TransactionalStore(Store):
         return self._read(operation)
 
     def import_jobs(self, copies: Sequence[JobCopy], last_place: int, base: int | None) -> Imported:
-        size = sum(512 + len(copy.payload) + len(copy.result or b"") for copy in copies)
         return self._write(
-            lambda tx: Imported(*add_copies(tx, copies, last_place, base)), Kind(adds=size)
+            lambda tx: Imported(*add_copies(tx, copies, last_place, base)),
+            Kind(adds=size_of_copies(copies)),
         )
 
     def check(self, *, repair: bool = False) -> CheckReport:

@@ -22,7 +22,7 @@ from jobq import codec, ids
 from jobq.clock import utc
 from jobq.errors import InvalidValue, shown
 from jobq.job import Attempt, JobCopy, LogLine, Progress
-from jobq.options import JobOptions, integer
+from jobq.options import MOST_COUNT, JobOptions, integer
 from jobq.repo.base import Store
 from jobq.service.specs import check_weight
 from jobq.states import ENDS, Event, Outcome, Reason, Status
@@ -40,6 +40,9 @@ MOST_BYTES: Final = 16 * 1024 * 1024
 DEEPEST: Final = 32
 """Values that are nested deeper than this are written packed: JSON parsers differ in what they
 bear."""
+
+PLACES: Final = 1024
+"""Places that are noted together, as bits: they mostly are close to one another."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST: Final = 2**63 - 1
@@ -117,6 +120,7 @@ class _Import:
         self._store = store
         self._last_place: int | None = None
         self._base: int | None = None
+        self._places: dict[int, int] = {}
         self._copies: list[JobCopy] = []
         self._size = 0
 
@@ -149,11 +153,20 @@ class _Import:
             self._store.configure(name, changes)
 
     def _add(self, copy: JobCopy) -> None:
+        self._refuse_known_place(copy.place)
         self.jobs += 1
         self._copies.append(copy)
         self._size += len(copy.payload) + len(copy.result or b"")
         if len(self._copies) == PAGE or self._size >= MOST_BYTES:
             self.write()
+
+    def _refuse_known_place(self, place: int) -> None:
+        """Of two jobs of a topic and weight in one place, a queue would serve only one."""
+        page, bit = divmod(place, PLACES)
+        there = self._places.get(page, 0)
+        if there >> bit & 1:
+            raise InvalidValue(f"place is {place}: a job before it has that place")
+        self._places[page] = there | 1 << bit
 
     def write(self) -> None:
         """Write what was read."""
@@ -241,11 +254,11 @@ def from_line(line: Mapping[str, Any]) -> JobCopy:
         reason=reason,
         weight=check_weight(_field(line, "weight")),
         place=_integer(line, "place"),
-        attempt=_integer(line, "attempt", 2**32 - 1),
-        token=_integer(line, "token", 2**32 - 1),
-        retries=_integer(line, "retries", 2**32 - 1),
-        crashes=_integer(line, "crashes", 2**32 - 1),
-        resets=_integer(line, "resets", 2**32 - 1),
+        attempt=_integer(line, "attempt", MOST_COUNT),
+        token=_integer(line, "token", MOST_COUNT),
+        retries=_integer(line, "retries", MOST_COUNT),
+        crashes=_integer(line, "crashes", MOST_COUNT),
+        resets=_integer(line, "resets", MOST_COUNT),
         created_us=_time(line, "created"),
         until_us=until_us,
         reserved_us=_time_or_none(line, "reserved"),
@@ -267,7 +280,7 @@ def _attempt(one: Mapping[str, Any]) -> Attempt:
     if event not in ENDS:
         raise InvalidValue(f"event is {shown(event.value)}: expected one of {', '.join(ENDS)}")
     return Attempt(
-        _integer(one, "attempt", 2**32 - 1),
+        _integer(one, "attempt", MOST_COUNT),
         event,
         _text(one, "holder"),
         _time(one, "reserved"),

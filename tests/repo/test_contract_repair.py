@@ -342,6 +342,6 @@ def test_a_lost_result_is_never_passed_off_as_none(queue: Queue) -> None:
     lose(queue, held.id, Note.RESULT)
 
     for read in (lambda: queue.get(held.id), lambda: queue.store.export_jobs(None, 1)):
-        with pytest.raises(StoreCorrupt, match="the result of job .* is missing"):
+        with pytest.raises(StoreCorrupt, match="the result of job"):
             read()
     queue.delete(held.id)

@@ -1,13 +1,17 @@
 """The contract of every store: jobs that leave one store and enter another stay what they are."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from jobq.clock import ManualClock
+from jobq.errors import StoreFull
 from jobq.job import JobRecord, Report
+from jobq.options import MOST_COUNT
 from jobq.repo.base import Store
 from jobq.repo.memory import MemoryStore
+from jobq.repo.operations.transfer import LATER_PLACES, MOST_PLACES
 from jobq.states import Outcome, Status
 from tests.conftest import Opener
 from tests.repo.conftest import Queue, spec
@@ -226,3 +230,59 @@ def test_a_record_says_nothing_of_where_it_was(queue: Queue) -> None:
 
     assert isinstance(queue.get(copy.id), JobRecord)
     assert (copy.status, copy.until_us, copy.token) == (Status.READY, None, 0)
+
+
+def test_places_beyond_those_of_an_import_are_no_other_jobs(
+    queue: Queue, opener: Opener, clock: ManualClock
+) -> None:
+    """As they come when others are imported into a queue while it is exported."""
+    ids = queue.add_many(3)
+    page = queue.store.export_jobs(None, 3)
+    first, second, third = page.copies
+    beyond = page.last_place + LATER_PLACES
+    copies = [
+        first._replace(place=beyond + 2),
+        second._replace(place=beyond + 1),
+        third._replace(place=beyond),
+    ]
+    there = Queue(opener("there"), clock)
+    there.store.import_jobs(copies, page.last_place, None)
+    later = there.add_many(3)
+
+    assert there.order() == [*reversed(ids), *later]
+    assert there.store.check().ok
+
+
+def test_an_import_for_which_there_are_no_places_left_is_refused_whole(
+    queue: Queue, opener: Opener, clock: ManualClock
+) -> None:
+    queue.add()
+    copies = queue.store.export_jobs(None, 1).copies
+    there = Queue(opener("there"), clock)
+    there.add()
+    with pytest.raises(StoreFull, match="places"):
+        there.store.import_jobs(copies, MOST_PLACES, None)
+    there.add()
+
+    assert there.counts() == {"ready": 2}
+
+
+def test_a_job_with_the_largest_counts_goes_on_counting(
+    queue: Queue, opener: Opener, clock: ManualClock
+) -> None:
+    queue.add()
+    page = queue.store.export_jobs(None, 1)
+    (copy,) = page.copies
+    used: dict[str, Any] = dict.fromkeys(
+        ("attempt", "token", "retries", "crashes", "resets"), MOST_COUNT
+    )
+    there = Queue(opener("there"), clock)
+    there.store.import_jobs([copy._replace(**used)], page.last_place, None)
+    there.retry(there.take_one())
+    there.expire_one_holder()
+    job = there.get(copy.id)
+
+    assert job.status is Status.CANCELED
+    assert (job.attempt, job.retries) == (MOST_COUNT + 2, MOST_COUNT + 1)
+    assert there.reset(copy.id) is Outcome.OK
+    assert there.take_one().token == MOST_COUNT + 3

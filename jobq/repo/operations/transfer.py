@@ -1,9 +1,10 @@
 """Jobs out of a store and into another, with all that is known of them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
+from jobq.errors import StoreFull
 from jobq.job import JobCopy, Progress, Report
 from jobq.repo.operations import history
 from jobq.repo.operations.places import make_ready, note_due
@@ -24,6 +25,19 @@ from jobq.states import Outcome, Status
 LATER_PLACES: Final = 2**32
 """How many places a queue may give while it is being exported: jobs that move meanwhile come with
 places behind the last one that the export has noted at its beginning."""
+
+MOST_PLACES: Final = 2**62
+"""Places that imports may use up: far below 64 bits, so that jobs can be enqueued ever after."""
+
+
+def size_of_copies(copies: Sequence[JobCopy]) -> int:
+    """About how many bytes the jobs will take in a store."""
+    size = 0
+    for copy in copies:
+        size += 512 + len(copy.payload) + len(copy.result or b"") + len(copy.error or "")
+        size += sum(len(line.text) for line in copy.log)
+        size += sum(64 + len(attempt.error or "") for attempt in copy.history)
+    return size
 
 
 def copy_of(tx: Transaction, job_id: bytes, body: JobBody, state: JobState) -> JobCopy:
@@ -70,8 +84,15 @@ def add_copies(
 
     The places of one import lie between those that were given before it and those that are given
     after: *base* is what its first call gave, None in that call.
+
+    Raises:
+        StoreFull: There are not so many places left.
     """
     if base is None:
+        if tx.topics.last_seq() + last_place + LATER_PLACES > MOST_PLACES:
+            raise StoreFull(
+                f"no room for {last_place} more places: {tx.topics.last_seq()} were given already"
+            )
         base = tx.topics.next_seq(last_place + LATER_PLACES) - 1
     there = tx.jobs.bodies([copy.id for copy in copies])
     outcomes: list[Outcome] = []
@@ -83,10 +104,11 @@ def add_copies(
             outcomes.append(Outcome.OK)
             chosen[copy.id] = copy
     numbers = numbers_of(tx, {copy.topic for copy in chosen.values()})
+    places = _places(tx, chosen.values(), last_place, base)
     bodies, states = [], []
     queues: defaultdict[int, list[Waiting]] = defaultdict(list)
     for job_id, copy in sorted(chosen.items()):
-        body, state = _placed(tx, copy, numbers[copy.topic], base)
+        body, state = _placed(tx, copy, numbers[copy.topic], places[job_id])
         bodies.append((job_id, body))
         state = state._replace(notes=_with_notes(tx, copy, state))
         if state != initial_state(body):
@@ -102,9 +124,25 @@ def add_copies(
     return outcomes, base
 
 
-def _placed(tx: Transaction, copy: JobCopy, number: int, base: int) -> tuple[JobBody, JobState]:
+def _places(
+    tx: Transaction, copies: Collection[JobCopy], last_place: int, base: int
+) -> dict[bytes, int]:
+    """The new place of each copy.
+
+    A queue into which others were imported while it was exported has given more places than there
+    is room for between *base* and the next import: those get new ones, or other jobs would too.
+    """
+    places = {copy.id: base + copy.place for copy in copies}
+    most = base + last_place + LATER_PLACES
+    late = sorted((place, job_id) for job_id, place in places.items() if place > most)
+    if late:
+        first = tx.topics.next_seq(len(late))
+        places.update((job_id, first + at) for at, (_, job_id) in enumerate(late))
+    return places
+
+
+def _placed(tx: Transaction, copy: JobCopy, number: int, place: int) -> tuple[JobBody, JobState]:
     """Body and state of a copy, which stands in its agenda then, unless it is ready."""
-    place = base + copy.place
     at_us, slot = copy.until_us or 0, 0
     if copy.status is not Status.READY:
         (slot,) = tx.topics.hold(AGENDA_OF[copy.status], at_us, [copy.id], NOBODY)
