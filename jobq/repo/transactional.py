@@ -1,7 +1,8 @@
 """The whole `Store`, written once over a job repository and a topic repository.
 
 An engine supplies transactions over the two (`_write`, `_read`) and what depends on processes
-(`wait`, `wake`, `_dead`); the state machine, fencing, retention and the rules of time are here.
+(`wait`, `wait_ended`, `wake`, `_dead`); the state machine, fencing, retention and the rules of
+time are here.
 
 Each operation is a function of a `Transaction` in two halves: it reads and decides, and only
 there may it refuse; then it writes. So a refused operation has written nothing, and an engine

@@ -13,6 +13,7 @@
 | `transfer` | jobs out of a store and into another |
 | `places` | where jobs go: queues, agendas, retention |
 | `checking` | jobs against indexes against counts |
+| `rebuild` | indexes and counts anew, out of the jobs |
 
 Each reads and decides first, and only there may it refuse; then it writes.
 """
