@@ -76,8 +76,6 @@ class JobService(AsyncVerbs):
         self._keeper = Keeper(store, reports)
         self._holding = Holding(store, self._maker, backoff, reports, self._keeper)
         self._consumers: set[Consumer] = set()
-        self._stopped = False
-        self._closed = False
 
     # Jobs in.
 
@@ -537,12 +535,12 @@ class JobService(AsyncVerbs):
     @property
     def stopped(self) -> bool:
         """Whether `stop` or `close` was called."""
-        return self._stopped
+        return self._holding.stopped
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closed
+        return self._holding.closed
 
     def stop(self) -> None:
         """Reserve no more: `reserve` returns an empty list, `consume` ends after its block.
@@ -555,10 +553,10 @@ class JobService(AsyncVerbs):
 
     def close(self) -> None:
         """Stop, release the jobs that are still held, and close the store. Twice is harmless."""
-        if self._closed:
+        if self.closed:
             return
         self.stop()
-        self._closed = self._holding.closed = True
+        self._holding.closed = True
         bridge = self._holding.bridges.get(os.getpid())
         try:
             for consumer in list(self._consumers):
@@ -602,7 +600,7 @@ class JobService(AsyncVerbs):
         return self._maker.many(name, values, checked, wait_us, chosen)
 
     def _reserve_no_more(self) -> None:
-        self._stopped = self._holding.stopped = True
+        self._holding.stopped = True
 
     def _request(self, topic: str, n: int) -> ReserveRequest:
         return ReserveRequest(check_name(topic), integer("n", n, 1, MOST_AT_ONCE))
@@ -623,7 +621,7 @@ class JobService(AsyncVerbs):
             record = self.get(job_id)
             if record.finished:
                 return record
-        if self._stopped:
+        if self.stopped:
             raise StoreUnavailable(
                 f"job {job_id} is {status}: waiting for its end has ended, because the "
                 "service was stopped"
@@ -638,7 +636,7 @@ class JobService(AsyncVerbs):
 
     def _reserve(self, request: ReserveRequest, timeout: float | None) -> list[Job]:
         end = None if timeout is None else time.monotonic() + timeout
-        while not self._stopped:
+        while not self._holding.stopped:
             # Always once more after waiting: a waiter that was woken for a job has to take it,
             # or nobody does until the next look.
             try:
@@ -646,11 +644,11 @@ class JobService(AsyncVerbs):
                 if jobs:
                     return jobs
                 left = 1.0 if end is None else end - time.monotonic()
-                if left <= 0 or self._stopped:
+                if left <= 0 or self._holding.stopped:
                     break
                 self.store.wait(request.topic, min(left, 1.0))
             except StoreUnavailable:
-                if self._closed:  # by another thread, meanwhile
+                if self.closed:  # by another thread, meanwhile
                     break
                 raise
         return []
