@@ -24,6 +24,7 @@ from jobq.errors import InvalidValue, shown
 from jobq.job import Attempt, JobCopy, LogLine, Progress
 from jobq.options import MOST_COUNT, JobOptions, integer
 from jobq.repo.base import Store
+from jobq.service.reports import amount
 from jobq.service.specs import check_weight
 from jobq.states import ENDS, Event, Outcome, Reason, Status
 from jobq.topic import NO_SETTINGS, check_name, check_settings
@@ -87,7 +88,10 @@ def import_jobs(store: Store, lines: Iterable[Mapping[str, Any]]) -> Imported:
 
     Raises:
         InvalidValue: A line is wrong, or the end is missing; what stood before is imported.
+            Or *lines* is nothing to loop over.
     """
+    if isinstance(lines, str | bytes | Mapping) or not isinstance(lines, Iterable):
+        raise InvalidValue(f"lines is {shown(lines)}: expected several dicts, as json.loads gives")
     run = _Import(store)
     for number, line in enumerate(lines, start=1):
         try:
@@ -292,8 +296,8 @@ def _attempt(one: Mapping[str, Any]) -> Attempt:
 def _progress(one: Mapping[str, Any]) -> Progress:
     total = one.get("total")
     return Progress(
-        _number(one, "done"),
-        None if total is None else _number(one, "total"),
+        amount("done", _field(one, "done")),
+        None if total is None else amount("total", total),
         _text_or_none(one, "text"),
         _time(one, "at"),
     )
@@ -357,13 +361,6 @@ def _field(line: Mapping[str, Any], name: str) -> Any:
 
 def _integer(line: Mapping[str, Any], name: str, most: int = 2**62) -> int:
     return integer(name, _field(line, name), 0, most)
-
-
-def _number(line: Mapping[str, Any], name: str) -> float:
-    value = _field(line, name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**63:
-        raise InvalidValue(f"{name} is {shown(value)}: expected a number, 0 or more")
-    return value
 
 
 def _text(line: Mapping[str, Any], name: str) -> str:

@@ -322,3 +322,9 @@ def test_no_line_raises_anything_but_what_is_documented(data: st.DataObject) -> 
             assert str(error).startswith("line ")  # noqa: PT017 - either way is fine
         assert there.check().ok
         through_a_file(there)
+
+
+@pytest.mark.parametrize("lines", [None, 5, "jobs.jsonl", b"{}", {"kind": "queue"}])
+def test_what_are_no_lines_is_refused(svc: JobService, lines: Any) -> None:
+    with pytest.raises(InvalidValue, match="lines is "):
+        svc.import_jobs(lines)
