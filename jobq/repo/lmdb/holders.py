@@ -129,7 +129,7 @@ class Holders:
     def _read_name(self, holder: bytes) -> str:
         try:
             facts = json.loads((self._directory / holder.hex()).read_bytes())
-            program = " ".join(Path(word).name for word in facts["program"])
+            program = " ".join(_short(word) for word in facts["program"])
             # A file may have any name, and a history is kept as UTF-8.
             program = program.encode(errors="backslashreplace").decode()
             return f"pid {facts['pid']} {program}".rstrip()
@@ -158,3 +158,9 @@ class Holders:
             return True
         finally:
             os.close(fd)
+
+
+def _short(program: str) -> str:
+    """A program's name without its directory; that of a package run by `python -m` is its own."""
+    path = Path(program)
+    return path.parent.name if path.name == "__main__.py" else path.name

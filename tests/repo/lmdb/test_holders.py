@@ -32,6 +32,17 @@ def _is_a_holder(directory: str) -> None:
     hear()
 
 
+def test_a_package_that_is_run_is_called_by_its_own_name(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for word, name in (("/lib/jobq/__main__.py", "jobq"), ("/bin/worker.py", "worker.py")):
+        monkeypatch.setattr("sys.argv", [word, "secret"])
+        holders = Holders(directory, BOOT)
+
+        assert holders.name(holders.get()) == f"pid {os.getpid()} {name}"
+        holders.close()
+
+
 # Dead or alive.
 
 
