@@ -583,7 +583,10 @@ class Environment:
         return getattr(error, "code", None) == 5 and self._room.disk_is_full()
 
     def _full(self, error: Exception) -> StoreFull:
-        full = StoreFull(f"{self.path}: no room for more jobs ({error}); work some off first")
+        full = StoreFull(
+            f"{self.path}: no room for more jobs ({error}); work some off, or purge finished "
+            "ones, first"
+        )
         full.__cause__ = error
         return full
 

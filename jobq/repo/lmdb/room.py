@@ -71,7 +71,7 @@ class Room:
             what = f"its limit is {self._limit} bytes" if held else "the disk is full"
             raise StoreFull(
                 f"the queue {self._directory} has {live * page} bytes of jobs and {what}: no room "
-                f"for {size} more; work some off first"
+                f"for {size} more; work some off, or purge finished ones, first"
             )
 
     @staticmethod
