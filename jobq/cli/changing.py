@@ -24,6 +24,7 @@ from jobq.cli.context import (
     open_queue,
     refuse,
     say,
+    set_and_unset,
     yes_option,
 )
 from jobq.cli.enqueueing import chosen_options, duration, job_options, reader_of
@@ -201,10 +202,8 @@ def edit(
     Several jobs take --yes where nobody can be asked.
     """
     reader = reader_of(ctx, text=text, raw=raw)
-    changes: dict[str, Any] = {
-        **chosen_options({"topic": topic, "weight": weight, "delay": delay, **options}),
-        **dict.fromkeys(unset),
-    }
+    given = chosen_options({"topic": topic, "weight": weight, "delay": delay, **options})
+    changes = set_and_unset(ctx, given, unset)
     try:
         if payload == payloads.STDIN:
             changes["payload"] = payloads.of_stream(sys.stdin.buffer, reader)
@@ -287,12 +286,17 @@ def _run_on_selected(ctx: click.Context, svc: JobService, change: Change, wanted
         what = f"{change.verb} {render.count(number, 'job')} ({selection})"
         confirm(ctx, what, yes=wanted.yes)
     counts: Counter[Outcome] = Counter()
-    for page in _pages(chosen):
-        outcomes = change.apply(svc, page)
-        counts.update(outcomes)
-        if wanted.as_json:
-            for job_id, outcome in zip(page, outcomes, strict=True):
-                click.echo(_as_json(job_id, outcome))
+    try:
+        for page in _pages(chosen):
+            outcomes = change.apply(svc, page)
+            counts.update(outcomes)
+            if wanted.as_json:
+                for job_id, outcome in zip(page, outcomes, strict=True):
+                    click.echo(_as_json(job_id, outcome))
+    except BrokenPipeError:
+        did = f"{change.done}: {render.count(counts[Outcome.OK], 'job')}"
+        say(f"nobody reads the outcomes any more; {did}, the others are left as they are")
+        raise
     moved = number - counts[Outcome.OK]
     left = f", {moved:,} had moved on meanwhile" if moved else ""
     click.echo(

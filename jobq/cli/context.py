@@ -13,13 +13,15 @@ nothing. The exit status:
 
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import IO, Any, Final, NoReturn, TypeVar
 
 import click
 
 from jobq import factory
 from jobq.cli import render
+from jobq.cli.payloads import STDIN
 from jobq.errors import (
     InvalidValue,
     JobNotFound,
@@ -165,6 +167,27 @@ def confirm(ctx: click.Context, what: str, *, yes: bool, look: str = "--dry-run"
     if not sys.stdin.isatty():
         refuse(ctx, f"{what}? Say so with --yes, or look first with {look}", WRONG_COMMAND)
     click.confirm(render.printable(f"{what}?"), abort=True, err=True)
+
+
+def opened(ctx: click.Context, path: str) -> AbstractContextManager[IO[bytes]]:
+    """The file at *path* to read; `-` is stdin, which stays open."""
+    if path == STDIN:
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        status = NOT_FOUND if isinstance(error, FileNotFoundError) else FAILED
+        refuse(ctx, f"cannot read {path!r}: {error.strerror}", status)
+
+
+def set_and_unset(
+    ctx: click.Context, given: dict[str, Any], unset: Iterable[str]
+) -> dict[str, Any]:
+    """What was given, and None for what is to be unset."""
+    both = [f"--{name.replace('_', '-')}" for name in unset if name in given]
+    if both:
+        raise click.UsageError(f"{', '.join(both)}: set it or unset it, not both", ctx)
+    return {**given, **dict.fromkeys(unset)}
 
 
 def absolute(path: str) -> str:

@@ -3,22 +3,18 @@
 import inspect
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import IO, Any, Final, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import click
 
 from jobq.cli import payloads, render
 from jobq.cli.context import (
-    FAILED,
-    NOT_FOUND,
     Verb,
     as_json_option,
     exit_status,
     open_queue,
+    opened,
     refuse,
     say,
 )
@@ -148,12 +144,12 @@ def enqueue(
     with open_queue(ctx) as svc:
         if lines:
             assert path is not None
-            with _opened(ctx, path) as stream:
+            with opened(ctx, path) as stream:
                 _enqueue_lines(ctx, svc, printer, payloads.of_lines(stream, reader), common)
             return
         try:
             if path is not None:
-                with _opened(ctx, path) as stream:
+                with opened(ctx, path) as stream:
                     value = payloads.of_stream(stream, reader)
             else:
                 value = None if payload is None else payloads.of_argument(payload, reader)
@@ -201,6 +197,9 @@ def _enqueue_lines(
             job_ids = svc.enqueue_many(printer.topic, lines.payloads, **common)
             jobs, last = jobs + len(job_ids), lines.last
             printer.show(job_ids)
+    except BrokenPipeError:
+        say(f"nobody reads the ids any more; {_so_far(jobs, last)}")
+        raise
     except WrongPayload as error:
         refuse(ctx, f"{error}; {_so_far(jobs, last)}")
     except JobqError as error:
@@ -221,16 +220,5 @@ def _so_far(jobs: int, last: int) -> str:
         return "nothing was enqueued"
     return (
         f"the {render.count(jobs, 'job')} of the lines up to {last} are in the queue, none after: "
-        f"mend it and go on with line {last + 1}"
+        f"go on with line {last + 1}"
     )
-
-
-def _opened(ctx: click.Context, path: str) -> AbstractContextManager[IO[bytes]]:
-    """The file, or stdin, which stays open."""
-    if path == payloads.STDIN:
-        return nullcontext(sys.stdin.buffer)
-    try:
-        return Path(path).open("rb")
-    except OSError as error:
-        status = NOT_FOUND if isinstance(error, FileNotFoundError) else FAILED
-        refuse(ctx, f"cannot read {path!r}: {error.strerror}", status)

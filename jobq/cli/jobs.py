@@ -62,6 +62,8 @@ def list_(
                     click.echo(line)
                 head = []
             last = page[-1].id if more else None
+        for line in table.lines(head):  # there are none
+            click.echo(line)
         if last is not None:
             say(f"there are more: --after {last}, or --limit 0 for all")
 

@@ -17,6 +17,7 @@ from jobq.cli.context import (
     open_queue,
     queue_path,
     say,
+    set_and_unset,
     yes_option,
 )
 from jobq.cli.enqueueing import chosen_options, setting_options
@@ -112,13 +113,18 @@ def configure(
     ctx: click.Context, /, topic: str, *, unset: tuple[str, ...], as_json: bool, **given: Any
 ) -> None:
     """Change settings of TOPIC, for jobs that finish from now on, and print all that it has."""
-    changes = {**chosen_options(given), **dict.fromkeys(unset)}
+    changes = set_and_unset(ctx, chosen_options(given), unset)
     with open_queue(ctx) as svc:
+        if not changes:
+            known_topic(ctx, svc, topic)
         settings = svc.configure(topic, **changes) if changes else svc.settings(topic)
     if as_json:
         click.echo(json.dumps(settings.as_dict()))
-    for name, value in settings.as_dict().items() if not as_json else ():
+        return
+    for name, value in settings.as_dict().items():
         click.echo(f"{name:<14}{value}")
+    if not settings.as_dict():
+        say(f"topic {topic!r} has no settings of its own: those of the queue hold")
 
 
 @click.command()

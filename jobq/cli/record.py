@@ -12,7 +12,7 @@ from jobq.cli.plain import Plain, packed, plain
 from jobq.cli.render import Table, duration, printable, shortened
 from jobq.errors import StoreCorrupt
 from jobq.job import JobRecord, LogLine, Progress
-from jobq.states import Status
+from jobq.states import Reason, Status
 
 COLUMNS: Final = ("id", "topic", "status", "weight", "attempt", "when", "about")
 TEXT_COLUMNS: Final = (0, 1, 2, 5, 6)
@@ -83,8 +83,13 @@ def when(record: JobRecord, now: Now = time.time) -> str:
 
 def about(record: JobRecord) -> str:
     """Its name, why it is canceled, and the last line of its error."""
-    parts = [record.options.name or "", str(record.reason or ""), _last_line(record.error)]
+    parts = [record.options.name or "", _reason(record), _last_line(record.error)]
     return shortened(printable(": ".join(filter(None, parts))), LONGEST_ABOUT)
+
+
+def _reason(record: JobRecord) -> str:
+    """Why it is canceled, if that says more than that it is."""
+    return "" if record.reason in {None, Reason.CANCELED} else str(record.reason)
 
 
 def relative(at: datetime | None, now: Now = time.time) -> str:
@@ -132,7 +137,7 @@ def as_text(record: JobRecord, now: Now = time.time) -> str:
 
 
 def _facts(record: JobRecord, now: Now) -> list[str]:
-    reason = "" if record.reason is None else f" ({record.reason})"
+    reason = f" ({record.reason})" if _reason(record) else ""
     facts = [
         ("id", record.id),
         ("topic", printable(record.topic)),

@@ -5,19 +5,17 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import IO, Any
 
 import click
 
-from jobq.cli.context import FAILED, NOT_FOUND, open_queue, refuse, say
+from jobq.cli.context import FAILED, open_queue, opened, refuse, say
+from jobq.cli.payloads import STDIN
 from jobq.cli.render import count
-
-STREAM = "-"
 
 
 @click.command("export")
-@click.argument("path", metavar="[FILE]", default=STREAM)
+@click.argument("path", metavar="[FILE]", default=STDIN)
 @click.pass_context
 def export_(ctx: click.Context, path: str) -> None:
     """Write all jobs to a new FILE, or to stdout, as JSON Lines.
@@ -33,7 +31,7 @@ def export_(ctx: click.Context, path: str) -> None:
 
 
 @click.command("import")
-@click.argument("path", metavar="[FILE]", default=STREAM)
+@click.argument("path", metavar="[FILE]", default=STDIN)
 @click.pass_context
 def import_(ctx: click.Context, path: str) -> None:
     """Add the jobs that `jobq export` has written to FILE, or that come on stdin.
@@ -41,7 +39,7 @@ def import_(ctx: click.Context, path: str) -> None:
     They keep ids, order and all that is known of them; what was reserved is ready. Jobs that are
     there already are skipped, so an import that broke off can be repeated.
     """
-    with open_queue(ctx) as svc, _file(ctx, path) as lines:
+    with open_queue(ctx) as svc, opened(ctx, path) as lines:
         done = svc.import_jobs(_values(lines))
     click.echo(f"imported {count(done.jobs, 'job')}, {done.skipped:,} were there already")
 
@@ -57,7 +55,7 @@ def _values(lines: Iterable[bytes]) -> Iterator[Any]:
 
 def _new_file(ctx: click.Context, path: str) -> AbstractContextManager[IO[str]]:
     """A file that only its owner may read, as the queue's own; or stdout."""
-    if path == STREAM:
+    if path == STDIN:
         return nullcontext(sys.stdout)
     try:
         return open(path, "x", encoding="ascii", opener=_private)
@@ -69,13 +67,3 @@ def _new_file(ctx: click.Context, path: str) -> AbstractContextManager[IO[str]]:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _file(ctx: click.Context, path: str) -> AbstractContextManager[IO[bytes]]:
-    if path == STREAM:
-        return nullcontext(sys.stdin.buffer)
-    try:
-        return Path(path).open("rb")
-    except OSError as error:
-        status = NOT_FOUND if isinstance(error, FileNotFoundError) else FAILED
-        refuse(ctx, f"cannot read {path!r}: {error.strerror}", status)

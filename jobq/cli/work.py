@@ -305,7 +305,7 @@ class Worker:
             ended = self._run(job, payload)
         except OSError as error:
             job.release()
-            raise CannotRun(f"cannot run {self._how.vector[0]!r}: {error.strerror}") from error
+            raise CannotRun(_why_not_run(self._how.vector[0], error)) from error
         try:
             became = self._settle(job, ended)
         except ReservationLost:
@@ -428,6 +428,14 @@ def _look_for(ctx: click.Context, command: str) -> None:
         "executable file",
         NOT_FOUND,
     )
+
+
+def _why_not_run(command: str, error: OSError) -> str:
+    """Why a command cannot be started that was there when the worker was."""
+    why = f"cannot run {command!r}: {error.strerror}"
+    if isinstance(error, FileNotFoundError) and shutil.which(command) is not None:
+        why += "; it is there, so its first line (#!) names an interpreter that is not"
+    return why
 
 
 def _what_went_wrong(ended: Ended, timeout: float | None) -> str:

@@ -162,6 +162,7 @@ def test_settings_of_a_topic_are_changed_shown_and_unset(queue: Path) -> None:
     told = call("--db", queue, "configure", "mail", "--unset", "keep_done", "--json").stdout
 
     assert nothing == []
+    assert "no settings" in call("--db", queue, "configure", "手紙").stderr
     assert [line.split() for line in some] == [["keep_done", "3600.0"], ["max_done", "5"]]
     assert json.loads(told) == {"max_done": 5}
     with jobq.open(queue) as svc:
@@ -172,3 +173,19 @@ def test_a_wrong_setting_changes_nothing(queue: Path) -> None:
     assert call("--db", queue, "configure", "mail", "--max-done", "-1").exit_code == 1
     assert call("--db", queue, "configure", "mail", "--keep-done", "ever").exit_code == 2
     assert words(call("--db", queue, "configure", "mail")) == []
+
+
+def test_settings_of_a_topic_that_is_not_there_can_be_made_but_not_looked_at(queue: Path) -> None:
+    assert call("--db", queue, "configure", "mial").exit_code == 3
+    assert call("--db", queue, "configure", "mial", "--max-done", "5").exit_code == 0
+    assert words(call("--db", queue, "configure", "mial")) == ["max_done      5"]
+
+
+def test_what_is_set_cannot_be_unset_as_well(queue: Path) -> None:
+    job_id = min(statuses(queue))
+    for verb, name in ((["configure", "mail"], "max_done"), (["jobs", "edit", job_id], "tags")):
+        flag = f"--{name.replace('_', '-')}".removesuffix("s")
+        result = call("--db", queue, *verb, flag, "5", "--unset", name)
+
+        assert result.exit_code == 2, verb
+        assert "not both" in result.stderr

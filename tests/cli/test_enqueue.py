@@ -332,3 +332,20 @@ def test_a_full_queue_says_how_far_it_came(empty: Path, monkeypatch: pytest.Monk
 def test_only_json_is_json(data: bytes) -> None:
     with pytest.raises(WrongPayload, match="is no JSON"):
         from_json(data)
+
+
+def test_who_stops_reading_the_ids_is_told_how_far_it_came(empty: Path) -> None:
+    command = " ".join([*COMMAND, "--db", str(empty), "jobs", "enqueue", "mail", "--lines"])
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"seq 1 20000 | {command} | head -n 1"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        check=True,
+    )
+    there = len(jobs(empty))
+
+    assert 0 < there < 20_000
+    assert ended.stdout.count(b"\n") == 1
+    assert ended.stderr.count(b"\n") == 1
+    assert f"go on with line {there + 1}".encode() in ended.stderr

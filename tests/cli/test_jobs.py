@@ -49,9 +49,12 @@ def test_list_shows_jobs_in_order_a_line_each(queue: Path) -> None:
 
     assert head.split() == ["id", "topic", "status", "weight", "attempt", "when", "about"]
     assert [line.split()[0] for line in lines] == ids_of(queue)
+    assert [head.split()] == [
+        line.split() for line in words(call("--db", queue, "jobs", "list", "--name", "nobody"))
+    ]
     assert lines[0].split()[1:7] == ["mail", "done", "0", "1", lines[0].split()[5], "ago"]
     assert "in 59m" in lines[6]
-    assert lines[1].endswith("canceled")
+    assert lines[1].endswith(" ago"), "that it was canceled is said once"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +212,15 @@ def test_show_cuts_what_is_long_and_says_so(empty: Path) -> None:
 def test_show_tells_why_a_job_is_canceled(queue: Path) -> None:
     (job_id,) = ids_of(queue, status="canceled")
 
-    assert "status       canceled (canceled)" in words(call("--db", queue, "jobs", "show", job_id))
+    assert "status       canceled" in words(call("--db", queue, "jobs", "show", job_id))
+    with jobq.open(queue) as svc:
+        (job,) = svc.reserve("mail", timeout=0)
+        job.cancel("rejected", error="no such user")
+
+    shown = words(call("--db", queue, "jobs", "show", job.id))
+    assert "status       canceled (rejected)" in shown
+    (line,) = [line for line in words(call("--db", queue, "jobs", "list")) if job.id in line]
+    assert line.endswith("rejected: no such user")
 
 
 def test_a_payload_that_does_not_decode_is_shown_as_it_is_stored(queue: Path) -> None:
@@ -526,3 +537,21 @@ def test_payloads_of_the_cli_are_those_of_python(queue: Path) -> None:
         stored = svc.get(job_id)
 
     assert codec.unpack(stored.payload_bytes) == json.loads(text)
+
+
+def test_who_stops_reading_the_outcomes_is_told_how_many_there_were(empty: Path) -> None:
+    with jobq.open(empty, durability="unsafe") as svc:
+        svc.enqueue_many("mail", range(9000))
+    command = " ".join([*COMMAND, "--db", str(empty), "jobs", "cancel", "--all", "--yes", "--json"])
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"{command} | head -n 1"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        check=True,
+    )
+    canceled = len(ids_of(empty, status="canceled"))
+
+    assert 0 < canceled < 9000
+    assert ended.stderr.count(b"\n") == 1
+    assert f"canceled: {canceled:,} jobs, the others are left".encode() in ended.stderr

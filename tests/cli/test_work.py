@@ -581,6 +581,19 @@ def test_a_script_that_cannot_be_run_ends_the_worker_and_costs_no_try(
     assert (job.status, job.attempt) == (Status.READY, 0)
 
 
+def test_a_script_whose_interpreter_is_missing_is_told_from_one_that_is(
+    empty: Path, tmp_path: Path
+) -> None:
+    add(empty, 1)
+    script = tmp_path / "script"
+    script.write_text("#!/nowhere/at/all\n")
+    script.chmod(0o755)
+    ended = run("--db", empty, "work", "mail", "--exec", str(script))
+
+    assert ended.returncode == 1
+    assert b"interpreter" in ended.stderr
+
+
 def test_a_queue_that_is_pulled_away_ends_the_worker(empty: Path, tmp_path: Path) -> None:
     add(empty, 1)
     go = tmp_path / "go"
