@@ -4,7 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Final, cast
 
@@ -232,7 +232,9 @@ def run(ctx: click.Context, change: Change, wanted: Wanted) -> None:
     if wanted.parts and filtered:
         raise click.UsageError("give IDs, or filters, not both", ctx)
     if not wanted.parts and not filtered:
-        raise click.UsageError("which jobs? Give IDs, or --topic, --status, --name or --all", ctx)
+        raise click.UsageError(
+            "which jobs? Give IDs, or --topic, --status, --name, --tag or --all", ctx
+        )
     with open_queue(ctx) as svc:
         if wanted.parts:
             _run_on_named(ctx, svc, change, wanted)
@@ -311,7 +313,7 @@ def _possible(ctx: click.Context, change: Change, selection: Selection) -> Selec
         raise click.UsageError(
             f"cannot {change.verb} {', '.join(sorted(wrong))} jobs (only {_only(change)} ones)", ctx
         )
-    return Selection(selection.topic, selection.statuses or change.usual, selection.name)
+    return replace(selection, statuses=selection.statuses or change.usual)
 
 
 def _pages(chosen: bytearray) -> Iterator[list[str]]:

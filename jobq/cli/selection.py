@@ -20,6 +20,7 @@ class Selection:
     topic: str | None = None
     statuses: frozenset[Status] = frozenset()
     name: str | None = None
+    tags: frozenset[str] = frozenset()
 
     @property
     def everything(self) -> bool:
@@ -39,8 +40,10 @@ class Selection:
             after = page[-1].id
 
     def _matches(self, job: JobRecord) -> bool:
-        return (not self.statuses or job.status in self.statuses) and (
-            self.name is None or job.options.name == self.name
+        return (
+            (not self.statuses or job.status in self.statuses)
+            and (self.name is None or job.options.name == self.name)
+            and self.tags.issubset(job.options.tags or ())
         )
 
     def __str__(self) -> str:
@@ -49,11 +52,13 @@ class Selection:
             parts.append(f"of topic {self.topic!r}")
         if self.name is not None:
             parts.append(f"named {self.name!r}")
+        if self.tags:
+            parts.append(f"tagged {', '.join(map(repr, sorted(self.tags)))}")
         return " ".join(filter(None, parts))
 
 
 def select_options(command: Verb) -> Verb:
-    """`--topic`, `--status` and `--name`; the verb gets them as one `selection`."""
+    """`--topic`, `--status`, `--name` and `--tag`; the verb gets them as one `selection`."""
 
     @click.option("--topic", "-t", help="Only jobs of this topic.")
     @click.option(
@@ -65,11 +70,22 @@ def select_options(command: Verb) -> Verb:
         help="Only jobs in this state; may be given several times.",
     )
     @click.option("--name", help="Only jobs that were given this name.")
+    @click.option(
+        "--tag",
+        "tags",
+        multiple=True,
+        help="Only jobs that have this tag; given several times, those that have all of them.",
+    )
     @wraps(command)
     def with_selection(
-        *args: Any, topic: str | None, statuses: tuple[str, ...], name: str | None, **more: Any
+        *args: Any,
+        topic: str | None,
+        statuses: tuple[str, ...],
+        name: str | None,
+        tags: tuple[str, ...],
+        **more: Any,
     ) -> Any:
-        chosen = Selection(topic, frozenset(map(Status, statuses)), name)
+        chosen = Selection(topic, frozenset(map(Status, statuses)), name, frozenset(tags))
         return command(*args, selection=chosen, **more)
 
     return cast("Verb", with_selection)
