@@ -1,5 +1,6 @@
 """`jobq jobs`: what is known of jobs, and what anybody may do to them."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
@@ -8,11 +9,22 @@ import click
 
 from jobq.cli import record
 from jobq.cli.changing import cancel, delete, edit, retry
-from jobq.cli.context import Verbs, as_json_option, job_of, known_topic, open_queue, say
-from jobq.cli.enqueueing import enqueue
+from jobq.cli.context import (
+    FAILED,
+    Verbs,
+    as_json_option,
+    job_of,
+    jobs_of,
+    known_topic,
+    open_queue,
+    refuse,
+    say,
+)
+from jobq.cli.enqueueing import duration, enqueue
 from jobq.cli.render import Table
 from jobq.cli.selection import Selection, select_options
 from jobq.job import JobRecord, LogLine
+from jobq.states import Status
 
 AT_ONCE: Final = 100
 """Jobs that are read and printed at a time: each may have a payload of a megabyte."""
@@ -23,7 +35,7 @@ FOLLOW_S: Final = 1.0
 
 @click.group(cls=Verbs)
 def jobs() -> None:
-    """List, show, enqueue, edit, cancel, retry and delete jobs, and print their logs.
+    """List, show, enqueue, edit, cancel, retry and delete jobs, wait for them, print their logs.
 
     Wherever an ID is asked for, any part of it will do that no other job's id has.
     """
@@ -127,5 +139,35 @@ def _print_log(job: JobRecord, seen: int, shown: Callable[[LogLine], str]) -> in
     return job.log_dropped + len(job.log)
 
 
-for verb in (list_, show, logs, enqueue, edit, cancel, retry, delete):
+@click.command()
+@click.argument("parts", metavar="ID...", nargs=-1, required=True)
+@click.option(
+    "--timeout", type=duration, metavar="DURATION", help="Wait so long for all of them together."
+)
+@as_json_option("one JSON object a job, with its result")
+@click.pass_context
+def wait(
+    ctx: click.Context, parts: tuple[str, ...], *, timeout: float | None, as_json: bool
+) -> None:
+    """Wait until jobs are done or canceled, whoever works on them.
+
+    A line for each, in their order. It ends with 0 if all are done; with 1 if one is canceled, or
+    not finished when the time is over; with 3 if one is not there, or is not kept when it ends.
+    """
+    end = None if timeout is None else time.monotonic() + timeout
+    with open_queue(ctx) as svc:
+        all_done = True
+        for job_id in jobs_of(ctx, svc, parts):
+            left = None if end is None else max(0.0, end - time.monotonic())
+            try:
+                job = svc.wait(job_id, left)
+            except TimeoutError:
+                refuse(ctx, f"job {job_id} is still {svc.status(job_id)}: the time is over")
+            click.echo(record.as_json(job) if as_json else f"{job.id} {record.status(job)}")
+            all_done = all_done and job.status is Status.DONE
+    if not all_done:
+        ctx.exit(FAILED)
+
+
+for verb in (list_, show, logs, wait, enqueue, edit, cancel, retry, delete):
     jobs.add_command(verb)

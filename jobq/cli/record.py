@@ -87,6 +87,12 @@ def about(record: JobRecord) -> str:
     return shortened(printable(": ".join(filter(None, parts))), LONGEST_ABOUT)
 
 
+def status(record: JobRecord) -> str:
+    """Its status, and why it is canceled."""
+    reason = _reason(record)
+    return f"{record.status} ({reason})" if reason else str(record.status)
+
+
 def _reason(record: JobRecord) -> str:
     """Why it is canceled, if that says more than that it is."""
     return "" if record.reason in {None, Reason.CANCELED} else str(record.reason)
@@ -137,11 +143,10 @@ def as_text(record: JobRecord, now: Now = time.time) -> str:
 
 
 def _facts(record: JobRecord, now: Now) -> list[str]:
-    reason = f" ({record.reason})" if _reason(record) else ""
     facts = [
         ("id", record.id),
         ("topic", printable(record.topic)),
-        ("status", f"{record.status}{reason}"),
+        ("status", status(record)),
         ("weight", str(record.weight)),
         ("attempt", _attempts(record)),
         ("holder", printable(record.holder or "")),

@@ -135,6 +135,7 @@ VERBS = [
     ["jobs", "list"],
     ["jobs", "show", "1"],
     ["jobs", "logs", "1"],
+    ["jobs", "wait", "1"],
     ["jobs", "enqueue", "mail", "1"],
     ["jobs", "edit", "1", "--weight", "1"],
     ["jobs", "cancel", "1"],

@@ -178,6 +178,14 @@ def jobs_logs(queue: Path) -> None:
     assert jq(queue, "jobs", "logs", job_id, "--follow").endswith("  hello\n")
 
 
+def jobs_wait(queue: Path) -> None:
+    job_id = mine(queue, topic="awaited")
+    jq(queue, "jobs", "wait", job_id, "--timeout", "10ms", status=1)
+    jq(queue, "work", "awaited", "--drain", "--quiet", "--result", "json", "--exec", "cat")
+    assert jq(queue, "jobs", "wait", job_id) == f"{job_id} done\n"
+    assert json.loads(jq(queue, "jobs", "wait", job_id, "--json"))["result"] == {"to": "ann"}
+
+
 def jobs_enqueue(queue: Path) -> None:
     printed = jq(
         queue, "jobs", "enqueue", "lines", "--lines", stdin="\n".join(map(str, range(3000)))
@@ -233,6 +241,7 @@ VERBS: dict[str, Callable[[Path], None]] = {
     "jobs list": jobs_list,
     "jobs show": jobs_show,
     "jobs logs": jobs_logs,
+    "jobs wait": jobs_wait,
     "jobs enqueue": jobs_enqueue,
     "jobs edit": jobs_edit,
     "jobs cancel": jobs_cancel,

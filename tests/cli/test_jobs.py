@@ -66,6 +66,7 @@ def test_list_shows_jobs_in_order_a_line_each(queue: Path) -> None:
         (["--status", "done", "--status", "canceled"], 2),
         (["-t", "手紙", "-s", "done"], 0),
         (["--name", "nobody"], 0),
+        (["--tag", "nobody"], 0),
         (["-n", "3"], 3),
         (["-n", "0"], 8),
         ([], 8),
@@ -85,6 +86,20 @@ def test_list_finds_names_behind_many_others(empty: Path) -> None:
 
     told = records(call("--db", empty, "jobs", "list", "--name", "b", "-n", "2", "--json").stdout)
     assert [job["id"] for job in told] == wanted
+
+
+def test_tags_select_the_jobs_that_have_all_of_them(empty: Path) -> None:
+    with jobq.open(empty, durability="unsafe") as svc:
+        both = svc.enqueue("mail", tags=["a", "b"])
+        svc.enqueue("mail", tags=["a"])
+    found = call("--db", empty, "jobs", "list", "--tag", "b", "--tag", "a", "--json").stdout
+    told = call("--db", empty, "jobs", "cancel", "--tag", "a", "--tag", "b", "--dry-run").stderr
+    changed = words(call("--db", empty, "jobs", "cancel", "--tag", "b", "--yes"))
+
+    assert [job["id"] for job in records(found)] == [both]
+    assert "would cancel 1 job (ready, delayed, reserved jobs tagged 'a', 'b')" in told
+    assert changed == ["canceled: 1 job"]
+    assert ids_of(empty, status="canceled") == [both]
 
 
 def test_list_goes_on_after_a_job(queue: Path) -> None:

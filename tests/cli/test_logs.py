@@ -52,6 +52,39 @@ def test_logs_come_as_json_and_as_their_end(empty: Path, told: str) -> None:
     assert words(call("--db", empty, "jobs", "logs", told, "-n", "0")) == []
 
 
+def test_who_waits_is_told_how_each_job_has_ended(empty: Path) -> None:
+    with jobq.open(empty, durability="unsafe") as svc:
+        first, second = svc.enqueue_many("mail", [1, 2])
+        with start("--db", empty, "jobs", "wait", second, first[-12:]) as process:
+            one, two = svc.reserve("mail", 2)
+            two.done({"sent": 2})
+            assert process.stdout is not None
+            assert process.stdout.readline().decode() == f"{second} done\n"
+            assert process.poll() is None
+            one.cancel("rejected")
+            assert process.stdout.read().decode() == f"{first} canceled (rejected)\n"
+            assert process.wait(10) == 1
+
+    (told,) = records(call("--db", empty, "jobs", "wait", second, "--json").stdout)
+    assert (told["status"], told["result"]) == ("done", {"sent": 2})
+
+
+def test_waiting_has_an_end(empty: Path) -> None:
+    with jobq.open(empty, durability="unsafe") as svc:
+        kept = svc.enqueue("mail")
+        forgotten = svc.enqueue("other", retention=0)
+        with start("--db", empty, "jobs", "wait", forgotten) as process:
+            (job,) = svc.reserve("other")
+            job.done()
+            status = process.wait(10)
+    late = call("--db", empty, "jobs", "wait", kept, "--timeout", "50ms")
+
+    assert late.exit_code == 1
+    assert late.stderr == f"jobq: job {kept} is still ready: the time is over\n"
+    assert status == 3
+    assert call("--db", empty, "jobs", "wait", "ffffffff").exit_code == 3
+
+
 def test_a_log_is_followed_to_the_end_of_the_job(empty: Path) -> None:
     with jobq.open(empty, durability="unsafe") as svc:
         job_id = svc.enqueue("mail")
