@@ -16,6 +16,7 @@ from jobq.errors import (
     JobqError,
     OutcomeUnknown,
     PayloadTooLarge,
+    QueueFull,
     ReentrantCall,
     ReservationLost,
     StoreBusy,
@@ -23,6 +24,7 @@ from jobq.errors import (
     StoreFull,
     StoreLocked,
     StoreUnavailable,
+    UniqueConflict,
 )
 from jobq.factory import open  # noqa: A004 - jobq.open is the name that users expect
 from jobq.job import KEEP, Attempt, JobRecord, LogLine, Progress
@@ -52,6 +54,7 @@ __all__ = [
     "OutcomeUnknown",
     "PayloadTooLarge",
     "Progress",
+    "QueueFull",
     "Reason",
     "ReentrantCall",
     "ReservationLost",
@@ -64,5 +67,6 @@ __all__ = [
     "StoreUnavailable",
     "TopicSettings",
     "TopicStats",
+    "UniqueConflict",
     "open",
 ]

@@ -44,6 +44,25 @@ class StoreFull(JobqError):
     """
 
 
+class QueueFull(JobqError):
+    """A topic or the store has as many jobs waiting as its settings allow, or takes no new ones.
+
+    Nothing was written.
+    """
+
+
+class UniqueConflict(JobqError):
+    """Another job has the unique key. Nothing was written.
+
+    Attributes:
+        job_id: The job that has it, in text; empty if it is not known any more.
+    """
+
+    def __init__(self, message: str, job_id: str = "") -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
 class StoreCorrupt(JobqError):
     """A file or a record is damaged, or is not of a format that this jobq reads."""
 

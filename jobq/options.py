@@ -5,10 +5,12 @@ and the rest has the defaults of `DEFAULTS`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, TypedDict
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, TypedDict
 
+from jobq.clock import utc
 from jobq.errors import InvalidValue, shown
 
 LONGEST_S: Final = 100 * 365 * 86400.0
@@ -17,8 +19,17 @@ LONGEST_S: Final = 100 * 365 * 86400.0
 It keeps every sum of a clock and a duration far inside 64 bits of microseconds.
 """
 MOST_COUNT: Final = 2**31 - 1
+EPOCH: Final = utc(0)
+LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 LONGEST_NAME: Final = 255
 MOST_TAGS: Final = 32
+
+UniqueFor = Literal["waiting", "unfinished"]
+"""How long a job has its unique key: while it waits, or until it is finished."""
+
+OnConflict = Literal["return", "replace", "raise"]
+"""What becomes of a job whose unique key another one has."""
 
 
 class OptionArgs(TypedDict, total=False):
@@ -34,6 +45,12 @@ class OptionArgs(TypedDict, total=False):
     retention: float | None
     name: str | None
     tags: tuple[str, ...] | list[str] | None
+    group: str | None
+    unique: str | None
+    unique_for: UniqueFor | float | timedelta | None
+    on_conflict: OnConflict | None
+    deadline: datetime | None
+    ttl: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +73,17 @@ class JobOptions:
             store decides by how it ended.
         name: A label to find the job by; at most 255 UTF-8 bytes. Not unique.
         tags: Labels; at most 32, each at most 255 UTF-8 bytes.
+        group: The group within its topic: groups are served in turn, and may be limited; at most
+            255 UTF-8 bytes.
+        unique: A key that no other job has at the same time, in the whole store; at most 255
+            UTF-8 bytes.
+        unique_for: How long the job has its key: `waiting` until it is handed out, `unfinished`
+            until it is done or canceled, or seconds from the enqueue, whatever becomes of it.
+        on_conflict: What to do if another job has the key: `return` its id and add nothing,
+            `replace` its payload, weight, options and, if one is given, delay, or `raise`.
+        deadline: When it is canceled as expired unless it was handed out; aware. What a holder
+            has goes on, but is not retried after it.
+        ttl: Seconds from the enqueue to that moment; the earlier of the two holds. More than 0.
     """
 
     lease: float | None = None
@@ -68,6 +96,12 @@ class JobOptions:
     retention: float | None = None
     name: str | None = None
     tags: tuple[str, ...] | None = None
+    group: str | None = None
+    unique: str | None = None
+    unique_for: UniqueFor | float | None = None
+    on_conflict: OnConflict | None = None
+    deadline: datetime | None = None
+    ttl: float | None = None
 
     @classmethod
     def of(cls, args: Mapping[str, Any]) -> "JobOptions":
@@ -116,9 +150,21 @@ class JobOptions:
         """The retention in microseconds; None if it is not set."""
         return None if self.retention is None else math.ceil(self.retention * 1_000_000)
 
+    @property
+    def deadline_us(self) -> int | None:
+        """The deadline in microseconds UTC; None if it is not set."""
+        return None if self.deadline is None else (self.deadline - EPOCH) // _MICROSECOND
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether the job has anything that its life has to be watched for beyond its state."""
+        return not (self.group is None and self.unique is None and self.deadline is None)
+
     def as_dict(self) -> dict[str, Any]:
-        """The options that are set, by name; what records hold."""
+        """The options that are set, by name; the deadline as ISO 8601 text."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.deadline is not None:
+            found["deadline"] = self.deadline.isoformat()
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -220,6 +266,43 @@ def _tags(name: str, value: object) -> tuple[str, ...]:
     return tuple(sorted({text("a tag", tag) for tag in value}))
 
 
+def _unique_for(name: str, value: object) -> UniqueFor | float:
+    if value == "waiting" or value == "unfinished":  # noqa: PLR1714 - a set would have to hash it
+        return value
+    if isinstance(value, str):
+        raise InvalidValue(
+            f"{name} is {shown(value)}: expected 'waiting', 'unfinished' or a number of seconds"
+        )
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    return seconds(name, value, above=True)
+
+
+def one_of(name: str, value: object, known: Collection[str]) -> str:
+    """*value*, if it is one of the texts in *known*.
+
+    Raises:
+        InvalidValue: It is not.
+    """
+    if not isinstance(value, str) or value not in known:
+        listed = ", ".join(repr(one) for one in known)
+        raise InvalidValue(f"{name} is {shown(value)}: expected one of {listed}")
+    return str.__str__(value)
+
+
+def _on_conflict(name: str, value: object) -> str:
+    return one_of(name, value, ("return", "replace", "raise"))
+
+
+def _deadline(name: str, value: object) -> datetime:
+    """An aware moment that 64 bits of microseconds since 1970 can hold, in UTC."""
+    if not isinstance(value, datetime) or value.tzinfo is None or value.utcoffset() is None:
+        raise InvalidValue(f"{name} is {shown(value)}: expected a datetime with a time zone")
+    if not EPOCH < value < LATEST:
+        raise InvalidValue(f"{name} is {shown(value)}: expected one of the years 1970 to 9998")
+    return value.astimezone(UTC)
+
+
 _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "lease": _lease,
     "max_retries": _count,
@@ -231,6 +314,12 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "retention": seconds,
     "name": text,
     "tags": _tags,
+    "group": text,
+    "unique": text,
+    "unique_for": _unique_for,
+    "on_conflict": _on_conflict,
+    "deadline": _deadline,
+    "ttl": _lease,
 }
 
 SECONDS: Final = frozenset(name for name, check in _CHECKS.items() if check in (seconds, _lease))
@@ -246,8 +335,11 @@ DEFAULTS: Final = JobOptions(
     factor=2.0,
     jitter=0.1,
     max_crashes=5,
+    unique_for="unfinished",
+    on_conflict="return",
 )
 """What holds where neither the job nor the service says otherwise.
 
-`retention`, `name` and `tags` have no default: unset retention is the store's to decide.
+`retention`, `name`, `tags`, `group`, `unique`, `deadline` and `ttl` have no default: unset
+retention is the store's to decide.
 """

@@ -41,6 +41,8 @@ class Event(StrEnum):
     CANCEL = "cancel"
     RESET = "reset"
     EDIT = "edit"
+    LAPSE = "lapse"
+    DROP = "drop"
     DELETE = "delete"
     PRUNE = "prune"
 
@@ -51,7 +53,9 @@ class Reason(StrEnum):
     CANCELED = "canceled"  # by somebody
     REJECTED = "rejected"  # its holder said that it can never succeed
     EXHAUSTED = "exhausted"  # its retries are used up
+    EXPIRED = "expired"  # its deadline passed before it ran
     POISON = "poison"  # its holders kept dying
+    DROPPED = "dropped"  # its topic was full, and it had to go
 
 
 class Outcome(StrEnum):
@@ -79,6 +83,10 @@ TRANSITIONS: Mapping[tuple[Status | None, Event], frozenset[Status]] = MappingPr
         (Status.READY, Event.CANCEL): frozenset({Status.CANCELED}),
         (Status.DELAYED, Event.CANCEL): frozenset({Status.CANCELED}),
         (Status.RESERVED, Event.CANCEL): frozenset({Status.CANCELED}),
+        (Status.READY, Event.LAPSE): frozenset({Status.CANCELED}),
+        (Status.DELAYED, Event.LAPSE): frozenset({Status.CANCELED}),
+        (None, Event.DROP): frozenset({Status.CANCELED}),
+        (Status.READY, Event.DROP): frozenset({Status.CANCELED}),
         (Status.DONE, Event.RESET): frozenset({Status.READY}),
         (Status.CANCELED, Event.RESET): frozenset({Status.READY}),
         (Status.READY, Event.EDIT): frozenset({Status.READY, Status.DELAYED}),

@@ -3,14 +3,26 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from jobq.errors import InvalidValue, shown
-from jobq.options import integer, seconds, text
+from jobq.options import MOST_COUNT, integer, one_of, seconds, several, text
 from jobq.states import Status
 
 LONGEST_NAME: Final = 255
 MOST_DONE: Final = 2**40
+MOST_BYTES: Final = 2**50
+MOST_RATE: Final = 10**9
+LEAST_INTERVAL: Final = 1e-6
+"""Seconds between two jobs of the highest rate."""
+
+WhenFull = Literal["reject", "drop-oldest", "drop-lowest"]
+"""What becomes of a new job that the topic has no room for: it is refused, or another one goes."""
+
+GroupRetries = Literal["block", "pass"]
+
+Rate = tuple[int, float]
+"""So many jobs in so many seconds."""
 
 
 def check_name(name: object) -> str:
@@ -33,6 +45,22 @@ class SettingArgs(TypedDict, total=False):
     keep_done: float | None
     keep_canceled: float | None
     max_done: int | None
+    paused: bool | None
+    draining: bool | None
+    concurrency: int | None
+    rate: Rate | None
+    burst: int | None
+    group_concurrency: int | None
+    group_rate: Rate | None
+    group_burst: int | None
+    group_retries: GroupRetries | None
+    max_jobs: int | None
+    max_bytes: int | None
+    when_full: WhenFull | None
+    max_lease: float | None
+    max_retries: int | None
+    ttl: float | None
+    ageing: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +76,49 @@ class TopicSettings:
         max_done: The most done jobs of the topic that are kept, whatever their retention; those
             that were done first go first. Counts the jobs that are done while it is set. Unset,
             only the store's limit holds, which always does.
+        paused: No job is handed out.
+        draining: New jobs are refused; those that are there are served.
+        concurrency: The most jobs that are reserved at once, over all processes.
+        rate: The most jobs that are handed out in a period: (jobs, seconds).
+        burst: The most that may be handed out at once after a quiet time; as many as in a period
+            unless set. Only with `rate`.
+        group_concurrency: As `concurrency`, for each group by itself. 1 keeps each in strict order.
+        group_rate: As `rate`, for each group by itself.
+        group_burst: As `burst`, for `group_rate`.
+        group_retries: Whether a job that waits for its retry goes on counting as reserved in its
+            group, `block`, or lets others by, `pass`. Unset, it blocks if `group_concurrency` is 1.
+        max_jobs: The most jobs that may wait, ready and delayed ones.
+        max_bytes: The most bytes that the payloads of waiting jobs may have together.
+        when_full: What a new job meets beyond these: `reject` raises QueueFull, `drop-oldest`
+            cancels the ready jobs that were enqueued first, `drop-lowest` those that would be
+            served last, the new ones included. Unset, it is refused.
+        max_lease: The longest lease in seconds; more than 0. The smaller one of this and the
+            job's holds; likewise for the next two.
+        max_retries: The most retries.
+        ttl: The most seconds from the enqueue until the job has to be handed out; more than 0.
+        ageing: So many seconds of waiting count as one weight less; more than 0. Unset, low jobs
+            wait for as long as there are others.
     """
 
     keep_done: float | None = None
     keep_canceled: float | None = None
     max_done: int | None = None
+    paused: bool | None = None
+    draining: bool | None = None
+    concurrency: int | None = None
+    rate: Rate | None = None
+    burst: int | None = None
+    group_concurrency: int | None = None
+    group_rate: Rate | None = None
+    group_burst: int | None = None
+    group_retries: GroupRetries | None = None
+    max_jobs: int | None = None
+    max_bytes: int | None = None
+    when_full: WhenFull | None = None
+    max_lease: float | None = None
+    max_retries: int | None = None
+    ttl: float | None = None
+    ageing: float | None = None
 
     def changed(self, changes: Mapping[str, Any]) -> "TopicSettings":
         """These settings with *changes*, which `check_settings` has checked.
@@ -66,6 +132,13 @@ class TopicSettings:
         """For how long a job that ends as *status* is kept, in microseconds; None if not set."""
         keep = self.keep_done if status is Status.DONE else self.keep_canceled
         return None if keep is None else math.ceil(keep * 1_000_000)
+
+    @property
+    def blocks_group(self) -> bool:
+        """Whether a job that waits for its retry counts as reserved in its group."""
+        if self.group_retries is None:
+            return self.group_concurrency == 1
+        return self.group_retries == "block"
 
     def as_dict(self) -> dict[str, Any]:
         """The settings that are set, by name; what records hold."""
@@ -97,10 +170,55 @@ def check_settings(args: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+STORE_SETTINGS: Final = frozenset({"paused", "draining", "max_jobs", "max_bytes"})
+"""The settings that a store has as a whole too."""
+
+
+def _flag(name: str, value: object) -> bool | None:
+    if not isinstance(value, bool):
+        raise InvalidValue(f"{name} is {shown(value)}: expected True or False")
+    return value or None  # False is as good as unset
+
+
+def _above_zero(name: str, value: object) -> float:
+    return seconds(name, value, above=True)
+
+
+def _most(name: str, value: object) -> int:
+    return integer(name, value, 1, MOST_COUNT)
+
+
+def _rate(name: str, value: object) -> Rate:
+    given = several(name, value, "values: (jobs, seconds)")
+    if len(given) != 2:
+        raise InvalidValue(f"{name} is {shown(value)}: expected two values, (jobs, seconds)")
+    jobs = integer(f"the jobs of {name}", given[0], 1, MOST_RATE)
+    period = seconds(f"the seconds of {name}", given[1], above=True)
+    if period / jobs < LEAST_INTERVAL:
+        raise InvalidValue(f"{name} is {shown(value)}: expected at most 1 000 000 jobs a second")
+    return jobs, period
+
+
 _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "keep_done": seconds,
     "keep_canceled": seconds,
     "max_done": lambda name, value: integer(name, value, 0, MOST_DONE),
+    "paused": _flag,
+    "draining": _flag,
+    "concurrency": _most,
+    "rate": _rate,
+    "burst": _most,
+    "group_concurrency": _most,
+    "group_rate": _rate,
+    "group_burst": _most,
+    "group_retries": lambda name, value: one_of(name, value, ("block", "pass")),
+    "max_jobs": lambda name, value: integer(name, value, 0, MOST_DONE),
+    "max_bytes": lambda name, value: integer(name, value, 0, MOST_BYTES),
+    "when_full": lambda name, value: one_of(name, value, ("reject", "drop-oldest", "drop-lowest")),
+    "max_lease": _above_zero,
+    "max_retries": lambda name, value: integer(name, value, 0, MOST_COUNT),
+    "ttl": _above_zero,
+    "ageing": _above_zero,
 }
 
 

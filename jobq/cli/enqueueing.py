@@ -79,7 +79,7 @@ def _option(name: str, hint: str, told: str) -> Callable[[Verb], Verb]:
     if name in SECONDS or name.startswith("keep_"):  # as the settings of topics are called
         return click.option(flag, name, type=duration, metavar="DURATION", help=told)
     kinds: tuple[type[Any], ...] = (bool, int, float, str)
-    kind = next(kind for kind in kinds if kind.__name__ in hint)
+    kind = next((kind for kind in kinds if kind.__name__ in hint), str)
     return click.option(flag, name, type=kind, help=told)
 
 

@@ -1,4 +1,4 @@
-"""The two facets inside a transactional engine: jobs, and topics.
+"""The facets inside a transactional engine: jobs, and topics; `flow` has the third.
 
 An engine that has transactions (memory, LMDB) supplies these two over its transaction;
 `repo.transactional` writes the whole `Store` once on top of them. Everything is batch level,
@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from jobq.options import JobOptions
+from jobq.options import UNSET, JobOptions
+from jobq.repo.flow import FlowRepository
 from jobq.states import Event, Reason, Status
 from jobq.topic import TopicSettings
 
@@ -32,15 +33,22 @@ IDLE_US: Final = 3_600 * 1_000_000
 class Agenda(IntEnum):
     """What jobs wait for until a certain time; one ordered index each.
 
-    A job stands in exactly one of them unless it is ready. LEASE counts in microseconds of the
-    boot clock, the others in microseconds UTC.
+    A job stands in exactly one of the first four unless it is ready. The others are beside that:
+    what has to be looked after at a certain time. LEASE, LINGER and LANE count in microseconds of
+    the boot clock, the others in microseconds UTC.
     """
 
     DELAYED = 1  # becomes ready
     LEASE = 2  # its reservation is over
     DONE = 3  # its retention is over
     CANCELED = 4  # its retention is over
+    DEADLINE = 5  # it expires if it waits; its slot is the `seq` of its body
+    LINGER = 6  # a lingering hold is over
+    LANE = 7  # a lane that was at its rate may be served again; stands under the lane's number
 
+
+WATCHED: Final = (Agenda.DEADLINE, Agenda.LINGER, Agenda.LANE)
+"""The agendas that most queues never use: how many entries they have is known without a look."""
 
 AGENDA_OF: Final = {
     Status.DELAYED: Agenda.DELAYED,
@@ -60,6 +68,8 @@ class JobBody(NamedTuple):
         seq: Its first place in the order of its weight.
         due_us: When it becomes ready (UTC); 0 if it was ready at once.
         slot: Where in the DELAYED agenda it first stood; 0 if it was ready at once.
+        lane: The queue in which it stood first if it was ready at once: its topic's number, or
+            that of its group's lane; 0 if it was delayed and has a group.
     """
 
     topic: int
@@ -70,6 +80,7 @@ class JobBody(NamedTuple):
     slot: int
     options: JobOptions
     payload: bytes
+    lane: int
 
 
 class JobState(NamedTuple):
@@ -88,7 +99,10 @@ class JobState(NamedTuple):
         holder: Who holds it, or held it when it ended, 8 bytes; `NOBODY` if nobody.
         reserved_us: When it was last reserved (UTC); 0 if never.
         ended_us: When it was done or canceled (UTC); 0 unless it is.
-        notes: Which `Note`s it has, as a sum of their bits; and `LISTED`.
+        notes: Which `Note`s it has, as a sum of their bits; and `LISTED`, `TERMS`, `KEEPS_SLOT`.
+        lane: The queue in which it stands, or whose place it takes while it is reserved: its
+            topic's number, or that of its group's lane; 0 if it has a group and neither.
+        size: Bytes of its payload.
     """
 
     topic: int
@@ -108,6 +122,8 @@ class JobState(NamedTuple):
     reserved_us: int
     ended_us: int
     notes: int
+    lane: int
+    size: int
 
 
 class Note(IntEnum):
@@ -128,6 +144,25 @@ LISTED: Final = 0x80
 at its `seq`."""
 
 
+TERMS: Final = 0x10
+"""A bit of `JobState.notes` that is no note: the body's options have a group, a unique key or a
+deadline. Without it nobody has to look there."""
+
+KEEPS_SLOT: Final = 0x20
+"""A bit of `JobState.notes` that is no note: the job is delayed, but goes on counting as reserved
+in its lane."""
+
+
+class Figure(IntEnum):
+    """Numbers that are kept of each topic, beside its counts."""
+
+    BYTES = 0  # of the payloads of jobs that wait, ready and delayed
+    LANES = 1  # of groups
+    LINGERING = 2  # holds of canceled jobs
+    PASS = 3  # in stride scheduling; see `jobq.shares`
+    TAT_NS = 4  # the theoretical arrival time of its rate, boot clock; see `jobq.rate`
+
+
 def done_list(topic: int) -> int:
     """The queue in which the done jobs of a topic are listed that has a limit for them.
 
@@ -144,9 +179,15 @@ def initial_state(body: JobBody) -> JobState:
         JobState,
         (
             body.topic, body.weight, body.seq, status, None, None,
-            0, 0, 0, 0, 0, body.due_us, body.slot, NOBODY, 0, 0, 0,
+            0, 0, 0, 0, 0, body.due_us, body.slot, NOBODY, 0, 0, terms_of(body.options),
+            body.lane, len(body.payload),
         ),
     )  # fmt: skip
+
+
+def terms_of(options: JobOptions) -> int:
+    """The bit of `JobState.notes` that a job with these options has."""
+    return TERMS if options is not UNSET and options.has_terms else 0
 
 
 class Waiting(NamedTuple):
@@ -320,6 +361,10 @@ class TopicRepository(ABC):
         """Take these jobs out of the agenda: (time, slot, id) as in `Held`."""
 
     @abstractmethod
+    def hold_at(self, agenda: Agenda, held: Held, holder: bytes) -> None:
+        """Put one job or lane into the agenda at a place of its own, which nobody else has."""
+
+    @abstractmethod
     def due(self, agenda: Agenda, until_us: int | None, limit: int) -> list[Held]:
         """The first *limit* jobs of the agenda at or before *until_us* (None: at any time)."""
 
@@ -328,8 +373,8 @@ class TopicRepository(ABC):
         """The earliest time in the agenda; None if it is empty."""
 
     @abstractmethod
-    def holders(self) -> dict[bytes, list[Held]]:
-        """Everything in the LEASE agenda, by holder."""
+    def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
+        """Everything in the agenda, by holder."""
 
     @abstractmethod
     def count(self, topic: int, status: Status, change: int) -> None:
@@ -350,6 +395,26 @@ class TopicRepository(ABC):
     @abstractmethod
     def count_listed(self, topic: int, change: int) -> None:
         """Add *change* to that number."""
+
+    @abstractmethod
+    def size(self, topic: int) -> int:
+        """How many bytes the payloads of the topic's waiting jobs have; of topic 0, of all."""
+
+    @abstractmethod
+    def add_size(self, topic: int, change: int) -> None:
+        """Add *change* to that number, and to that of the store."""
+
+    @abstractmethod
+    def figure(self, topic: int, figure: Figure) -> int:
+        """A number that is kept of the topic; 0 at first."""
+
+    @abstractmethod
+    def set_figure(self, topic: int, figure: Figure, value: int) -> None:
+        """Keep that number; not BYTES, which `add_size` changes."""
+
+    @abstractmethod
+    def standing(self, agenda: Agenda) -> int:
+        """How many entries an agenda of `WATCHED` has, without a look at it."""
 
     @abstractmethod
     def empty_us(self, topic: int) -> int:
@@ -390,7 +455,7 @@ class TopicRepository(ABC):
 
 
 class Transaction:
-    """What one operation works on: the two repositories, the time, and who is calling.
+    """What one operation works on: the repositories, the time, and who is calling.
 
     Attributes:
         wall_us: UTC microseconds, read once when the transaction began.
@@ -405,6 +470,7 @@ class Transaction:
     __slots__ = (
         "boot_us",
         "ended",
+        "flow",
         "holder",
         "holder_name",
         "jobs",
@@ -418,6 +484,7 @@ class Transaction:
         self,
         jobs: JobRepository,
         topics: TopicRepository,
+        flow: FlowRepository,
         wall_us: int,
         boot_us: int,
         holder: Callable[[], bytes],
@@ -425,6 +492,7 @@ class Transaction:
     ) -> None:
         self.jobs = jobs
         self.topics = topics
+        self.flow = flow
         self.wall_us = wall_us
         self.boot_us = boot_us
         self.holder = holder

@@ -267,7 +267,7 @@ def from_line(line: Mapping[str, Any]) -> JobCopy:
         until_us=until_us,
         reserved_us=_time_or_none(line, "reserved"),
         ended_us=_time_or_none(line, "ended"),
-        options=JobOptions.of(_map(line, "options")),
+        options=_options(line),
         payload=_packed(line, "payload"),
         result=_packed(line, "result") if "result" in line or "result_msgpack" in line else None,
         error=_text_or_none(line, "error"),
@@ -342,6 +342,13 @@ def _packed(line: Mapping[str, Any], name: str) -> bytes:
     except Exception as error:
         raise InvalidValue(f"{name}_msgpack is {shown(text)}: no packed value") from error
     return data
+
+
+def _options(line: Mapping[str, Any]) -> JobOptions:
+    options = dict(_map(line, "options"))
+    if "deadline" in options:
+        options["deadline"] = utc(_time(options, "deadline"))
+    return JobOptions.of(options)
 
 
 def _listed(options: JobOptions) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class Databases(NamedTuple):
     queue: lmdb._Database
     agenda: lmdb._Database
     notes: lmdb._Database
+    flow: lmdb._Database
 
 
 class Access:

@@ -25,6 +25,7 @@ from jobq.repo.lmdb.access import META_KEY, Access, Databases
 from jobq.repo.lmdb.bell import COUNTERS, EVERYBODY, Bell
 from jobq.repo.lmdb.faults import of_system, translated, translating
 from jobq.repo.lmdb.filelock import FileLock, OpenLock
+from jobq.repo.lmdb.flow import LmdbFlow
 from jobq.repo.lmdb.gate import Alive, Gate
 from jobq.repo.lmdb.group import GroupCommit, Pending
 from jobq.repo.lmdb.holders import Holders
@@ -336,6 +337,7 @@ class Environment:
         tx = Transaction(
             LmdbJobs(access, wall_us),
             topics,
+            LmdbFlow(access),
             wall_us,
             clock.boot_us(),
             self.holders.get,
@@ -472,6 +474,7 @@ class Environment:
                 steps.reached("operation run")
             if access.dirty:
                 topics.flush()
+                tx.flow.flush()
                 number = access.flush()
                 steps.reached("counts written")
             txn.commit()  # also when there is nothing to do: aborting can be starved

@@ -14,16 +14,27 @@ stay short, and no topic's keys can be a prefix of another's.
 | queue | topic (4) weight (2) seq (8) | id (16) |
 | agenda | agenda (1) time (8) slot (8) | holder (8), ids (16 each) |
 | notes | id (16) note (1) number (4) | bytes |
+| flow | `k` unique key | who has it |
+| flow | `o` time (8) unique key | nothing: its period is over then |
+| flow | `l` number (8) | a lane |
+| flow | `g` topic (4) group | the number of its lane (8) |
+| flow | `h` id (16) token (4) | a lingering hold |
+
+The queue of a group's lane, which has a number from 2**32 up, begins with four bytes 0xff and the
+number (8) in place of the topic.
 """
 
 from struct import Struct
 from typing import Final
 
 from jobq.errors import StoreCorrupt
+from jobq.repo.flow import FIRST_LANE
 
 _QUEUE: Final = Struct(">IHQ")
 _AGENDA: Final = Struct(">BQQ")
 _NOTE: Final = Struct(">16sBI")
+_LANE_QUEUE: Final = Struct(">IQHQ")
+_OF_LANE: Final = 0xFFFF_FFFF
 _WEIGHT_BIAS: Final = 1 << 15  # int16 as uint16, so that negative weights sort first
 
 
@@ -33,7 +44,9 @@ def queue_key(topic: int, weight: int, seq: int) -> bytes:
     >>> queue_key(1, -5, 9) < queue_key(1, 3, 2) < queue_key(1, 3, 10) < queue_key(2, -9, 1)
     True
     """
-    return _QUEUE.pack(topic, weight + _WEIGHT_BIAS, seq)
+    if topic < FIRST_LANE:
+        return _QUEUE.pack(topic, weight + _WEIGHT_BIAS, seq)
+    return _LANE_QUEUE.pack(_OF_LANE, topic, weight + _WEIGHT_BIAS, seq)
 
 
 def read_queue_key(key: bytes) -> tuple[int, int, int]:
@@ -41,13 +54,18 @@ def read_queue_key(key: bytes) -> tuple[int, int, int]:
 
     >>> read_queue_key(queue_key(7, -32768, 1))
     (7, -32768, 1)
+    >>> read_queue_key(queue_key(2**32 + 7, -1, 2)) == (2**32 + 7, -1, 2)
+    True
 
     Raises:
         StoreCorrupt: It cannot be one.
     """
-    if len(key) != _QUEUE.size:
+    if len(key) == _QUEUE.size:
+        topic, weight, seq = _QUEUE.unpack(key)
+    elif len(key) == _LANE_QUEUE.size and key[:4] == b"\xff\xff\xff\xff":
+        _, topic, weight, seq = _LANE_QUEUE.unpack(key)
+    else:
         raise StoreCorrupt(f"a queue has the key {key.hex()}; `jobq check` lists what is wrong")
-    topic, weight, seq = _QUEUE.unpack(key)
     return topic, weight - _WEIGHT_BIAS, seq
 
 
@@ -57,7 +75,9 @@ def queue_prefix(topic: int) -> bytes:
     >>> queue_key(5, 0, 1).startswith(queue_prefix(5))
     True
     """
-    return topic.to_bytes(4, "big")
+    if topic < FIRST_LANE:
+        return topic.to_bytes(4, "big")
+    return _OF_LANE.to_bytes(4) + topic.to_bytes(8)
 
 
 def agenda_key(agenda: int, at_us: int, slot: int) -> bytes:
@@ -156,3 +176,48 @@ def read_note_key(key: bytes) -> tuple[bytes, int, int]:
         raise StoreCorrupt(f"a note has the key {key.hex()}; `jobq check` lists what is wrong")
     job_id, note, number = _NOTE.unpack(key)
     return job_id, note, number
+
+
+def unique_key(name: str) -> bytes:
+    """Where a unique key stands.
+
+    >>> unique_key("user:7")
+    b'kuser:7'
+    """
+    return b"k" + name.encode()
+
+
+def over_key(until_us: int, name: str) -> bytes:
+    """Where it stands that the period of a unique key is over at a time.
+
+    >>> over_key(255, "b") < over_key(256, "a")
+    True
+    """
+    return b"o" + until_us.to_bytes(8) + name.encode()
+
+
+def lane_key(number: int) -> bytes:
+    """Where a lane stands.
+
+    >>> lane_key(255) < lane_key(256)
+    True
+    """
+    return b"l" + number.to_bytes(8)
+
+
+def group_key(topic: int, group: str) -> bytes:
+    """Where the number of a group's lane stands.
+
+    >>> group_key(1, "b") < group_key(2, "a")
+    True
+    """
+    return b"g" + topic.to_bytes(4) + group.encode()
+
+
+def lingering_key(job_id: bytes, token: int) -> bytes:
+    r"""Where a lingering hold stands.
+
+    >>> lingering_key(bytes(16), 3)[-5:]
+    b'\x00\x00\x00\x00\x03'
+    """
+    return b"h" + job_id + token.to_bytes(4)

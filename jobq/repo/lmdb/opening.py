@@ -13,6 +13,7 @@ from jobq.errors import StoreCorrupt
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.access import META_KEY, SETTINGS_KEY, Access, Databases
 from jobq.repo.lmdb.filelock import FileLock
+from jobq.repo.lmdb.flow import LmdbFlow
 from jobq.repo.lmdb.index import Index, is_elsewhere, unmark, warn_of_left_out
 from jobq.repo.lmdb.jobs import LmdbJobs
 from jobq.repo.lmdb.records import FORMAT, Meta, decode_settings, encode_meta, encode_settings
@@ -139,14 +140,16 @@ def _take_back(env: lmdb.Environment, path: Path, clock: Clock) -> None:
             wall_us = clock.wall_us()
             topics = LmdbTopics(access, {}, wall_us)
             jobs = LmdbJobs(access, wall_us)
+            flow = LmdbFlow(access)
             topics.clear()
             steps.reached("topics cleared")
             done = rebuild(
-                Transaction(jobs, topics, wall_us, clock.boot_us(), lambda: NOBODY, bytes.hex)
+                Transaction(jobs, topics, flow, wall_us, clock.boot_us(), lambda: NOBODY, bytes.hex)
             )
             warn_of_left_out(path, done)
             unmark(access)
             topics.flush()
+            flow.flush()
             access.flush()
             steps.reached("topics rebuilt")
         txn.commit()

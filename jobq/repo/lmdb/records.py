@@ -15,13 +15,15 @@ from zlib import crc32
 
 import msgpack
 
+from jobq.clock import utc
 from jobq.errors import StoreCorrupt
 from jobq.options import UNSET, JobOptions
-from jobq.repo.repositories import JobBody, JobState
+from jobq.repo.flow import Key, Lane, Lingering
+from jobq.repo.repositories import WATCHED, Figure, JobBody, JobState
 from jobq.states import Event, Reason, Status
 from jobq.topic import NO_SETTINGS, TopicSettings
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """The number of the on-disk format: raised by any change to keys or records."""
 
 VERSION: Final = 1
@@ -34,16 +36,22 @@ IS_PLACE: Final = 5
 IS_NOTE: Final = 6
 IS_NUMBER: Final = 7
 IS_TOPIC_SETTINGS: Final = 8
+IS_KEY: Final = 9
+IS_LANE: Final = 10
+IS_LINGERING: Final = 11
 
 CRC: Final = 4
 INTACT: Final = 0x2144DF1C
 """The CRC-32 of anything followed by its own CRC-32, little-endian: so a record is verified in one
 call, without cutting it up."""
 
-_BODY: Final = Struct(">BIhQQQQH")  # version topic weight seq created due slot len(options)
-_STATE: Final = Struct(">BBBBIhQIIIIIQQ8sQQB")
-_TOPIC: Final = Struct(">BBQQQQQQQ")  # version flags counts listed empty
-_META: Final = Struct(">BQQQI16sQQQQQ")
+_BODY: Final = Struct(">BIhQQQQHQ")  # version topic weight seq created due slot len(options) lane
+_STATE: Final = Struct(">BBBBIhQIIIIIQQ8sQQHQI")
+_TOPIC: Final = Struct(">BBQQQQQQQQQQQQ")  # version flags counts listed empty figures
+_META: Final = Struct(">BQQQI16sQQQQQQQQQ")
+_KEY: Final = Struct(">B16sQ")
+_LANE: Final = Struct(">BIQQhQQQ")
+_LINGERING: Final = Struct(">BIQQQ8s")
 _BODY_SIZE: Final = _BODY.size
 _STATE_SIZE: Final = _STATE.size + CRC
 
@@ -51,7 +59,10 @@ _CONFIGURED: Final = 1  # a flag of a topic
 
 STATUSES: Final = (Status.READY, Status.DELAYED, Status.RESERVED, Status.DONE, Status.CANCELED)
 STATUS_CODE: Final = {status: code for code, status in enumerate(STATUSES)}
-_REASONS: Final = (None, Reason.CANCELED, Reason.REJECTED, Reason.EXHAUSTED, Reason.POISON)
+_REASONS: Final = (
+    None, Reason.CANCELED, Reason.REJECTED, Reason.EXHAUSTED, Reason.POISON, Reason.EXPIRED,
+    Reason.DROPPED,
+)  # fmt: skip
 _REASON_CODE: Final = {reason: code for code, reason in enumerate(_REASONS)}
 _EVENTS: Final = (None, Event.DONE, Event.RETRY, Event.RELEASE, Event.CANCEL)
 _EVENT_CODE: Final = {event: code for code, event in enumerate(_EVENTS)}
@@ -68,6 +79,8 @@ class Meta:
         topics: The last topic number given.
         last_id: The largest id minted.
         totals: How many jobs are in each status, in the order of `STATUSES`.
+        size: How many bytes the payloads of waiting jobs have.
+        watched: How many entries each of `WATCHED` has.
     """
 
     group: int
@@ -76,11 +89,13 @@ class Meta:
     topics: int
     last_id: bytes
     totals: list[int]
+    size: int
+    watched: list[int]
 
     @classmethod
     def empty(cls) -> "Meta":
         """That of an empty queue."""
-        return cls(0, 0, 0, 0, bytes(16), [0] * len(STATUSES))
+        return cls(0, 0, 0, 0, bytes(16), [0] * len(STATUSES), 0, [0] * len(WATCHED))
 
 
 @dataclass(slots=True)
@@ -92,6 +107,7 @@ class Topic:
         listed: How many of its done jobs are listed.
         empty_us: Since when it has had no job, or its last settings (UTC); 0 if it has a job.
         configured: It has a record of settings.
+        figures: By `Figure`.
         changed: It is no more what was read.
     """
 
@@ -100,6 +116,7 @@ class Topic:
     listed: int = 0
     empty_us: int = 0
     configured: bool = False
+    figures: list[int] = field(default_factory=lambda: [0] * len(Figure))
     changed: bool = field(default=False, compare=False)
 
     def is_idle(self, since_us: int) -> bool:
@@ -125,9 +142,10 @@ def opened(kind: int, key: bytes, record: bytes, what: str) -> bytes:
 
 def encode_body(job_id: bytes, body: JobBody) -> bytes:
     """The body record of a job."""
-    topic, weight, seq, created_us, due_us, slot, options, payload = body
+    topic, weight, seq, created_us, due_us, slot, options, payload, lane = body
     packed = b"" if options is UNSET else encode_options(options)
-    head = _BODY.pack(VERSION, topic, weight, seq, created_us, due_us, slot, len(packed)) + packed
+    head = _BODY.pack(VERSION, topic, weight, seq, created_us, due_us, slot, len(packed), lane)
+    head += packed
     crc = crc32(payload, crc32(head, crc32(job_id, IS_BODY)))
     return b"".join((head, payload, crc.to_bytes(CRC, "little")))
 
@@ -140,26 +158,28 @@ def decode_body(job_id: bytes, record: bytes) -> JobBody:
     """
     if len(record) < _BODY_SIZE + CRC or crc32(record, crc32(job_id, IS_BODY)) != INTACT:
         raise _damaged("the body of a job", job_id)
-    version, topic, weight, seq, created_us, due_us, slot, length = _BODY.unpack_from(record)
+    version, topic, weight, seq, created_us, due_us, slot, length, lane = _BODY.unpack_from(record)
     if version != VERSION:
         raise _foreign("the body of a job", job_id, version)
     end = _BODY_SIZE + length
     options = decode_options(record[_BODY_SIZE:end]) if length else UNSET
     payload = record[end:-CRC]
     # `tuple.__new__` is what JobBody(…) comes down to, in half the time; so in all hot places.
-    return tuple.__new__(JobBody, (topic, weight, seq, created_us, due_us, slot, options, payload))
+    return tuple.__new__(
+        JobBody, (topic, weight, seq, created_us, due_us, slot, options, payload, lane)
+    )
 
 
 def encode_state(job_id: bytes, state: JobState) -> bytes:
     """The state record of a job."""
     (
         topic, weight, seq, status, reason, settled, attempt, token, retries, crashes, resets,
-        at_us, slot, holder, reserved_us, ended_us, notes,
+        at_us, slot, holder, reserved_us, ended_us, notes, lane, size,
     ) = state  # fmt: skip
     data = _STATE.pack(
         VERSION, STATUS_CODE[status], _REASON_CODE[reason], _EVENT_CODE[settled],
         topic, weight, seq, attempt, token, retries, crashes, resets,
-        at_us, slot, holder, reserved_us, ended_us, notes,
+        at_us, slot, holder, reserved_us, ended_us, notes, lane, size,
     )  # fmt: skip
     return data + crc32(data, crc32(job_id, IS_STATE)).to_bytes(CRC, "little")
 
@@ -174,7 +194,7 @@ def decode_state(job_id: bytes, record: bytes) -> JobState:
         raise _damaged("the state of a job", job_id)
     (
         version, status, reason, settled, topic, weight, seq, attempt, token, retries, crashes,
-        resets, at_us, slot, holder, reserved_us, ended_us, notes,
+        resets, at_us, slot, holder, reserved_us, ended_us, notes, lane, size,
     ) = _STATE.unpack_from(record)  # fmt: skip
     if version != VERSION:
         raise _foreign("the state of a job", job_id, version)
@@ -183,7 +203,7 @@ def decode_state(job_id: bytes, record: bytes) -> JobState:
         (
             topic, weight, seq, STATUSES[status], _REASONS[reason], _EVENTS[settled],
             attempt, token, retries, crashes, resets, at_us, slot, holder,
-            reserved_us, ended_us, notes,
+            reserved_us, ended_us, notes, lane, size,
         ),
     )  # fmt: skip
 
@@ -208,7 +228,7 @@ def decode_place(key: bytes, record: bytes) -> tuple[bytes, list[bytes]]:
 def encode_topic(key: bytes, topic: Topic) -> bytes:
     """The record of a topic."""
     flags = _CONFIGURED if topic.configured else 0
-    head = _TOPIC.pack(VERSION, flags, *topic.counts, topic.listed, topic.empty_us)
+    head = _TOPIC.pack(VERSION, flags, *topic.counts, topic.listed, topic.empty_us, *topic.figures)
     return sealed(IS_TOPIC, key, head + topic.name.encode())
 
 
@@ -221,12 +241,13 @@ def decode_topic(key: bytes, record: bytes) -> Topic:
     data = opened(IS_TOPIC, key, record, "a topic")
     if len(data) <= _TOPIC.size:
         raise _damaged("a topic", key)
-    version, flags, *counts, listed, empty_us = _TOPIC.unpack_from(data)
+    version, flags, *numbers = _TOPIC.unpack_from(data)
     if version != VERSION:
         raise _foreign("a topic", key, version)
-    return Topic(
-        data[_TOPIC.size :].decode(), list(counts), listed, empty_us, bool(flags & _CONFIGURED)
-    )
+    states = len(STATUSES)
+    counts, (listed, empty_us, *figures) = numbers[:states], numbers[states:]
+    name = data[_TOPIC.size :].decode()
+    return Topic(name, counts, listed, empty_us, bool(flags & _CONFIGURED), figures)
 
 
 def encode_topic_settings(key: bytes, settings: TopicSettings) -> bytes:
@@ -244,6 +265,9 @@ def decode_topic_settings(key: bytes, record: bytes) -> TopicSettings:
     """
     found = msgpack.unpackb(opened(IS_TOPIC_SETTINGS, key, record, "the settings of a topic"))
     known = {name: found[name] for name in TopicSettings.__dataclass_fields__ if name in found}
+    for name in ("rate", "group_rate"):
+        if name in known:
+            known[name] = tuple(known[name])
     return TopicSettings(**known) if known else NO_SETTINGS
 
 
@@ -264,7 +288,15 @@ def decode_number(key: bytes, record: bytes) -> int:
 def encode_meta(key: bytes, meta: Meta) -> bytes:
     """The record that every write transaction changes."""
     data = _META.pack(
-        VERSION, meta.group, meta.seq, meta.slot, meta.topics, meta.last_id, *meta.totals
+        VERSION,
+        meta.group,
+        meta.seq,
+        meta.slot,
+        meta.topics,
+        meta.last_id,
+        *meta.totals,
+        meta.size,
+        *meta.watched,
     )
     return sealed(IS_META, key, data)
 
@@ -278,10 +310,70 @@ def decode_meta(key: bytes, record: bytes) -> Meta:
     data = opened(IS_META, key, record, "the meta record")
     if len(data) != _META.size:
         raise _damaged("the meta record", key)
-    version, group, seq, slot, topics, last_id, *totals = _META.unpack(data)
+    version, group, seq, slot, topics, last_id, *numbers = _META.unpack(data)
     if version != VERSION:
         raise _foreign("the meta record", key, version)
-    return Meta(group, seq, slot, topics, last_id, list(totals))
+    states = len(STATUSES)
+    totals, (size, *watched) = numbers[:states], numbers[states:]
+    return Meta(group, seq, slot, topics, last_id, totals, size, watched)
+
+
+def encode_key(at: bytes, key: Key) -> bytes:
+    """The record of a unique key."""
+    return sealed(IS_KEY, at, _KEY.pack(VERSION, *key))
+
+
+def decode_key(at: bytes, record: bytes) -> Key:
+    """The unique key in a record.
+
+    Raises:
+        StoreCorrupt: The record is damaged, or of another version.
+    """
+    data = opened(IS_KEY, at, record, "a unique key")
+    return Key(*_unpacked(_KEY, data, "a unique key", at))
+
+
+def encode_lane(at: bytes, lane: Lane) -> bytes:
+    """The record of a lane."""
+    return sealed(IS_LANE, at, _LANE.pack(VERSION, *lane[:-1]) + lane.group.encode())
+
+
+def decode_lane(at: bytes, record: bytes) -> Lane:
+    """The lane in a record.
+
+    Raises:
+        StoreCorrupt: The record is damaged, or of another version.
+    """
+    data = opened(IS_LANE, at, record, "a lane")
+    fields = _unpacked(_LANE, data[: _LANE.size], "a lane", at)
+    return Lane._make((*fields, data[_LANE.size :].decode()))
+
+
+def encode_lingering(at: bytes, lingering: Lingering) -> bytes:
+    """The record of a lingering hold."""
+    unique = (lingering.unique or "").encode()
+    return sealed(IS_LINGERING, at, _LINGERING.pack(VERSION, *lingering[:-1]) + unique)
+
+
+def decode_lingering(at: bytes, record: bytes) -> Lingering:
+    """The lingering hold in a record.
+
+    Raises:
+        StoreCorrupt: The record is damaged, or of another version.
+    """
+    data = opened(IS_LINGERING, at, record, "a lingering hold")
+    fields = _unpacked(_LINGERING, data[: _LINGERING.size], "a lingering hold", at)
+    return Lingering._make((*fields, data[_LINGERING.size :].decode() or None))
+
+
+def _unpacked(layout: Struct, data: bytes, what: str, key: bytes) -> tuple[Any, ...]:
+    """The fields of a fixed layout, without its version."""
+    if len(data) != layout.size:
+        raise _damaged(what, key)
+    version, *found = layout.unpack(data)
+    if version != VERSION:
+        raise _foreign(what, key, version)
+    return tuple(found)
 
 
 def encode_note(key: bytes, note: bytes) -> bytes:
@@ -319,6 +411,8 @@ def decode_settings(key: bytes, record: bytes) -> dict[str, Any]:
 def encode_options(options: JobOptions) -> bytes:
     """Options as bytes; nothing for none. Most jobs of a program have the same few."""
     found = options.as_dict()
+    if options.deadline_us is not None:
+        found["deadline"] = options.deadline_us
     packed = msgpack.packb(found) if found else b""
     assert isinstance(packed, bytes)
     return packed
@@ -331,6 +425,8 @@ def decode_options(data: bytes) -> JobOptions:
     known = {name: found[name] for name in JobOptions.__dataclass_fields__ if name in found}
     if "tags" in known:
         known["tags"] = tuple(known["tags"])
+    if "deadline" in known:
+        known["deadline"] = utc(known["deadline"])
     return JobOptions(**known)
 
 

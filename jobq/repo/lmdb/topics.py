@@ -33,7 +33,7 @@ from jobq.repo.lmdb.records import (
     encode_topic,
     encode_topic_settings,
 )
-from jobq.repo.repositories import Agenda, Held, TopicRepository, Waiting
+from jobq.repo.repositories import WATCHED, Agenda, Figure, Held, TopicRepository, Waiting
 from jobq.states import Status
 from jobq.topic import NO_SETTINGS, TopicSettings
 
@@ -50,8 +50,8 @@ _BY_NUMBER: Final = topic_number_key(0)[:1]
 _SPREAD: Final = 0x9E3779B1
 """Times the number of a commit, modulo any size: where to look, now here, now there."""
 
-LAST_NUMBER: Final = 2**31 - 1
-"""Numbers are not used again, and the highest bit is not a topic's."""
+LAST_NUMBER: Final = 2**30 - 1
+"""Numbers are not used again, and the two highest bits are not a topic's."""
 
 UNKNOWN: Final = 0
 """No topic's number: who waits for a topic that does not exist yet, waits for this one."""
@@ -248,6 +248,20 @@ class LmdbTopics(TopicRepository):
 
     # Agendas.
 
+    def hold_at(self, agenda: Agenda, held: Held, holder: bytes) -> None:
+        access = self._access
+        access.dirty = True
+        key = agenda_key(agenda, held.at_us, held.slot)
+        access.txn.put(key, encode_place(key, holder, held.id), db=access.db.agenda)
+        self._watch(agenda, 1)
+
+    def _watch(self, agenda: Agenda, change: int) -> None:
+        if agenda in WATCHED:
+            self._access.meta.watched[WATCHED.index(agenda)] += change
+
+    def standing(self, agenda: Agenda) -> int:
+        return self._access.meta.watched[WATCHED.index(agenda)]
+
     def hold(self, agenda: Agenda, at_us: int, ids: Sequence[bytes], holder: bytes) -> list[int]:
         access = self._access
         slots: list[int] = []
@@ -255,6 +269,8 @@ class LmdbTopics(TopicRepository):
             key = agenda_key(agenda, at_us, slot)
             access.txn.put(key, encode_place(key, holder, b"".join(part)), db=access.db.agenda)
             slots += [slot] * len(part)
+        if agenda in WATCHED:
+            self._watch(agenda, len(ids))
         return slots
 
     def next_slots(self, ids: Sequence[bytes]) -> Iterator[tuple[int, Sequence[bytes]]]:
@@ -290,6 +306,8 @@ class LmdbTopics(TopicRepository):
                 )
             holder, ids = decode_place(key, bytes(data))
             staying = [job_id for job_id in ids if job_id not in leaving]
+            if agenda in WATCHED:
+                self._watch(agenda, len(staying) - len(ids))
             if staying:
                 access.txn.put(
                     key, encode_place(key, holder, b"".join(staying)), db=access.db.agenda
@@ -320,9 +338,9 @@ class LmdbTopics(TopicRepository):
             decode_place(bytes(key), bytes(data))  # a time out of a damaged page is none
             return at_us
 
-    def holders(self) -> dict[bytes, list[Held]]:
+    def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
         found: defaultdict[bytes, list[Held]] = defaultdict(list)
-        for held, holder in self._walk(Agenda.LEASE):
+        for held, holder in self._walk(agenda):
             found[holder].append(held)
         return dict(found)
 
@@ -365,6 +383,26 @@ class LmdbTopics(TopicRepository):
         entry.changed = True
         self._access.dirty = True
 
+    def size(self, topic: int) -> int:
+        return self._topic(topic).figures[Figure.BYTES] if topic else self._access.meta.size
+
+    def add_size(self, topic: int, change: int) -> None:
+        entry = self._topics.get(topic) or self._load(topic)
+        entry.figures[Figure.BYTES] += change
+        entry.changed = True
+        self._access.meta.size += change
+        self._access.dirty = True
+
+    def figure(self, topic: int, figure: Figure) -> int:
+        return self._topic(topic).figures[figure]
+
+    def set_figure(self, topic: int, figure: Figure, value: int) -> None:
+        entry = self._topic(topic)
+        if entry.figures[figure] != value:
+            entry.figures[figure] = value
+            entry.changed = True
+            self._access.dirty = True
+
     def empty_us(self, topic: int) -> int:
         return self._topic(topic).empty_us
 
@@ -375,9 +413,10 @@ class LmdbTopics(TopicRepository):
             if not topic.changed:
                 continue
             key = topic_number_key(number)
-            if min(topic.counts) < 0 or topic.listed < 0:
+            if min(*topic.counts, topic.listed, *topic.figures) < 0:
                 raise StoreCorrupt(
-                    f"topic {topic.name!r} would count {topic.counts} jobs, {topic.listed} listed; "
+                    f"topic {topic.name!r} would count {topic.counts} jobs, {topic.listed} listed, "
+                    f"{topic.figures} of flow control; "
                     "`jobq check` lists what is wrong"
                 )
             if not topic.empty_us and not any(topic.counts):
@@ -437,6 +476,8 @@ class LmdbTopics(TopicRepository):
         self._topics = self._mend_names()
         self._numbers = {topic.name: number for number, topic in self._topics.items()}
         access.meta.totals[:] = [0] * len(STATUSES)
+        access.meta.size = 0
+        access.meta.watched[:] = [0] * len(WATCHED)
 
     def _refuse_damaged_tree(
         self, db: lmdb._Database, read: Callable[[bytes], tuple[int, int, int]]
@@ -484,6 +525,8 @@ class LmdbTopics(TopicRepository):
             found.setdefault(number, Topic(name, []))
         for number, topic in found.items():
             topic.counts, topic.listed = [0] * len(STATUSES), 0
+            for figure in (Figure.BYTES, Figure.LANES, Figure.LINGERING):
+                topic.figures[figure] = 0
             topic.empty_us = topic.empty_us or self._wall_us  # until it is found to have jobs
             topic.configured = number in configured
             topic.changed = True
@@ -501,6 +544,7 @@ class LmdbTopics(TopicRepository):
             before = [] if data is None else decode_place(key, bytes(data))[1]
             record = encode_place(key, holder, b"".join([*before, *ids]))
             access.txn.put(key, record, db=access.db.agenda)
+            self._watch(agenda, len(ids))
 
     def skip_to(self, seq: int, slot: int) -> None:
         meta = self._access.meta

@@ -9,6 +9,7 @@ from jobq.errors import StoreUnavailable
 from jobq.repo import forking
 from jobq.repo.base import Capabilities, Retention
 from jobq.repo.entry import Entry, Mark
+from jobq.repo.memory.flow import MemoryFlow
 from jobq.repo.memory.jobs import MemoryJobs
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
@@ -45,6 +46,7 @@ class MemoryStore(TransactionalStore):
         self._undo = Undo()
         self._jobs = MemoryJobs(self._clock, self._undo)
         self._topics = MemoryTopics(self._clock, self._undo)
+        self._flow = MemoryFlow(self._undo)
         self._entry = Entry()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -95,8 +97,9 @@ class MemoryStore(TransactionalStore):
             raise StoreUnavailable("this store is closed: open another")
         wall_us, boot_us = self._clock.wall_us(), self._clock.boot_us()
         return Transaction(
-            self._jobs, self._topics, wall_us, boot_us, lambda: HOLDER, self._holder_name
-        )
+            self._jobs, self._topics, self._flow, wall_us, boot_us,
+            lambda: HOLDER, self._holder_name,
+        )  # fmt: skip
 
     def _dead(self, holders: Iterable[bytes]) -> set[bytes]:
         return set()

@@ -8,7 +8,7 @@ from sortedcontainers import SortedDict, SortedList
 
 from jobq.clock import Clock
 from jobq.repo.memory.undo import Undo
-from jobq.repo.repositories import Agenda, Held, TopicRepository, Waiting, done_list
+from jobq.repo.repositories import Agenda, Figure, Held, TopicRepository, Waiting, done_list
 from jobq.states import Status
 from jobq.topic import NO_SETTINGS, TopicSettings
 
@@ -37,6 +37,7 @@ class MemoryTopics(TopicRepository):
         self._empty: dict[int, int] = {}  # topics without jobs and since when, oldest first
         self._counts: defaultdict[tuple[int, Status], int] = defaultdict(int)
         self._totals: defaultdict[Status, int] = defaultdict(int)
+        self._figures: defaultdict[tuple[int, Figure], int] = defaultdict(int)
 
     # Names.
 
@@ -88,6 +89,8 @@ class MemoryTopics(TopicRepository):
         self._empty.pop(number, None)
         for status in Status:
             self._counts.pop((number, status), None)  # nothing: it has no jobs
+        for figure in Figure:
+            self._figures.pop((number, figure), None)
 
     # Settings.
 
@@ -165,10 +168,13 @@ class MemoryTopics(TopicRepository):
 
     def hold(self, agenda: Agenda, at_us: int, ids: Sequence[bytes], holder: bytes) -> list[int]:
         self._slot += 1
-        self.hold_at(agenda, at_us, self._slot, ids, holder)
+        self.hold_all_at(agenda, at_us, self._slot, ids, holder)
         return [self._slot] * len(ids)
 
-    def hold_at(
+    def hold_at(self, agenda: Agenda, held: Held, holder: bytes) -> None:
+        self.hold_all_at(agenda, held.at_us, held.slot, [held.id], holder)
+
+    def hold_all_at(
         self, agenda: Agenda, at_us: int, slot: int, ids: Sequence[bytes], holder: bytes
     ) -> None:
         """Put jobs into the agenda under a slot that is new, and somebody else's to give."""
@@ -217,9 +223,9 @@ class MemoryTopics(TopicRepository):
         entries = self._agendas[agenda]
         return entries.keys()[0][0] if entries else None
 
-    def holders(self) -> dict[bytes, list[Held]]:
+    def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
         found: defaultdict[bytes, list[Held]] = defaultdict(list)
-        for held, holder in self.held(Agenda.LEASE):
+        for held, holder in self.held(agenda):
             found[holder].append(held)
         return dict(found)
 
@@ -227,12 +233,12 @@ class MemoryTopics(TopicRepository):
 
     def count(self, topic: int, status: Status, change: int) -> None:
         count, total = self._counts[topic, status], self._totals[status]
-        self._undo.note(self._set, topic, status, count, total, self._empty.get(topic))
+        self._undo.note(self._set_count, topic, status, count, total, self._empty.get(topic))
         others = sum(self._counts[topic, other] for other in Status if other is not status)
         empty_us = None if count + change or others else self._clock.wall_us()
-        self._set(topic, status, count + change, total + change, empty_us)
+        self._set_count(topic, status, count + change, total + change, empty_us)
 
-    def _set(
+    def _set_count(
         self, topic: int, status: Status, count: int, total: int, empty_us: int | None
     ) -> None:
         self._counts[topic, status] = count
@@ -252,6 +258,27 @@ class MemoryTopics(TopicRepository):
 
     def count_listed(self, topic: int, change: int) -> None:
         pass  # a list knows its length
+
+    def size(self, topic: int) -> int:
+        return self._figures[topic, Figure.BYTES]
+
+    def add_size(self, topic: int, change: int) -> None:
+        for number in (topic, 0):  # 0 has that of the store
+            self._set(number, Figure.BYTES, self._figures[number, Figure.BYTES] + change)
+
+    def figure(self, topic: int, figure: Figure) -> int:
+        return self._figures[topic, figure]
+
+    def set_figure(self, topic: int, figure: Figure, value: int) -> None:
+        self._set(topic, figure, value)
+
+    def _set(self, topic: int, figure: Figure, value: int) -> None:
+        key = (topic, figure)
+        self._undo.note(self._figures.__setitem__, key, self._figures[key])
+        self._figures[key] = value
+
+    def standing(self, agenda: Agenda) -> int:
+        return len(self._agendas[agenda])
 
     def empty_us(self, topic: int) -> int:
         return self._empty.get(topic, 0)
@@ -280,26 +307,34 @@ class MemoryTopics(TopicRepository):
             self._have_again,
             self._queues,
             self._agendas,
-            (self._counts, self._totals, self._empty),
+            (self._counts, self._totals, self._empty, self._figures),
         )
         now_us = self._clock.wall_us()
         empty = {number: self._empty.get(number, now_us) for number in self._names}
         self._have_again(
             defaultdict(SortedList),
             {agenda: SortedDict() for agenda in Agenda},
-            (defaultdict(int), defaultdict(int), empty),
+            (defaultdict(int), defaultdict(int), empty, self._kept_figures()),
         )
+
+    def _kept_figures(self) -> defaultdict[tuple[int, Figure], int]:
+        """The figures that cannot be told from the jobs."""
+        kept = {Figure.PASS, Figure.TAT_NS}
+        return defaultdict(int, {key: it for key, it in self._figures.items() if key[1] in kept})
 
     def _have_again(
         self,
         queues: defaultdict[int, SortedList[Waiting]],
         agendas: dict[Agenda, Entries],
         counts: tuple[
-            defaultdict[tuple[int, Status], int], defaultdict[Status, int], dict[int, int]
+            defaultdict[tuple[int, Status], int],
+            defaultdict[Status, int],
+            dict[int, int],
+            defaultdict[tuple[int, Figure], int],
         ],
     ) -> None:
         self._queues, self._agendas = queues, agendas
-        self._counts, self._totals, self._empty = counts
+        self._counts, self._totals, self._empty, self._figures = counts
 
     def restore(self, agenda: Agenda, entries: Iterable[tuple[Held, bytes]]) -> None:
         places = self._agendas[agenda]

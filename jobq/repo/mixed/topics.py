@@ -20,7 +20,7 @@ from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
 from jobq.repo.operations.places import damaged
 from jobq.repo.operations.rebuild import rebuild
-from jobq.repo.repositories import Agenda, Held, Transaction, Waiting
+from jobq.repo.repositories import Agenda, Figure, Held, Transaction, Waiting
 from jobq.states import Status
 from jobq.topic import TopicSettings
 
@@ -166,6 +166,18 @@ class MixedTopics(IndexTopics):
     def total(self, status: Status) -> int:
         return self._file.total(status)
 
+    def size(self, topic: int) -> int:
+        return self._file.size(topic)
+
+    def add_size(self, topic: int, change: int) -> None:
+        self._file.add_size(topic, change)
+
+    def figure(self, topic: int, figure: Figure) -> int:
+        return self._file.figure(topic, figure)
+
+    def set_figure(self, topic: int, figure: Figure, value: int) -> None:
+        self._file.set_figure(topic, figure, value)
+
     def flush(self) -> None:
         if not is_elsewhere(self._access):
             self._file.clear_places()
@@ -199,9 +211,12 @@ class MixedTopics(IndexTopics):
     def hold(self, agenda: Agenda, at_us: int, ids: Sequence[bytes], holder: bytes) -> list[int]:
         slots: list[int] = []
         for slot, part in self._file.next_slots(ids):
-            self._change(self._index.memory.hold_at, agenda, at_us, slot, part, holder)
+            self._change(self._index.memory.hold_all_at, agenda, at_us, slot, part, holder)
             slots += [slot] * len(part)
         return slots
+
+    def hold_at(self, agenda: Agenda, held: Held, holder: bytes) -> None:
+        self._change(self._index.memory.hold_at, agenda, held, holder)
 
     def unhold(self, agenda: Agenda, jobs: Iterable[tuple[int, int, bytes]]) -> None:
         if leaving := list(jobs):
@@ -228,8 +243,11 @@ class MixedTopics(IndexTopics):
     def first_due(self, agenda: Agenda) -> int | None:
         return self._index.memory.first_due(agenda)
 
-    def holders(self) -> dict[bytes, list[Held]]:
-        return self._index.memory.holders()
+    def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
+        return self._index.memory.holders(agenda)
+
+    def standing(self, agenda: Agenda) -> int:
+        return self._index.memory.standing(agenda)
 
     def queued(self) -> Iterator[tuple[int, Waiting]]:
         return self._index.memory.queued()
@@ -247,6 +265,12 @@ class _Places(MixedTopics):
         pass
 
     def count_listed(self, topic: int, change: int) -> None:
+        pass
+
+    def add_size(self, topic: int, change: int) -> None:
+        pass
+
+    def set_figure(self, topic: int, figure: Figure, value: int) -> None:
         pass
 
     def skip_to(self, seq: int, slot: int) -> None:

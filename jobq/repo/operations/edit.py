@@ -56,7 +56,7 @@ def _place(tx: Transaction, chosen: Chosen, change: Change) -> None:
     for job_id, (_, old) in chosen.items():
         new = old._replace(settled=None)
         if job_id in places and number is not None:
-            new = new._replace(topic=number, seq=places[job_id])
+            new = new._replace(topic=number, seq=places[job_id], lane=number)
         if change.weight is not None:
             new = new._replace(weight=change.weight)
         if _moves(old, new, change):

@@ -38,7 +38,7 @@ def add(tx: Transaction, specs: Sequence[JobSpec]) -> list[bytes]:
         else:
             due_us = slot = 0
             ready[number].append(tuple.__new__(Waiting, (weight, place, job_id)))
-        body = (number, weight, place, tx.wall_us, due_us, slot, options, payload)
+        body = (number, weight, place, tx.wall_us, due_us, slot, options, payload, number)
         jobs.append((job_id, tuple.__new__(JobBody, body)))
         place += 1
     tx.jobs.create(jobs)

@@ -151,7 +151,7 @@ def _ended(ending: Ending, until_us: int, slot: int, now_us: int) -> JobState:
         (
             was.topic, was.weight, was.seq, ending.status, ending.reason, ending.settled,
             was.attempt, was.token, was.retries, was.crashes, was.resets,
-            until_us, slot, was.holder, was.reserved_us, now_us, was.notes,
+            until_us, slot, was.holder, was.reserved_us, now_us, was.notes, was.lane, was.size,
         ),
     )  # fmt: skip
 

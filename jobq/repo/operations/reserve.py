@@ -64,7 +64,7 @@ def take(tx: Transaction, request: ReserveRequest) -> list[Reservation]:
                 (
                     number, was.weight, was.seq, Status.RESERVED, None, None,
                     was.attempt + 1, was.token + 1, was.retries, was.crashes, was.resets,
-                    end_us, slot, holder, tx.wall_us, 0, was.notes,
+                    end_us, slot, holder, tx.wall_us, 0, was.notes, was.lane, was.size,
                 ),
             )  # fmt: skip
             moved.append((ids[position], state))

@@ -151,12 +151,13 @@ def _placed(tx: Transaction, copy: JobCopy, number: int, place: int) -> tuple[Jo
         note_due(tx, number, due_us - tx.wall_us)
     body = JobBody(
         number, copy.weight, place, copy.created_us, due_us, slot if due_us else 0,
-        copy.options, copy.payload,
+        copy.options, copy.payload, number,
     )  # fmt: skip
     state = JobState(
         number, copy.weight, place, copy.status, copy.reason, None,
         copy.attempt, copy.token, copy.retries, copy.crashes, copy.resets,
         at_us, slot, NOBODY, copy.reserved_us or 0, copy.ended_us or 0, 0,
+        number, len(copy.payload),
     )  # fmt: skip
     return body, state
 

@@ -1,6 +1,7 @@
 """Records come back as they went in, or not at all."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgpack
@@ -10,13 +11,25 @@ from hypothesis import strategies as st
 
 from jobq.errors import StoreCorrupt
 from jobq.options import UNSET, JobOptions
+from jobq.repo.flow import Key, Lane, Lingering
 from jobq.repo.lmdb import records
-from jobq.repo.lmdb.keys import agenda_key, note_key, topic_number_key, topic_settings_key
+from jobq.repo.lmdb.keys import (
+    agenda_key,
+    lane_key,
+    lingering_key,
+    note_key,
+    topic_number_key,
+    topic_settings_key,
+    unique_key,
+)
 from jobq.repo.lmdb.records import (
     VERSION,
     Meta,
     Topic,
     decode_body,
+    decode_key,
+    decode_lane,
+    decode_lingering,
     decode_meta,
     decode_note,
     decode_options,
@@ -26,6 +39,9 @@ from jobq.repo.lmdb.records import (
     decode_topic,
     decode_topic_settings,
     encode_body,
+    encode_key,
+    encode_lane,
+    encode_lingering,
     encode_meta,
     encode_note,
     encode_options,
@@ -55,9 +71,13 @@ options = st.one_of(
         max_retries=st.none() | st.integers(0, 2**31 - 1),
         name=st.none() | texts,
         tags=st.none() | st.lists(texts, max_size=4).map(tuple),
+        group=st.none() | texts,
+        unique=st.none() | texts,
+        unique_for=st.sampled_from([None, "waiting", "unfinished"]) | durations,
+        deadline=st.none() | st.datetimes(timezones=st.just(UTC), min_value=datetime(1970, 1, 2)),
     ),
 )
-bodies = st.builds(JobBody, u32, weights, u64, u64, u64, u64, options, st.binary(max_size=300))
+bodies = st.builds(JobBody, u32, weights, u64, u64, u64, u64, options, st.binary(max_size=300), u64)
 states = st.builds(
     JobState,
     u32,
@@ -70,18 +90,34 @@ states = st.builds(
     *(u64,) * 2,
     holders,
     *(u64,) * 2,
-    u8,
+    st.integers(0, 2**16 - 1),
+    u64,
+    u32,
 )
 topics = st.builds(
-    Topic, texts, st.lists(u64, min_size=5, max_size=5), u64, u64, configured=st.booleans()
+    Topic,
+    texts,
+    st.lists(u64, min_size=5, max_size=5),
+    u64,
+    u64,
+    configured=st.booleans(),
+    figures=st.lists(u64, min_size=5, max_size=5),
 )
 topic_settings = st.builds(
     TopicSettings,
     keep_done=st.none() | durations,
     keep_canceled=st.none() | durations,
     max_done=st.none() | st.integers(0, 2**40),
+    rate=st.none() | st.tuples(u32, durations),
+    when_full=st.sampled_from([None, "reject"]),
 )
-metas = st.builds(Meta, u64, u64, u64, u32, ids, st.lists(u64, min_size=5, max_size=5))
+metas = st.builds(
+    Meta, u64, u64, u64, u32, ids,
+    st.lists(u64, min_size=5, max_size=5), u64, st.lists(u64, min_size=3, max_size=3),
+)  # fmt: skip
+keys = st.builds(Key, ids, u64)
+lanes = st.builds(Lane, u32, u64, u64, weights, u64, u64, u64, texts | st.just(""))
+lingerings = st.builds(Lingering, u32, u64, u64, u64, holders, st.none() | texts)
 
 
 class Sort(NamedTuple):
@@ -102,14 +138,14 @@ SORTS = (
     Sort(
         "body",
         (JOB, OTHER_JOB),
-        JobBody(3, -7, 9, 10, 0, 0, JobOptions(lease=30.0, tags=("a",)), b"payload" * 20),
+        JobBody(3, -7, 9, 10, 0, 0, JobOptions(lease=30.0, tags=("a",)), b"payload" * 20, 3),
         encode_body,
         decode_body,
     ),
     Sort(
         "body without options or payload",
         (JOB, OTHER_JOB),
-        JobBody(3, -7, 9, 10, 11, 12, UNSET, b""),
+        JobBody(3, -7, 9, 10, 11, 12, UNSET, b"", 2**32 + 1),
         encode_body,
         decode_body,
     ),
@@ -117,7 +153,7 @@ SORTS = (
         "state",
         (JOB, OTHER_JOB),
         JobState(3, -7, 9, Status.CANCELED, Reason.POISON, Event.RETRY, 2, 3, 4, 5, 6, 7, 8,
-                 b"12345678", 10, 11, 3),
+                 b"12345678", 10, 11, 3, 2**32 + 1, 70),
         encode_state,
         decode_state,
     ),
@@ -145,9 +181,24 @@ SORTS = (
     Sort(
         "meta",
         (b"meta", b"atem"),
-        Meta(1, 2, 3, 4, JOB, [5, 6, 7, 8, 9]),
+        Meta(1, 2, 3, 4, JOB, [5, 6, 7, 8, 9], 10, [11, 12, 13]),
         encode_meta,
         decode_meta,
+    ),
+    Sort("unique key", (unique_key("a"), unique_key("b")), Key(JOB, 5), encode_key, decode_key),
+    Sort(
+        "lane",
+        (lane_key(1), lane_key(2)),
+        Lane(3, 1, 2, -7, 9, 10, 11, "tenant-7"),
+        encode_lane,
+        decode_lane,
+    ),
+    Sort(
+        "lingering hold",
+        (lingering_key(JOB, 1), lingering_key(JOB, 2)),
+        Lingering(3, 2**32, 5, 6, b"12345678", "user:7"),
+        encode_lingering,
+        decode_lingering,
     ),
     Sort("note", (note_key(JOB, 1, 0), note_key(JOB, 2, 0)), b"a result", encode_note, decode_note),
     Sort(
@@ -208,6 +259,21 @@ def test_settings_of_newer_versions_are_left_out(
 @given(metas)
 def test_the_meta_record_comes_back_as_it_was(meta: Meta) -> None:
     assert decode_meta(b"meta", encode_meta(b"meta", meta)) == meta
+
+
+@given(st.binary(max_size=20), keys)
+def test_a_unique_key_comes_back_as_it_was(at: bytes, key: Key) -> None:
+    assert decode_key(at, encode_key(at, key)) == key
+
+
+@given(st.binary(max_size=20), lanes)
+def test_a_lane_comes_back_as_it_was(at: bytes, lane: Lane) -> None:
+    assert decode_lane(at, encode_lane(at, lane)) == lane
+
+
+@given(st.binary(max_size=20), lingerings)
+def test_a_lingering_hold_comes_back_as_it_was(at: bytes, lingering: Lingering) -> None:
+    assert decode_lingering(at, encode_lingering(at, lingering)) == lingering
 
 
 @given(st.binary(min_size=17, max_size=17), st.binary(max_size=300))
