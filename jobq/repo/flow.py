@@ -5,8 +5,8 @@ that has jobs to serve has another. A *ring* is a queue of lanes: those that may
 their turn. Only topics that have lanes of groups have a ring.
 
 A *lingering hold* is what remains of a reservation whose job was canceled: its holder does not
-know it yet and works on. So its place among the running jobs of topic and group, and its unique key,
-stay taken until it learns it, its lease is over, or it dies.
+know it yet and works on. So its place among the running jobs of topic and group, and its unique
+key, stay taken until it learns it, its lease is over, or it dies.
 """
 
 from abc import ABC, abstractmethod
@@ -163,6 +163,10 @@ class FlowRepository(ABC):
     @abstractmethod
     def drop_lingering(self, job_id: bytes, token: int) -> None:
         """It takes nothing up any more."""
+
+    @abstractmethod
+    def lingering_of(self, job_id: bytes) -> list[tuple[bytes, int, Lingering]]:
+        """What lingers of one job: as `all_lingering` gives it."""
 
     @abstractmethod
     def all_lingering(self) -> Iterator[tuple[bytes, int, Lingering]]:

@@ -321,6 +321,14 @@ class TopicRepository(ABC):
         """Replace the topic's settings."""
 
     @abstractmethod
+    def store_settings(self) -> TopicSettings:
+        """The settings of the store as a whole, likewise."""
+
+    @abstractmethod
+    def configure_store(self, settings: TopicSettings) -> None:
+        """Replace the settings of the store as a whole."""
+
+    @abstractmethod
     def configured(self) -> list[int]:
         """The numbers of all topics that have settings."""
 
@@ -341,12 +349,19 @@ class TopicRepository(ABC):
         """Take the first *limit* jobs out of the topic's queue."""
 
     @abstractmethod
-    def waiting(self, topic: int, weight: int, limit: int) -> list[Waiting]:
-        """The first *limit* jobs of the topic's queue from *weight* on; they stay in it."""
+    def waiting(self, topic: int, weight: int, limit: int, seq: int = 0) -> list[Waiting]:
+        """The first *limit* jobs of the topic's queue from a weight and place on; they stay."""
+
+    @abstractmethod
+    def last_waiting(self, topic: int) -> Iterator[Waiting]:
+        """The jobs of the topic's queue, the last one first; it must not change meanwhile."""
 
     @abstractmethod
     def remove(self, topic: int, jobs: Sequence[Waiting]) -> None:
         """Take these jobs out of the topic's queue."""
+
+    def forget_queue(self, topic: int) -> None:  # noqa: B027 - most engines have nothing to do
+        """Let go of what the queue of a lane takes that is no more; it is empty."""
 
     @abstractmethod
     def waits(self, topic: int) -> bool:
@@ -464,7 +479,10 @@ class Transaction:
         holder_name: Gives what people call a holder.
         woken: Numbers of topics that got ready jobs, with how many; filled by the store.
         soon: Numbers of topics whose jobs fall due shortly; filled by the store.
-        ended: Jobs that were finished, or forgotten before they were; filled by the store.
+        ended: Jobs that were finished, or forgotten before they were; filled by the store. Also
+            `caps.room_id`s.
+        unseated: Lanes for which something has changed, and the topics of each, in the order of
+            the changes; see `operations.groups`. Empty at the end of each operation.
     """
 
     __slots__ = (
@@ -476,6 +494,7 @@ class Transaction:
         "jobs",
         "soon",
         "topics",
+        "unseated",
         "wall_us",
         "woken",
     )
@@ -500,3 +519,4 @@ class Transaction:
         self.woken: dict[int, int] = {}
         self.soon: set[int] = set()
         self.ended: list[bytes] = []
+        self.unseated: dict[int, int] = {}

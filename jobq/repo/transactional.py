@@ -31,12 +31,13 @@ from jobq.repo.base import (
     Stats,
     Store,
 )
-from jobq.repo.operations import history
+from jobq.repo.operations import history, lingering
 from jobq.repo.operations.change import cancel, delete, purge, reset
 from jobq.repo.operations.checking import check
-from jobq.repo.operations.due import expire, promote
+from jobq.repo.operations.due import expire, lapse, promote
 from jobq.repo.operations.edit import edit, size_of_edit
 from jobq.repo.operations.enqueue import add
+from jobq.repo.operations.groups import look_again, seat_all
 from jobq.repo.operations.places import prune, size_of
 from jobq.repo.operations.rebuild import rebuild
 from jobq.repo.operations.reports import log_of, progress_of, result_of
@@ -120,17 +121,18 @@ class TransactionalStore(Store):
     def enqueue(self, specs: Sequence[JobSpec]) -> list[bytes]:
         if not specs:
             return []
-        return self._write(lambda tx: add(tx, specs), Kind(adds=size_of(specs)))
+        return self._write(lambda tx: add(tx, specs, self._retention), Kind(adds=size_of(specs)))
 
     def reserve(self, request: ReserveRequest) -> list[Reservation]:
-        return self._write(lambda tx: take(tx, request), DRAINS, self._give_back)
+        return self._write(lambda tx: take(tx, request, self._retention), DRAINS, self._give_back)
 
     def settle(
         self, settlements: Sequence[Settlement], reserve: ReserveRequest | None = None
     ) -> Settled:
         def operation(tx: Transaction) -> Settled:
             outcomes, follow_ids = settle(tx, settlements, self._retention)
-            return Settled(outcomes, follow_ids, take(tx, reserve) if reserve else [])
+            taken = take(tx, reserve, self._retention) if reserve else []
+            return Settled(outcomes, follow_ids, taken)
 
         adds = sum(size_of(settlement.follow) for settlement in settlements if settlement.follow)
         return self._write(
@@ -291,6 +293,12 @@ class TransactionalStore(Store):
             left = [held for holder in dead for held in by_holder[holder]]
         taken = left[: max(0, limit - expired)]
         again, poisoned_too = expire(tx, taken, self._retention)
+        if tx.topics.standing(Agenda.LINGER):
+            lingers = tx.topics.holders(Agenda.LINGER)
+            gone = [held for holder in self._dead(lingers) for held in lingers[holder]]
+            lingering.over(tx, gone[:limit])
+            more = more or len(gone) > limit
+        more = self._look_at_watched(tx, limit) or more
         return Advanced(
             promoted,
             expired + again + poisoned_too,
@@ -312,6 +320,37 @@ class TransactionalStore(Store):
             over_us = topics.first_due(Agenda.LEASE)
             if over_us is not None and over_us <= tx.boot_us:
                 self._expire_due(tx, STEP)
+        self._look_at_watched(tx, STEP)
+        if tx.unseated:
+            seat_all(tx)
+
+    def _look_at_watched(self, tx: Transaction, limit: int) -> bool:
+        """What is due of deadlines, lingering holds and rates; whether something may be left."""
+        topics, more = tx.topics, False
+        if topics.standing(Agenda.DEADLINE):
+            held = topics.due(Agenda.DEADLINE, tx.wall_us, limit)
+            if held:
+                lapse(tx, held, self._retention)
+                more = len(held) == limit
+        if topics.standing(Agenda.LINGER):
+            held = topics.due(Agenda.LINGER, tx.boot_us, limit)
+            if held:
+                lingering.over(tx, held)
+                more = more or len(held) == limit
+        if topics.standing(Agenda.LANE):
+            more = look_again(tx, limit) == limit or more
+        return more
+
+    def _whole(self, operation: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
+        """The operation, with what has to be done at the end of each."""
+
+        def whole(tx: Transaction) -> T:
+            outcome = operation(tx)
+            if tx.unseated:
+                seat_all(tx)
+            return outcome
+
+        return whole
 
     def _expire_due(self, tx: Transaction, limit: int) -> tuple[int, int, bool]:
         due = tx.topics.due(Agenda.LEASE, tx.boot_us, limit)

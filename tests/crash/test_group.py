@@ -18,6 +18,7 @@ import jobq
 from jobq import JobService, OutcomeUnknown, Status, StoreFull, StoreUnavailable
 from jobq.job import JobSpec
 from jobq.options import UNSET
+from jobq.repo.base import Retention
 from jobq.repo.lmdb import LmdbStore, steps
 from jobq.repo.lmdb.environment import Environment
 from jobq.repo.lmdb.filelock import FileLock
@@ -375,7 +376,7 @@ def store_of(svc: JobService) -> LmdbStore:
 def _write_and_fail(tx: Transaction) -> NoReturn:
     from jobq.repo.operations.enqueue import add
 
-    add(tx, [JobSpec("bad", 0, 0, b"\xc0", UNSET)])
+    add(tx, [JobSpec("bad", 0, 0, b"\xc0", UNSET)], Retention())
     raise ZeroDivisionError("injected")
 
 

@@ -146,8 +146,14 @@ class LmdbFlow(FlowRepository):
     def drop_lingering(self, job_id: bytes, token: int) -> None:
         self._delete(lingering_key(job_id, token))
 
+    def lingering_of(self, job_id: bytes) -> list[tuple[bytes, int, Lingering]]:
+        return list(self._lingering_under(b"h" + job_id))
+
     def all_lingering(self) -> Iterator[tuple[bytes, int, Lingering]]:
-        for at, data in self._under(b"h"):
+        return self._lingering_under(b"h")
+
+    def _lingering_under(self, prefix: bytes) -> Iterator[tuple[bytes, int, Lingering]]:
+        for at, data in self._under(prefix):
             yield at[1:17], int.from_bytes(at[17:]), decode_lingering(at, data)
 
     # For check and rebuild.

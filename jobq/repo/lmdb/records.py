@@ -48,7 +48,7 @@ call, without cutting it up."""
 _BODY: Final = Struct(">BIhQQQQHQ")  # version topic weight seq created due slot len(options) lane
 _STATE: Final = Struct(">BBBBIhQIIIIIQQ8sQQHQI")
 _TOPIC: Final = Struct(">BBQQQQQQQQQQQQ")  # version flags counts listed empty figures
-_META: Final = Struct(">BQQQI16sQQQQQQQQQ")
+_META: Final = Struct(">BQQQI16sQQQQQQQQQ?")
 _KEY: Final = Struct(">B16sQ")
 _LANE: Final = Struct(">BIQQhQQQ")
 _LINGERING: Final = Struct(">BIQQQ8s")
@@ -81,6 +81,7 @@ class Meta:
         totals: How many jobs are in each status, in the order of `STATUSES`.
         size: How many bytes the payloads of waiting jobs have.
         watched: How many entries each of `WATCHED` has.
+        configured: The store as a whole has a record of settings.
     """
 
     group: int
@@ -91,6 +92,7 @@ class Meta:
     totals: list[int]
     size: int
     watched: list[int]
+    configured: bool = False
 
     @classmethod
     def empty(cls) -> "Meta":
@@ -297,6 +299,7 @@ def encode_meta(key: bytes, meta: Meta) -> bytes:
         *meta.totals,
         meta.size,
         *meta.watched,
+        meta.configured,
     )
     return sealed(IS_META, key, data)
 
@@ -314,8 +317,8 @@ def decode_meta(key: bytes, record: bytes) -> Meta:
     if version != VERSION:
         raise _foreign("the meta record", key, version)
     states = len(STATUSES)
-    totals, (size, *watched) = numbers[:states], numbers[states:]
-    return Meta(group, seq, slot, topics, last_id, totals, size, watched)
+    totals, (size, *watched, configured) = numbers[:states], numbers[states:]
+    return Meta(group, seq, slot, topics, last_id, totals, size, watched, configured)
 
 
 def encode_key(at: bytes, key: Key) -> bytes:

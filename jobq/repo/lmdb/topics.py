@@ -53,6 +53,9 @@ _SPREAD: Final = 0x9E3779B1
 LAST_NUMBER: Final = 2**30 - 1
 """Numbers are not used again, and the two highest bits are not a topic's."""
 
+STORE: Final = 0
+"""No topic's number: under it stand the settings of the store as a whole."""
+
 UNKNOWN: Final = 0
 """No topic's number: who waits for a topic that does not exist yet, waits for this one."""
 
@@ -60,13 +63,14 @@ UNKNOWN: Final = 0
 class LmdbTopics(TopicRepository):
     """The topics, within one transaction."""
 
-    __slots__ = ("_access", "_numbers", "_topics", "_wall_us", "woken")
+    __slots__ = ("_access", "_numbers", "_settings", "_topics", "_wall_us", "woken")
 
     def __init__(self, access: Access, woken: dict[int, int], wall_us: int) -> None:
         self._access = access
         self._wall_us = wall_us
         self._numbers: dict[str, int] = {}
         self._topics: dict[int, Topic] = {}
+        self._settings: dict[int, TopicSettings] = {}
         self.woken = woken
 
     # Names.
@@ -156,6 +160,8 @@ class LmdbTopics(TopicRepository):
     def settings(self, topic: int) -> TopicSettings:
         if not self._topic(topic).configured:
             return NO_SETTINGS
+        if topic in self._settings:
+            return self._settings[topic]
         key = topic_settings_key(topic)
         data = self._access.txn.get(key, db=self._access.db.topics)
         if data is None:
@@ -163,13 +169,15 @@ class LmdbTopics(TopicRepository):
                 f"topic {self.name(topic)!r} should have settings, but has none; "
                 "`jobq check` lists what is wrong"
             )
-        return decode_topic_settings(key, bytes(data))
+        settings = self._settings[topic] = decode_topic_settings(key, bytes(data))
+        return settings
 
     def configure(self, topic: int, settings: TopicSettings) -> None:
         access, key = self._access, topic_settings_key(topic)
         access.dirty = True
         entry = self._topic(topic)
         entry.changed = True
+        self._settings[topic] = settings
         entry.configured = settings != NO_SETTINGS
         entry.empty_us = 0  # if it has no jobs, it is so from now on
         if entry.configured:
@@ -177,8 +185,31 @@ class LmdbTopics(TopicRepository):
         else:
             access.txn.delete(key, db=access.db.topics)
 
+    def store_settings(self) -> TopicSettings:
+        if not self._access.meta.configured:
+            return NO_SETTINGS
+        if STORE in self._settings:
+            return self._settings[STORE]
+        key = topic_settings_key(STORE)
+        data = self._access.txn.get(key, db=self._access.db.topics)
+        if data is None:
+            raise StoreCorrupt("the settings of the store are missing")
+        settings = self._settings[STORE] = decode_topic_settings(key, bytes(data))
+        return settings
+
+    def configure_store(self, settings: TopicSettings) -> None:
+        access, key = self._access, topic_settings_key(STORE)
+        access.dirty = True
+        self._settings[STORE] = settings
+        access.meta.configured = settings != NO_SETTINGS
+        if access.meta.configured:
+            access.txn.put(key, encode_topic_settings(key, settings), db=access.db.topics)
+        else:
+            access.txn.delete(key, db=access.db.topics)
+
     def configured(self) -> list[int]:
-        return [read_topic_key(key)[1] for key, _ in self._under(b"s")]
+        numbers = (read_topic_key(key)[1] for key, _ in self._under(b"s"))
+        return [number for number in numbers if number != STORE]
 
     # Queues.
 
@@ -224,16 +255,32 @@ class LmdbTopics(TopicRepository):
                     cursor.delete()
         return taken
 
-    def waiting(self, topic: int, weight: int, limit: int) -> list[Waiting]:
+    def waiting(self, topic: int, weight: int, limit: int, seq: int = 0) -> list[Waiting]:
         found: list[Waiting] = []
+        if limit <= 0:
+            return found
         with self._access.txn.cursor(self._access.db.queue) as cursor:
-            if cursor.set_range(queue_key(topic, weight, 0)):
+            if cursor.set_range(queue_key(topic, weight, seq)):
                 for key, job_id in ascending(cursor.iternext()):
                     number, of, seq = read_queue_key(bytes(key))
-                    if number != topic or len(found) == limit:
+                    if number != topic:
                         break
                     found.append(Waiting(of, seq, bytes(job_id)))
+                    if len(found) == limit:
+                        break
         return found
+
+    def last_waiting(self, topic: int) -> Iterator[Waiting]:
+        with self._access.txn.cursor(self._access.db.queue) as cursor:
+            behind = cursor.set_range(queue_prefix(topic + 1))
+            found = cursor.prev() if behind else cursor.last()
+            while found:
+                raw, job_id = cursor.item()
+                number, weight, seq = read_queue_key(bytes(raw))
+                if number != topic:
+                    return
+                yield Waiting(weight, seq, bytes(job_id))
+                found = cursor.prev()
 
     def remove(self, topic: int, jobs: Sequence[Waiting]) -> None:
         access = self._access
@@ -453,7 +500,7 @@ class LmdbTopics(TopicRepository):
                 yield f"topic number {number} is named {topic.name!r}, but that is no name of it"
         for key, _ in self._under(b"s"):
             _, number = read_topic_key(key)
-            if not self._topic(number).configured:
+            if number != STORE and not self._topic(number).configured:
                 yield f"topic {self.name(number)!r} has settings that it does not know of"
 
     # For rebuild.

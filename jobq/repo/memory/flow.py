@@ -113,6 +113,10 @@ class MemoryFlow(FlowRepository):
             self._undo.note(self._lingering.__setitem__, (job_id, token), before)
             self._lingering.pop((job_id, token), None)
 
+    def lingering_of(self, job_id: bytes) -> list[tuple[bytes, int, Lingering]]:
+        keys = self._lingering.irange((job_id, 0), (job_id, 2**32))
+        return [(job_id, token, self._lingering[job_id, token]) for _, token in keys]
+
     def all_lingering(self) -> Iterator[tuple[bytes, int, Lingering]]:
         for (job_id, token), lingering in self._lingering.items():
             yield job_id, token, lingering

@@ -70,7 +70,7 @@ class MemoryStore(TransactionalStore):
                     tx = self._transaction()
                     if kind.moves_time:
                         self._move_time(tx)
-                    outcome = operation(tx)
+                    outcome = self._whole(operation)(tx)
                     self._undo.forget()  # the commit: an interrupt before it takes all back
                 except BaseException:
                     self._undo.roll_back()

@@ -7,6 +7,7 @@ from itertools import islice
 from sortedcontainers import SortedDict, SortedList
 
 from jobq.clock import Clock
+from jobq.repo.flow import ring
 from jobq.repo.memory.undo import Undo
 from jobq.repo.repositories import Agenda, Figure, Held, TopicRepository, Waiting, done_list
 from jobq.states import Status
@@ -34,6 +35,7 @@ class MemoryTopics(TopicRepository):
         self._queues: defaultdict[int, SortedList[Waiting]] = defaultdict(SortedList)
         self._agendas: dict[Agenda, Entries] = {agenda: SortedDict() for agenda in Agenda}
         self._settings: dict[int, TopicSettings] = {}
+        self._of_store = NO_SETTINGS
         self._empty: dict[int, int] = {}  # topics without jobs and since when, oldest first
         self._counts: defaultdict[tuple[int, Status], int] = defaultdict(int)
         self._totals: defaultdict[Status, int] = defaultdict(int)
@@ -86,6 +88,7 @@ class MemoryTopics(TopicRepository):
         self._names.pop(number, None)
         self._queues.pop(number, None)
         self._queues.pop(done_list(number), None)
+        self._queues.pop(ring(number), None)
         self._empty.pop(number, None)
         for status in Status:
             self._counts.pop((number, status), None)  # nothing: it has no jobs
@@ -110,6 +113,16 @@ class MemoryTopics(TopicRepository):
             self._settings.pop(topic, None)
         else:
             self._settings[topic] = settings
+
+    def store_settings(self) -> TopicSettings:
+        return self._of_store
+
+    def configure_store(self, settings: TopicSettings) -> None:
+        self._undo.note(self._set_store, self._of_store)
+        self._set_store(settings)
+
+    def _set_store(self, settings: TopicSettings) -> None:
+        self._of_store = NO_SETTINGS if settings == NO_SETTINGS else settings
 
     def configured(self) -> list[int]:
         return list(self._settings)
@@ -136,8 +149,12 @@ class MemoryTopics(TopicRepository):
         del queue[: len(taken)]
         return taken
 
-    def waiting(self, topic: int, weight: int, limit: int) -> list[Waiting]:
-        return list(islice(self._queues[topic].irange(Waiting(weight, 0, b"")), limit))
+    def waiting(self, topic: int, weight: int, limit: int, seq: int = 0) -> list[Waiting]:
+        first = Waiting(weight, seq, b"")
+        return list(islice(self._queues[topic].irange(first), max(0, limit)))
+
+    def last_waiting(self, topic: int) -> Iterator[Waiting]:
+        return reversed(self._queues[topic])
 
     def remove(self, topic: int, jobs: Sequence[Waiting]) -> None:
         queue = self._queues[topic]
@@ -145,9 +162,10 @@ class MemoryTopics(TopicRepository):
         self._take_out(queue, jobs)
 
     def forget_queue(self, topic: int) -> None:
-        """Let go of the empty queues of a topic whose name is another's to forget."""
-        for number in (topic, done_list(topic)):
-            if not self._queues[number]:
+        for number in (topic, done_list(topic), ring(topic)):
+            queue = self._queues.get(number)
+            if queue is not None and not queue:
+                self._undo.note(self._queues.__setitem__, number, queue)
                 del self._queues[number]
 
     def waits(self, topic: int) -> bool:

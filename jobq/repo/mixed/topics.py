@@ -18,7 +18,7 @@ from jobq.repo.lmdb.index import Index, IndexTopics, is_elsewhere, mark, warn_of
 from jobq.repo.lmdb.topics import LmdbTopics
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
-from jobq.repo.operations.places import damaged
+from jobq.repo.operations.damage import damaged
 from jobq.repo.operations.rebuild import rebuild
 from jobq.repo.repositories import Agenda, Figure, Held, Transaction, Waiting
 from jobq.states import Status
@@ -127,11 +127,20 @@ class MixedTopics(IndexTopics):
             self._index.memory.forget_queue(number)
         return gone
 
+    def forget_queue(self, topic: int) -> None:
+        self._change(self._index.memory.forget_queue, topic)
+
     def settings(self, topic: int) -> TopicSettings:
         return self._file.settings(topic)
 
     def configure(self, topic: int, settings: TopicSettings) -> None:
         self._file.configure(topic, settings)
+
+    def store_settings(self) -> TopicSettings:
+        return self._file.store_settings()
+
+    def configure_store(self, settings: TopicSettings) -> None:
+        self._file.configure_store(settings)
 
     def configured(self) -> list[int]:
         return self._file.configured()
@@ -231,8 +240,11 @@ class MixedTopics(IndexTopics):
 
     # In memory: looks.
 
-    def waiting(self, topic: int, weight: int, limit: int) -> list[Waiting]:
-        return self._index.memory.waiting(topic, weight, limit)
+    def waiting(self, topic: int, weight: int, limit: int, seq: int = 0) -> list[Waiting]:
+        return self._index.memory.waiting(topic, weight, limit, seq)
+
+    def last_waiting(self, topic: int) -> Iterator[Waiting]:
+        return self._index.memory.last_waiting(topic)
 
     def waits(self, topic: int) -> bool:
         return self._index.memory.waits(topic)

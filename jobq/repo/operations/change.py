@@ -2,15 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Final
 
 from jobq.job import LEAST_WEIGHT, MOST_WEIGHT
+from jobq.options import JobOptions
 from jobq.repo.base import Purged, PurgeFrom, Retention
+from jobq.repo.operations import groups, lingering, uniques
+from jobq.repo.operations.damage import damaged
 from jobq.repo.operations.history import keep_attempt, succeeded_at_once, with_attempt, with_error
 from jobq.repo.operations.places import (
     Ending,
-    damaged,
     finish,
     forget,
     make_ready,
@@ -19,11 +22,13 @@ from jobq.repo.operations.places import (
 from jobq.repo.repositories import (
     LISTED,
     NOBODY,
+    TERMS,
     JobBody,
     JobState,
     Note,
     Transaction,
     Waiting,
+    terms_of,
 )
 from jobq.states import Event, Outcome, Reason, Status, can_move
 
@@ -83,6 +88,7 @@ def cancel(
     endings: list[Ending] = []
     for job_id, (body, state) in chosen.items():
         if state.status is Status.RESERVED:
+            lingering.begin(tx, job_id, state, body.options)
             state = state._replace(notes=with_attempt(tx, job_id, state, Event.CANCEL, error))
         elif error is not None:
             state = state._replace(notes=with_error(tx, job_id, state, error))
@@ -95,22 +101,70 @@ def cancel(
 def reset(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:
     """Make finished jobs ready again, at the back of their weight, with fresh counts."""
     outcomes, chosen = select(tx, ids, Event.RESET, lambda *_: Outcome.INVALID)
+    bound = {job_id: both for job_id, both in chosen.items() if both[1].notes & TERMS}
+    if bound:
+        _refuse_without_key(tx, ids, outcomes, chosen, bound)
     withdraw(tx, states_of(chosen))
+    renewed = _without_deadlines(tx, bound)
     seq = tx.topics.next_seq(len(chosen))
-    queues: defaultdict[int, list[Waiting]] = defaultdict(list)
+    queues: defaultdict[tuple[int, int], list[Waiting]] = defaultdict(list)
+    sizes: defaultdict[int, int] = defaultdict(int)
     moved = []
     for place, (job_id, (_, state)) in enumerate(chosen.items(), start=seq):
+        if job_id in renewed:
+            options = renewed[job_id]
+            group = options.group
+            lane = state.topic if group is None else groups.lane_for(tx, state.topic, group)
+            notes = (state.notes & ~TERMS) | terms_of(options)
+            state = state._replace(notes=notes, lane=lane)
+            uniques.take(tx, job_id, options)
         new = state._replace(
             status=Status.READY, reason=None, settled=None, seq=place, retries=0, crashes=0,
             resets=state.resets + 1, at_us=0, slot=0, holder=NOBODY, ended_us=0,
             notes=_renewed(tx, job_id, state),
         )  # fmt: skip
         moved.append((job_id, new))
-        queues[state.topic].append(Waiting(state.weight, place, job_id))
+        queues[state.topic, new.lane].append(Waiting(state.weight, place, job_id))
+        sizes[state.topic] += state.size
     tx.jobs.update(moved)
-    for number, waiting in queues.items():
-        make_ready(tx, number, waiting)
+    for number, size in sizes.items():
+        tx.topics.add_size(number, size)
+    for (number, lane), waiting in queues.items():
+        make_ready(tx, number, lane, waiting)
     return outcomes
+
+
+def _refuse_without_key(
+    tx: Transaction, ids: Sequence[bytes], outcomes: list[Outcome], chosen: Chosen, bound: Chosen
+) -> None:
+    """A finished job whose unique key another one has by now stays finished."""
+    taken: set[str] = set()
+    for job_id in list(bound):
+        name = bound[job_id][0].options.unique
+        if name is None:
+            continue
+        if name in taken or uniques.holder(tx, name) not in {None, job_id}:
+            del bound[job_id], chosen[job_id]
+            for position, other in enumerate(ids):
+                if other == job_id:
+                    outcomes[position] = Outcome.CONFLICT
+        else:
+            taken.add(name)
+
+
+def _without_deadlines(tx: Transaction, bound: Chosen) -> dict[bytes, JobOptions]:
+    """The options of jobs with terms that begin anew: their time to live was that of then."""
+    options = {}
+    rewritten = []
+    for job_id, (body, _) in bound.items():
+        new = body.options
+        if new.deadline is not None:
+            new = replace(new, deadline=None, ttl=None)
+            rewritten.append((job_id, body._replace(options=new)))
+        options[job_id] = new
+    if rewritten:
+        tx.jobs.rewrite(rewritten)
+    return options
 
 
 def _renewed(tx: Transaction, job_id: bytes, state: JobState) -> int:

@@ -1,12 +1,14 @@
-"""What time does: delayed jobs become ready, reservations end."""
+"""What time does: delayed jobs become ready, reservations end, deadlines pass."""
 
 from collections.abc import Sequence
 
 from jobq.job import name_of
 from jobq.options import DEFAULTS
 from jobq.repo.base import Retention
+from jobq.repo.operations import deadlines
+from jobq.repo.operations.damage import damaged
 from jobq.repo.operations.history import with_attempt
-from jobq.repo.operations.places import Ending, damaged, finish, put_back
+from jobq.repo.operations.places import Ending, finish, leave, put_back, withdraw
 from jobq.repo.repositories import Agenda, Held, JobState, Transaction
 from jobq.states import Event, Reason, Status, can_move
 
@@ -21,6 +23,7 @@ def promote(tx: Transaction, limit: int) -> tuple[int, bool]:
         if state is None or not can_move(state.status, Event.PROMOTE):
             raise damaged(f"DELAYED holds job {name_of(held.id)}, which is not delayed")
         tx.topics.count(state.topic, Status.DELAYED, -1)
+        tx.topics.add_size(state.topic, -state.size)
         back.append((held.id, state, 0))
     tx.topics.unhold(Agenda.DELAYED, due)
     put_back(tx, back)
@@ -33,11 +36,12 @@ def expire(tx: Transaction, held: Sequence[Held], retention: Retention) -> tuple
         return 0, 0
     back: list[tuple[bytes, JobState, int]] = []
     endings: list[Ending] = []
+    over: list[JobState] = []
     for place, both in zip(held, tx.jobs.both([place.id for place in held]), strict=True):
         if both is None or not can_move(both[1].status, Event.EXPIRE):
             raise damaged(f"LEASE holds job {name_of(place.id)}, which is not reserved")
         body, state = both
-        tx.topics.count(state.topic, Status.RESERVED, -1)
+        over.append(state)
         notes = with_attempt(tx, place.id, state, Event.EXPIRE, None)
         state = state._replace(crashes=state.crashes + 1, settled=None, notes=notes)
         most = body.options.max_crashes
@@ -45,9 +49,26 @@ def expire(tx: Transaction, held: Sequence[Held], retention: Retention) -> tuple
         if most and state.crashes > most:
             keep_us = body.options.retention_us
             endings.append(Ending(place.id, state, Status.CANCELED, Reason.POISON, None, keep_us))
+        elif deadlines.has_lapsed(tx, body.options):
+            keep_us = body.options.retention_us
+            endings.append(Ending(place.id, state, Status.CANCELED, Reason.EXPIRED, None, keep_us))
         else:
             back.append((place.id, state, 0))
     tx.topics.unhold(Agenda.LEASE, held)
+    leave(tx, over)
     put_back(tx, back)
     finish(tx, endings, retention)
     return len(back), len(endings)
+
+
+def lapse(tx: Transaction, held: Sequence[Held], retention: Retention) -> None:
+    """Deadlines that have passed: the jobs, which wait, are canceled as expired."""
+    endings: list[Ending] = []
+    for place, both in zip(held, tx.jobs.both([place.id for place in held]), strict=True):
+        if both is None or not can_move(both[1].status, Event.LAPSE):
+            raise damaged(f"DEADLINE holds job {name_of(place.id)}, which does not wait")
+        body, state = both
+        keep_us = body.options.retention_us
+        endings.append(Ending(place.id, state, Status.CANCELED, Reason.EXPIRED, None, keep_us))
+    withdraw(tx, [(ending.id, ending.before) for ending in endings])
+    finish(tx, endings, retention)

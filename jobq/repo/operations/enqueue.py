@@ -1,21 +1,202 @@
-"""Adding jobs."""
+"""Adding jobs: decided first, with unique keys and caps; then written."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
 
-from jobq.job import JobSpec
+from jobq.errors import UniqueConflict
+from jobq.job import Change, JobSpec, name_of
+from jobq.options import DEFAULTS, UNSET, JobOptions
+from jobq.repo.base import Retention
+from jobq.repo.operations import caps, deadlines, groups, uniques
+from jobq.repo.operations.edit import change_waiting
 from jobq.repo.operations.places import make_ready, note_due
 from jobq.repo.operations.topics import numbers_of
 from jobq.repo.repositories import NOBODY, Agenda, JobBody, Transaction, Waiting
-from jobq.states import Status
+from jobq.states import FINISHED, Status
+from jobq.topic import NO_SETTINGS, TopicSettings
+
+_NOBODY_LEAVES: Final[frozenset[bytes]] = frozenset()
+
+_OF_THE_CALL: Final = frozenset({"unique", "unique_for", "on_conflict"})
+"""Options that say what to do about a conflict, not what becomes of the job."""
 
 
-def add(tx: Transaction, specs: Sequence[JobSpec]) -> list[bytes]:
-    """New jobs: ready ones behind the others of their weight, the rest delayed."""
+@dataclass(slots=True)
+class Plan:
+    """What an enqueue will do, decided and not yet done.
+
+    Attributes:
+        new: The jobs to add, in order.
+        replaced: Jobs that are there already, and what to make of them.
+        answers: By position: the id of a job that is there, or where in *new* its own is.
+        trimmed: Topics in which others have to go.
+    """
+
+    new: Sequence[JobSpec]
+    replaced: list[tuple[bytes, Change]] = field(default_factory=list)
+    answers: list[bytes | int] | None = None
+    trimmed: list[str] = field(default_factory=list)
+
+
+def add(tx: Transaction, specs: Sequence[JobSpec], retention: Retention) -> list[bytes]:
+    """New jobs: ready ones behind the others of their weight, the rest delayed. Gives their ids.
+
+    Raises:
+        QueueFull: There is no room in a topic, or in the store.
+        UniqueConflict: Another job has a key, and that was to be refused.
+    """
+    return carry_out(tx, plan(tx, specs), retention)
+
+
+def plan(
+    tx: Transaction, specs: Sequence[JobSpec], leaving: frozenset[bytes] = _NOBODY_LEAVES
+) -> Plan:
+    """Decide what becomes of new jobs. *leaving* are jobs that are finished in this operation."""
+    made = Plan(specs)
+    last = UNSET
+    for spec in specs:
+        options = spec.options
+        if options is not last:  # most come with the same, or with none
+            last = options
+            if options is not UNSET and options.unique is not None:
+                _resolve(tx, made, specs, leaving)
+                break
+    _refuse(tx, made)
+    return made
+
+
+def _refuse(tx: Transaction, made: Plan) -> None:
+    """Refuse what there is no room for. Costs a look at each topic, if nothing is configured."""
+    names = {spec.topic for spec in made.new}
+    if tx.topics.store_settings() is NO_SETTINGS:
+        numbers = [tx.topics.known(name) for name in names]
+        if all(number is None or tx.topics.settings(number) is NO_SETTINGS for number in numbers):
+            return
+    coming = caps.coming_by_topic(
+        (spec.topic, spec.delay_us, len(spec.payload)) for spec in made.new
+    )
+    made.trimmed = caps.refuse(tx, coming)
+
+
+def _resolve(
+    tx: Transaction, made: Plan, specs: Sequence[JobSpec], leaving: frozenset[bytes]
+) -> None:
+    """Which jobs are new, and which are there already, by their unique keys."""
+    new: list[JobSpec] = []
+    answers: list[bytes | int] = []
+    first: dict[str, int] = {}
+    for spec in specs:
+        name = spec.options.unique
+        if name is None:
+            answers.append(len(new))
+            new.append(spec)
+            continue
+        policy = spec.options.on_conflict or DEFAULTS.on_conflict
+        if name in first:  # earlier in the same call
+            if policy == "raise":
+                raise UniqueConflict(f"two jobs of one call have the unique key {name!r}")
+            at = first[name]
+            if policy == "replace":
+                new[at] = spec._replace(delay_us=spec.delay_us or new[at].delay_us)
+            answers.append(at)
+            continue
+        has = uniques.holder(tx, name)
+        if has is None or has in leaving:
+            first[name] = len(new)
+            answers.append(len(new))
+            new.append(spec)
+            continue
+        if policy == "raise":
+            raise UniqueConflict(f"job {name_of(has)} has the unique key {name!r}", name_of(has))
+        if policy == "replace":
+            _refuse_unless_waiting(tx, has, name)
+            made.replaced.append((has, _change_to(spec)))
+        answers.append(has)
+    made.new, made.answers = new, answers
+
+
+def _refuse_unless_waiting(tx: Transaction, job_id: bytes, name: str) -> None:
+    (state,) = tx.jobs.states([job_id])
+    status = None if state is None else state.status
+    if status not in {Status.READY, Status.DELAYED}:
+        what = "was forgotten" if status is None else f"is {status}"
+        what += "" if status in FINISHED or status is None else " already"
+        raise UniqueConflict(
+            f"job {name_of(job_id)} has the unique key {name!r} and {what}: it cannot be replaced",
+            name_of(job_id),
+        )
+
+
+def _change_to(spec: JobSpec) -> Change:
+    """What makes a waiting job what a new one would be; its time stays if there is no delay."""
+    options = {
+        name: getattr(spec.options, name)
+        for name in spec.options.as_dict()
+        if name not in _OF_THE_CALL
+    }
+    return Change(spec.topic, spec.weight, spec.delay_us or None, spec.payload, options)
+
+
+def carry_out(tx: Transaction, made: Plan, retention: Retention) -> list[bytes]:
+    """Write what was decided; gives the ids by position."""
+    for job_id, change in made.replaced:
+        change_waiting(tx, job_id, change)
+    ids = _create(tx, made.new)
+    if made.trimmed:
+        caps.trim(tx, made.trimmed, retention)
+    if made.answers is None:
+        return ids
+    return [ids[answer] if isinstance(answer, int) else answer for answer in made.answers]
+
+
+def _create(tx: Transaction, specs: Sequence[JobSpec]) -> list[bytes]:
+    if not specs:
+        return []
     ids = tx.jobs.mint(len(specs))
-    seq = tx.topics.next_seq(len(specs))
+    place = tx.topics.next_seq(len(specs))
     numbers = numbers_of(tx, {spec.topic for spec in specs})
-    ready: defaultdict[int, list[Waiting]] = defaultdict(list)
+    slots = _delay(tx, specs, ids)
+    mortal = _topics_with_ttl(tx, numbers.values())
+    ready: defaultdict[tuple[int, int], list[Waiting]] = defaultdict(list)
+    sizes: defaultdict[int, int] = defaultdict(int)
+    jobs: list[tuple[bytes, JobBody]] = []
+    bound: list[tuple[bytes, JobBody]] = []
+    for position, (topic, weight, delay_us, payload, options) in enumerate(specs):
+        number, job_id = numbers[topic], ids[position]
+        lane, has_terms = number, False
+        if options is not UNSET or number in mortal:
+            options = _settled(tx, options, mortal.get(number, NO_SETTINGS))
+            has_terms = options.has_terms
+            if options.group is not None:
+                lane = 0 if delay_us > 0 else groups.lane_for(tx, number, options.group)
+        if delay_us > 0:
+            due_us, slot = tx.wall_us + delay_us, slots[position]
+            tx.topics.count(number, Status.DELAYED, 1)
+            note_due(tx, number, delay_us)
+        else:
+            due_us = slot = 0
+            ready[number, lane].append(tuple.__new__(Waiting, (weight, place, job_id)))
+        body = (number, weight, place, tx.wall_us, due_us, slot, options, payload, lane)
+        jobs.append((job_id, tuple.__new__(JobBody, body)))
+        if has_terms:
+            bound.append(jobs[-1])
+        sizes[number] += len(payload)
+        place += 1
+    tx.jobs.create(jobs)
+    for number, size in sizes.items():
+        tx.topics.add_size(number, size)
+    for (number, lane), waiting in ready.items():
+        make_ready(tx, number, lane, waiting)
+    for job_id, body in bound:
+        uniques.take(tx, job_id, body.options)
+    deadlines.watch(tx, bound)
+    return ids
+
+
+def _delay(tx: Transaction, specs: Sequence[JobSpec], ids: Sequence[bytes]) -> dict[int, int]:
+    """Put jobs with a delay into their agenda; gives their slots by position."""
     delayed: defaultdict[int, list[int]] = defaultdict(list)
     slots: dict[int, int] = {}
     for position, spec in enumerate(specs):
@@ -26,22 +207,17 @@ def add(tx: Transaction, specs: Sequence[JobSpec]) -> list[bytes]:
         slots.update(
             zip(positions, tx.topics.hold(Agenda.DELAYED, due_us, held, NOBODY), strict=True)
         )
+    return slots
 
-    jobs = []
-    place = seq
-    for position, (topic, weight, delay_us, payload, options) in enumerate(specs):
-        number, job_id = numbers[topic], ids[position]
-        if delay_us > 0:
-            due_us, slot = tx.wall_us + delay_us, slots[position]
-            tx.topics.count(number, Status.DELAYED, 1)
-            note_due(tx, number, delay_us)
-        else:
-            due_us = slot = 0
-            ready[number].append(tuple.__new__(Waiting, (weight, place, job_id)))
-        body = (number, weight, place, tx.wall_us, due_us, slot, options, payload, number)
-        jobs.append((job_id, tuple.__new__(JobBody, body)))
-        place += 1
-    tx.jobs.create(jobs)
-    for number, waiting in ready.items():
-        make_ready(tx, number, waiting)
-    return ids
+
+def _topics_with_ttl(tx: Transaction, numbers: Iterable[int]) -> dict[int, TopicSettings]:
+    """The settings of those topics whose jobs have a time to live."""
+    found = ((number, tx.topics.settings(number)) for number in numbers)
+    return {number: settings for number, settings in found if settings.ttl is not None}
+
+
+def _settled(tx: Transaction, options: JobOptions, settings: TopicSettings) -> JobOptions:
+    """The options that are kept: the moment of the deadline in place of times to live."""
+    if options.ttl is None and settings.ttl is None:
+        return options
+    return replace(options, deadline=deadlines.resolved(tx, options, settings))

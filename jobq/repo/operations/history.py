@@ -12,7 +12,7 @@ import msgpack
 
 from jobq.errors import StoreCorrupt
 from jobq.job import Attempt, name_of
-from jobq.repo.operations.places import damaged
+from jobq.repo.operations.damage import damaged
 from jobq.repo.repositories import JobState, Note, Transaction
 from jobq.states import Event, Status
 

@@ -4,13 +4,15 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from jobq.errors import StoreCorrupt
 from jobq.job import JobSpec, name_of
 from jobq.repo.base import Retention
+from jobq.repo.operations import groups, limits, room, terms, uniques
+from jobq.repo.operations.damage import damaged
 from jobq.repo.repositories import (
     AGENDA_OF,
     LISTED,
     NOBODY,
+    TERMS,
     Agenda,
     Held,
     JobState,
@@ -27,17 +29,24 @@ sleep. A waiter looks at the clock at least once a second by itself; what is due
 it will see in time."""
 
 
-def make_ready(tx: Transaction, number: int, waiting: list[Waiting]) -> None:
-    """Into the queue, counted, and whoever waits for the topic is to be woken."""
-    tx.topics.push(number, waiting)
+def make_ready(tx: Transaction, number: int, lane: int, waiting: list[Waiting]) -> None:
+    """Into the queue of a lane, counted, and whoever waits for the topic is to be woken."""
+    tx.topics.push(lane, waiting)
     tx.topics.count(number, Status.READY, len(waiting))
-    tx.woken[number] = tx.woken.get(number, 0) + len(waiting)
+    if groups.has_lanes(tx, number):
+        groups.count(tx, number, lane, ready=len(waiting))
+    else:
+        tx.woken[number] = tx.woken.get(number, 0) + len(waiting)
 
 
 def note_due(tx: Transaction, number: int, in_us: int) -> None:
     """Waiters of the topic may have to sleep shorter than they thought."""
     if in_us <= SOON_US:
         tx.soon.add(number)
+
+
+WAITS: Final = frozenset({Status.READY, Status.DELAYED})
+"""The statuses in which a job waits: its payload counts among the bytes of its topic."""
 
 
 class Ending(NamedTuple):
@@ -55,17 +64,28 @@ class Ending(NamedTuple):
 
 
 def put_back(tx: Transaction, jobs: Sequence[tuple[bytes, JobState, int]]) -> None:
-    """Jobs that nobody holds any more: ready in their old place, or delayed first."""
+    """Jobs that nobody holds any more: ready in their old place, or delayed first.
+
+    Those with a deadline still have time until then.
+    """
     if not jobs:
         return
-    queues: defaultdict[int, list[Waiting]] = defaultdict(list)
+    queues: defaultdict[tuple[int, int], list[Waiting]] = defaultdict(list)
     delays: defaultdict[int, list[tuple[bytes, JobState]]] = defaultdict(list)
+    sizes: defaultdict[int, int] = defaultdict(int)
+    again: list[tuple[bytes, JobState]] = []
     moved = []
     for job_id, state, delay_us in jobs:
+        sizes[state.topic] += state.size
+        if state.notes & TERMS:
+            if state.status is Status.RESERVED:
+                again.append((job_id, state))
+            if groups.is_grouped(state):
+                state = terms.place(tx, job_id, state, delay_us)
         if delay_us > 0:
             delays[delay_us].append((job_id, state))
         else:
-            queues[state.topic].append(Waiting(state.weight, state.seq, job_id))
+            queues[state.topic, state.lane].append(Waiting(state.weight, state.seq, job_id))
             ready = state._replace(status=Status.READY, at_us=0, slot=0, holder=NOBODY)
             moved.append((job_id, ready))
     for delay_us, members in delays.items():
@@ -77,8 +97,21 @@ def put_back(tx: Transaction, jobs: Sequence[tuple[bytes, JobState, int]]) -> No
             delayed = state._replace(status=Status.DELAYED, at_us=due_us, slot=slot, holder=NOBODY)
             moved.append((job_id, delayed))
     tx.jobs.update(moved)
-    for number, waiting in queues.items():
-        make_ready(tx, number, waiting)
+    for topic, size in sizes.items():
+        tx.topics.add_size(topic, size)
+    for (number, lane), waiting in queues.items():
+        make_ready(tx, number, lane, waiting)
+    if again:
+        terms.wait_again(tx, again)
+
+
+def leave(tx: Transaction, states: Sequence[JobState]) -> None:
+    """Jobs are not reserved any more; they do not linger."""
+    for topic, jobs in Counter([state.topic for state in states]).items():
+        tx.topics.count(topic, Status.RESERVED, -jobs)
+        if tx.topics.settings(topic) is not NO_SETTINGS:
+            limits.freed(tx, topic, jobs)
+    groups.leave(tx, [state for state in states if groups.is_grouped(state)])
 
 
 def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> None:
@@ -94,6 +127,7 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
     for number in topics:
         if (settings := tx.topics.settings(number)) is not NO_SETTINGS:
             own[number] = settings
+    uniques.give_up(tx, [(ending.id, ending.before) for ending in endings])
     kept, forgotten = _sort_out(endings, own, retention)
     moved = []
     for (status, keep_us), members in kept.items():
@@ -239,29 +273,47 @@ def _forget(tx: Transaction, agenda: Agenda, held: list[Held]) -> int:
 
 
 def withdraw(tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]) -> None:
-    """Take jobs out of wherever they stand: queue or agenda, and count."""
-    queues: defaultdict[int, list[Waiting]] = defaultdict(list)
+    """Take jobs out of wherever they stand: queue or agenda, and count.
+
+    What is reserved goes on taking its place among the running ones of its topic and group.
+    """
+    queues: defaultdict[tuple[int, int], list[Waiting]] = defaultdict(list)
     agendas: defaultdict[Agenda, list[Held]] = defaultdict(list)
     listed: list[tuple[bytes, JobState]] = []
+    sizes: defaultdict[int, int] = defaultdict(int)
+    watched: list[tuple[bytes, JobState]] = []
     for job_id, state in jobs:
         tx.topics.count(state.topic, state.status, -1)
+        if state.status in WAITS:
+            sizes[state.topic] += state.size
+            if state.notes & TERMS:
+                watched.append((job_id, state))
+                groups.lose_slot(tx, state)
         if state.status is Status.READY:
-            queues[state.topic].append(Waiting(state.weight, state.seq, job_id))
+            queues[state.topic, state.lane].append(Waiting(state.weight, state.seq, job_id))
         else:
             agendas[AGENDA_OF[state.status]].append(Held(state.at_us, state.slot, job_id))
             if state.notes & LISTED:
                 listed.append((job_id, state))
-    for number, waiting in queues.items():
-        tx.topics.remove(number, waiting)
+    for (number, lane), waiting in queues.items():
+        tx.topics.remove(lane, waiting)
+        if groups.has_lanes(tx, number):
+            groups.count(tx, number, lane, ready=-len(waiting))
     _unlist(tx, listed)
     for agenda, held in agendas.items():
         tx.topics.unhold(agenda, held)
+    if watched:
+        terms.stop_waiting(tx, watched)
+    for number, size in sizes.items():
+        tx.topics.add_size(number, -size)
+    room.roomier(tx, sizes)
 
 
 def forget(tx: Transaction, jobs: Sequence[tuple[bytes, JobState]]) -> None:
     """Out of the store with jobs, whatever is kept of them."""
     if jobs:
         withdraw(tx, jobs)
+        uniques.give_up(tx, jobs)
         tx.jobs.delete(jobs)
         tx.ended += [job_id for job_id, _ in jobs]
 
@@ -269,8 +321,3 @@ def forget(tx: Transaction, jobs: Sequence[tuple[bytes, JobState]]) -> None:
 def size_of(specs: Sequence[JobSpec]) -> int:
     """About how many bytes the jobs will take in a store."""
     return sum(len(spec.payload) for spec in specs) + 256 * len(specs)
-
-
-def damaged(what: str) -> StoreCorrupt:
-    """The error for records that contradict each other."""
-    return StoreCorrupt(f"{what}; `jobq check` lists what is wrong")

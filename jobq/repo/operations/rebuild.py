@@ -105,7 +105,7 @@ def _place(tx: Transaction, jobs: list[tuple[bytes, JobState]]) -> None:
                 lists[state.topic].append(Waiting(0, state.seq, job_id))
             counts[state.topic, state.status] += 1
     for number, waiting in queues.items():
-        make_ready(tx, number, sorted(waiting))
+        make_ready(tx, number, number, sorted(waiting))
     for number, listed in lists.items():
         tx.topics.push(done_list(number), sorted(listed))
         tx.topics.count_listed(number, len(listed))

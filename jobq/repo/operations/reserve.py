@@ -1,56 +1,145 @@
 """Handing jobs out."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from jobq.job import Reservation, name_of
-from jobq.options import DEFAULTS
-from jobq.repo.base import ReserveRequest
-from jobq.repo.operations.places import damaged, note_due
-from jobq.repo.repositories import Agenda, JobState, Transaction
-from jobq.states import Event, Status, can_move
+from jobq.options import DEFAULTS, JobOptions
+from jobq.repo.base import ReserveRequest, Retention
+from jobq.repo.operations import ageing, deadlines, groups, limits, room, terms
+from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.places import Ending, finish, note_due
+from jobq.repo.repositories import (
+    TERMS,
+    Agenda,
+    JobBody,
+    JobState,
+    Transaction,
+    Waiting,
+)
+from jobq.states import Event, Reason, Status, can_move
+from jobq.topic import NO_SETTINGS, TopicSettings
 
 MOST_BYTES: Final = 64 * 1024 * 1024
 """A reservation stops growing when its payloads reach this size."""
 
+LAPSED_LOOKS: Final = 8
+"""How often a reservation looks for other jobs when it is too late for those that it has found.
+What is due is moved at the head of each write anyway; this is for a backlog of it."""
+
 DEFAULT_LEASE_US: Final = DEFAULTS.lease_us or 0
 
 
-def take(tx: Transaction, request: ReserveRequest) -> list[Reservation]:
-    """Reserve the first jobs of a topic's queue."""
-    number = tx.topics.known(request.topic)
+def take(tx: Transaction, request: ReserveRequest, retention: Retention) -> list[Reservation]:
+    """Reserve what is asked for."""
+    return take_from(tx, request.topic, request.n, retention)
+
+
+def take_from(
+    tx: Transaction, name: str, n: int, retention: Retention, most_bytes: int = MOST_BYTES
+) -> list[Reservation]:
+    """Reserve up to *n* jobs of a topic, as many as its settings allow, in the order of serving.
+
+    It takes one job whatever its size, and no more than *most_bytes* of payloads together.
+    """
+    number = tx.topics.known(name)
     if number is None:
         return []
-    taken = tx.topics.pop(number, request.n)
-    if not taken:
-        return []
+    settings = tx.topics.settings(number)
+    n = limits.admitted(tx, number, settings, n)
+    reservations: list[Reservation] = []
+    for _ in range(LAPSED_LOOKS):
+        if n <= len(reservations):
+            break
+        taken = _pop(tx, number, n - len(reservations), settings)
+        if not taken:
+            break
+        found, lapsed = _hand_out(tx, name, number, taken, settings, most_bytes)
+        reservations += found
+        if not lapsed:
+            break
+        finish(tx, lapsed, retention)
+    if settings is not NO_SETTINGS:
+        limits.charge(tx, number, settings, len(reservations))
+    return reservations
+
+
+def _pop(tx: Transaction, number: int, n: int, settings: TopicSettings) -> list[Waiting]:
+    """Take the next jobs out of their queues; of groups, they count as reserved."""
+    if groups.has_lanes(tx, number):
+        return groups.pop(tx, number, n)
+    if settings.ageing is not None:
+        return ageing.pop(tx, number, n, settings.ageing)
+    return tx.topics.pop(number, n)
+
+
+def _hand_out(
+    tx: Transaction,
+    name: str,
+    number: int,
+    taken: list[Waiting],
+    settings: TopicSettings,
+    most_bytes: int,
+) -> tuple[list[Reservation], list[Ending]]:
+    """Reserve jobs that were taken out of their queues; gives those too that it is too late for."""
     ids = [waiting.id for waiting in taken]
     reservations: list[Reservation] = []
+    lapsed: list[Ending] = []
+    bound: list[tuple[bytes, JobBody]] = []
     leases: defaultdict[int, list[int]] = defaultdict(list)
     states: list[JobState] = []
     size = 0
     for position, both in enumerate(tx.jobs.both(ids)):
         if both is None:
-            raise damaged(f"the queue of topic {request.topic!r} names a job that is not there")
+            raise damaged(f"the queue of topic {name!r} names a job that is not there")
         body, state = both
-        weight, seq, _ = taken[position]
+        weight, seq, job_id = taken[position]
         in_place = state.topic == number and state.weight == weight and state.seq == seq
         if not in_place or not can_move(state.status, Event.RESERVE):
-            raise damaged(
-                f"topic {request.topic!r} queues job {name_of(ids[position])} in a wrong place"
-            )
-        size += len(body.payload)
-        if size > MOST_BYTES and reservations:
-            tx.topics.push(number, taken[position:])
-            break
-        lease_us = body.options.lease_us or DEFAULT_LEASE_US
-        leases[lease_us].append(position)
+            raise damaged(f"topic {name!r} queues job {name_of(job_id)} in a wrong place")
         states.append(state)
+        if state.notes & TERMS and deadlines.has_lapsed(tx, body.options):
+            lapsed.append(_lapse(tx, job_id, body, state))
+            continue
+        if size + state.size > most_bytes and reservations:
+            _put_in_again(tx, number, taken[position:])
+            break
+        size += state.size
+        if state.notes & TERMS:
+            bound.append((job_id, body))
+        options = body.options
+        lease_us = options.lease_us or DEFAULT_LEASE_US
+        if settings is not NO_SETTINGS:
+            lease_us, options = _within(settings, lease_us, options)
+        leases[lease_us].append(position)
         reservation = (
-            ids[position], state.token + 1, request.topic, weight, state.attempt + 1,
-            state.retries, state.crashes, lease_us, body.options, body.payload,
+            job_id, state.token + 1, name, weight, state.attempt + 1,
+            state.retries, state.crashes, lease_us, options, body.payload,
         )  # fmt: skip
         reservations.append(tuple.__new__(Reservation, reservation))
+    _hold(tx, number, ids, states, leases)
+    tx.topics.count(number, Status.READY, -len(reservations))
+    tx.topics.count(number, Status.RESERVED, len(reservations))
+    if size:
+        tx.topics.add_size(number, -size)
+    if bound:
+        terms.hand_out(tx, bound)
+    room.roomier(tx, (number,))
+    return reservations, lapsed
+
+
+def _hold(
+    tx: Transaction,
+    number: int,
+    ids: Sequence[bytes],
+    states: Sequence[JobState],
+    leases: Mapping[int, Sequence[int]],
+) -> None:
+    """Hold jobs under their leases: positions by microseconds."""
+    if not leases:
+        return
     moved = []
     holder = tx.holder()
     for lease_us, positions in leases.items():
@@ -70,6 +159,36 @@ def take(tx: Transaction, request: ReserveRequest) -> list[Reservation]:
             moved.append((ids[position], state))
         note_due(tx, number, lease_us)
     tx.jobs.update(moved)
-    tx.topics.count(number, Status.READY, -len(moved))
-    tx.topics.count(number, Status.RESERVED, len(moved))
-    return reservations
+
+
+def _within(settings: TopicSettings, lease_us: int, options: JobOptions) -> tuple[int, JobOptions]:
+    """The lease and the options that a job has within the bounds of its topic."""
+    if settings.max_lease is not None:
+        lease_us = min(lease_us, max(1, round(settings.max_lease * 1e6)))
+    if settings.max_retries is not None:
+        retries = DEFAULTS.max_retries if options.max_retries is None else options.max_retries
+        if retries is None or retries > settings.max_retries:
+            options = replace(options, max_retries=settings.max_retries)
+    return lease_us, options
+
+
+def _lapse(tx: Transaction, job_id: bytes, body: JobBody, state: JobState) -> Ending:
+    """A job that was taken out of its queue too late: it waits no more, and is to be finished."""
+    if groups.is_grouped(state):
+        groups.leave(tx, [state])
+    tx.topics.count(state.topic, Status.READY, -1)
+    tx.topics.add_size(state.topic, -state.size)
+    deadlines.unwatch(tx, [(job_id, body)])
+    keep_us = body.options.retention_us
+    return Ending(job_id, state, Status.CANCELED, Reason.EXPIRED, None, keep_us)
+
+
+def _put_in_again(tx: Transaction, number: int, jobs: list[Waiting]) -> None:
+    """Jobs that were taken out of their queues and are not handed out stand there as before."""
+    if not groups.has_lanes(tx, number):
+        tx.topics.push(number, jobs)
+        return
+    for job, state in zip(jobs, tx.jobs.states([job.id for job in jobs]), strict=True):
+        assert state is not None
+        tx.topics.push(state.lane, [job])
+        groups.take_back(tx, state)

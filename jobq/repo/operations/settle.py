@@ -2,14 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from jobq.errors import InvalidValue
 from jobq.job import Report, Settlement
 from jobq.repo.base import Retention
-from jobq.repo.operations.enqueue import add
+from jobq.repo.operations import deadlines, lingering
+from jobq.repo.operations.enqueue import carry_out, plan
 from jobq.repo.operations.history import with_attempt
-from jobq.repo.operations.places import Ending, finish, note_due, put_back
+from jobq.repo.operations.places import Ending, finish, leave, note_due, put_back
 from jobq.repo.operations.reports import keep
 from jobq.repo.repositories import Agenda, JobState, Note, Transaction
 from jobq.states import Event, Outcome, Reason, Status
@@ -17,6 +18,9 @@ from jobq.states import Event, Outcome, Reason, Status
 Settling = tuple[int, Settlement, JobState]
 """A settlement that is to be done: its position in the call, and the job's state before."""
 
+
+_BACK: Final = frozenset({Event.RETRY, Event.RELEASE})
+"""After these a job waits again."""
 
 _FAILURES: Final = frozenset({Event.RETRY, Event.RELEASE, Event.CANCEL})
 """What makes a history; an attempt that succeeds is only added to one that is there."""
@@ -38,17 +42,37 @@ def settle(
     states = tx.jobs.states([settlement.id for settlement in settlements])
     outcomes, chosen = _judge_all(tx, settlements, states)
     follow_ids: list[list[bytes]] = [[] for _ in settlements]
+    follow = [(position, spec) for position, job, _ in chosen for spec in job.follow]
+    planned = None
+    if follow:  # may be refused, and then nothing is settled
+        leaving = frozenset(job.id for _, job, _ in chosen if job.event is Event.DONE)
+        planned = plan(tx, [spec for _, spec in follow], leaving)
+    if Outcome.STALE in outcomes or Outcome.MISSING in outcomes:
+        heard(tx, settlements, outcomes)
     if chosen:
         tx.topics.unhold(
             Agenda.LEASE, [(state.at_us, state.slot, job.id) for _, job, state in chosen]
         )
         _move(tx, chosen, retention)
-        follow = [(position, spec) for position, job, _ in chosen for spec in job.follow]
-        if follow:
-            added = add(tx, [spec for _, spec in follow])
+        if planned is not None:
+            added = carry_out(tx, planned, retention)
             for (position, _), new_id in zip(follow, added, strict=True):
                 follow_ids[position].append(new_id)
     return outcomes, follow_ids
+
+
+def heard(
+    tx: Transaction,
+    calls: Sequence[tuple[Any, ...]],
+    outcomes: Sequence[Outcome],
+) -> None:
+    """Holders have called of jobs that they do not hold: what they still took up is free.
+
+    Each call begins with the job's id and the token.
+    """
+    lost = {Outcome.STALE, Outcome.MISSING}
+    both = zip(calls, outcomes, strict=True)
+    lingering.heard(tx, [(call[0], call[1]) for call, outcome in both if outcome in lost])
 
 
 def _judge_all(
@@ -79,9 +103,8 @@ def _move(tx: Transaction, chosen: Sequence[Settling], retention: Retention) -> 
     """Each job to where its holder sends it."""
     endings: list[Ending] = []
     back: list[tuple[bytes, JobState, int]] = []
-    leaving: defaultdict[int, int] = defaultdict(int)
+    late = deadlines.lapsed(tx, [(job.id, before) for _, job, before in chosen])
     for _, job, before in chosen:
-        leaving[before.topic] += 1
         event = job.event
         state = _with_notes(tx, job, before)
         if event is Event.DONE:
@@ -93,6 +116,9 @@ def _move(tx: Transaction, chosen: Sequence[Settling], retention: Retention) -> 
         elif event is Event.RETRY and job.delay_us is None:
             reason = Reason.EXHAUSTED
             endings.append(Ending(job.id, state, Status.CANCELED, reason, event, job.keep_us))
+        elif job.id in late and event in _BACK:
+            reason = Reason.EXPIRED
+            endings.append(Ending(job.id, state, Status.CANCELED, reason, event, job.keep_us))
         elif event is Event.RETRY:
             new = state._replace(retries=state.retries + 1, settled=event)
             back.append((job.id, new, job.delay_us or 0))
@@ -101,8 +127,7 @@ def _move(tx: Transaction, chosen: Sequence[Settling], retention: Retention) -> 
             back.append((job.id, new, job.delay_us or 0))
         else:
             raise InvalidValue(f"event is {event!r}: expected done, retry, release or cancel")
-    for topic, jobs in leaving.items():
-        tx.topics.count(topic, Status.RESERVED, -jobs)
+    leave(tx, [before for _, _, before in chosen])
     put_back(tx, back)
     finish(tx, endings, retention)
 
@@ -122,7 +147,7 @@ def _with_notes(tx: Transaction, job: Settlement, state: JobState) -> JobState:
 
 
 def extend(tx: Transaction, holds: Sequence[tuple[bytes, int, int]]) -> list[Outcome]:
-    """Let each lease end the given time from now."""
+    """Let each lease end the given time from now, or as late as its topic allows."""
     states = tx.jobs.states([job_id for job_id, _, _ in holds])
     outcomes: list[Outcome] = []
     chosen: dict[bytes, tuple[JobState, int]] = {}
@@ -133,7 +158,11 @@ def extend(tx: Transaction, holds: Sequence[tuple[bytes, int, int]]) -> list[Out
             outcomes.append(Outcome.STALE)
         else:
             outcomes.append(Outcome.OK)
+            most = tx.topics.settings(state.topic).max_lease
+            if most is not None:
+                lease_us = min(lease_us, max(1, round(most * 1e6)))
             chosen[job_id] = (state, tx.boot_us + lease_us)  # named twice: the last one holds
+    heard(tx, holds, outcomes)
     tx.topics.unhold(
         Agenda.LEASE,
         [(state.at_us, state.slot, job_id) for job_id, (state, _) in chosen.items()],
@@ -170,5 +199,6 @@ def report(tx: Transaction, reports: Sequence[Report]) -> list[Outcome]:
             notes = keep(tx, told, before)
             if notes != before.notes:
                 moved[told.id] = before._replace(notes=notes)
+    heard(tx, reports, outcomes)
     tx.jobs.update(list(moved.items()))
     return outcomes

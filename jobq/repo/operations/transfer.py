@@ -6,21 +6,23 @@ from typing import Final
 
 from jobq.errors import StoreFull
 from jobq.job import JobCopy, Progress, Report
-from jobq.repo.operations import history
+from jobq.repo.operations import deadlines, groups, history, uniques
 from jobq.repo.operations.places import make_ready, note_due
 from jobq.repo.operations.reports import keep, log_of, progress_of, result_of
 from jobq.repo.operations.topics import numbers_of
 from jobq.repo.repositories import (
     AGENDA_OF,
     NOBODY,
+    TERMS,
     JobBody,
     JobState,
     Note,
     Transaction,
     Waiting,
     initial_state,
+    terms_of,
 )
-from jobq.states import Outcome, Status
+from jobq.states import FINISHED, Outcome, Status
 
 LATER_PLACES: Final = 2**32
 """How many places a queue may give while it is being exported: jobs that move meanwhile come with
@@ -106,7 +108,8 @@ def add_copies(
     numbers = numbers_of(tx, {copy.topic for copy in chosen.values()})
     places = _places(tx, chosen.values(), last_place, base)
     bodies, states = [], []
-    queues: defaultdict[int, list[Waiting]] = defaultdict(list)
+    bound: list[tuple[bytes, JobBody]] = []
+    queues: defaultdict[tuple[int, int], list[Waiting]] = defaultdict(list)
     for job_id, copy in sorted(chosen.items()):
         body, state = _placed(tx, copy, numbers[copy.topic], places[job_id])
         bodies.append((job_id, body))
@@ -114,14 +117,27 @@ def add_copies(
         if state != initial_state(body):
             states.append((job_id, state))
         if state.status is Status.READY:
-            queues[state.topic].append(Waiting(state.weight, state.seq, job_id))
+            queues[state.topic, state.lane].append(Waiting(state.weight, state.seq, job_id))
         else:
             tx.topics.count(state.topic, state.status, 1)
+        if state.status not in FINISHED:
+            tx.topics.add_size(state.topic, state.size)
+            if state.notes & TERMS:
+                bound.append((job_id, body))
     tx.jobs.create(bodies)
     tx.jobs.update(states)
-    for number, waiting in queues.items():
-        make_ready(tx, number, waiting)
+    for (number, lane), waiting in queues.items():
+        make_ready(tx, number, lane, waiting)
+    _bind(tx, bound)
     return outcomes, base
+
+
+def _bind(tx: Transaction, jobs: Sequence[tuple[bytes, JobBody]]) -> None:
+    """Jobs that are not finished have deadlines, and their unique keys if nobody else has."""
+    deadlines.watch(tx, jobs)
+    for job_id, body in jobs:
+        if body.options.unique is not None and uniques.holder(tx, body.options.unique) is None:
+            uniques.take(tx, job_id, body.options)
 
 
 def _places(
@@ -149,15 +165,19 @@ def _placed(tx: Transaction, copy: JobCopy, number: int, place: int) -> tuple[Jo
     due_us = at_us if copy.status is Status.DELAYED else 0
     if due_us:
         note_due(tx, number, due_us - tx.wall_us)
+    lane = number
+    if copy.options.group is not None:
+        ready = copy.status is Status.READY
+        lane = groups.lane_for(tx, number, copy.options.group) if ready else 0
     body = JobBody(
         number, copy.weight, place, copy.created_us, due_us, slot if due_us else 0,
-        copy.options, copy.payload, number,
+        copy.options, copy.payload, lane,
     )  # fmt: skip
     state = JobState(
         number, copy.weight, place, copy.status, copy.reason, None,
         copy.attempt, copy.token, copy.retries, copy.crashes, copy.resets,
-        at_us, slot, NOBODY, copy.reserved_us or 0, copy.ended_us or 0, 0,
-        number, len(copy.payload),
+        at_us, slot, NOBODY, copy.reserved_us or 0, copy.ended_us or 0,
+        terms_of(copy.options), lane, len(copy.payload),
     )  # fmt: skip
     return body, state
 

@@ -1,0 +1,274 @@
+"""Groups: their lanes, and the ring in which those stand that may be served.
+
+Lanes of one topic are served in turn: the first of the ring gives a job and goes to the back of its
+weight, with a new turn. Since the ring is ordered by the weight of each lane's first job, lower
+weights come first in the whole topic, and groups take turns among equal ones. The topic's own lane,
+for jobs without a group, takes its turn as a group does, and has no limits of groups.
+
+A lane that may not be served is not in the ring, so nobody looks at it: it is *seated* again when
+something changes for it. Changes of one operation are gathered in `Transaction.unseated`, and each
+lane is looked at once, at the end or before the ring is read.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from jobq.job import LEAST_WEIGHT, name_of
+from jobq.rate import Limit
+from jobq.repo.flow import FIRST_LANE, Lane, lane_member, lane_of, ring
+from jobq.repo.operations.damage import damaged
+from jobq.repo.repositories import (
+    KEEPS_SLOT,
+    NOBODY,
+    Agenda,
+    Figure,
+    Held,
+    JobState,
+    Transaction,
+    Waiting,
+)
+from jobq.states import Status
+from jobq.topic import TopicSettings
+
+_EMPTY: Final = Lane(0, 0, 0, 0, 0, 0, 0, "")
+
+
+def is_reserved(state: JobState) -> bool:
+    """Whether somebody holds the job."""
+    return state.status is Status.RESERVED
+
+
+def is_grouped(state: JobState) -> bool:
+    """Whether the job has a group."""
+    return state.lane != state.topic
+
+
+def lane_for(tx: Transaction, topic: int, group: str) -> int:
+    """The number of a group's lane, which is made if there is none."""
+    number = tx.flow.lane_number(topic, group)
+    if number is None:
+        number = FIRST_LANE + tx.topics.next_seq(1)
+        tx.flow.put_lane(number, _EMPTY._replace(topic=topic, group=group))
+        lanes = tx.topics.figure(topic, Figure.LANES)
+        tx.topics.set_figure(topic, Figure.LANES, lanes + 1)
+        if not lanes:  # from now on the topic's own lane takes its turn
+            tx.flow.put_lane(topic, _EMPTY._replace(topic=topic))
+            tx.unseated[topic] = topic
+    return number
+
+
+def count(tx: Transaction, topic: int, number: int, *, ready: int = 0, running: int = 0) -> None:
+    """Jobs have come to a lane, or gone, ready ones or those that count as reserved."""
+    lane = _lane(tx, number)
+    if number != topic:
+        new = lane._replace(ready=lane.ready + ready, running=lane.running + running)
+        tx.flow.put_lane(number, new)
+    tx.unseated[number] = topic
+    if ready > 0 and lane.turn:  # one that does not stand in the ring wakes when it is seated
+        tx.woken[topic] = tx.woken.get(topic, 0) + ready
+
+
+def take_back(tx: Transaction, state: JobState) -> None:
+    """A job that `pop` gave stands in its lane again."""
+    grouped = is_grouped(state)
+    count(tx, state.topic, state.lane, ready=int(grouped), running=-int(grouped))
+
+
+def has_lanes(tx: Transaction, topic: int) -> bool:
+    """Whether the topic has lanes of groups, and so a ring."""
+    return tx.topics.figure(topic, Figure.LANES) > 0
+
+
+def leave(tx: Transaction, states: Iterable[JobState]) -> None:
+    """Jobs of groups do not count as reserved any more."""
+    for state in states:
+        count(tx, state.topic, state.lane, running=-1)
+
+
+def keep_slot(tx: Transaction, state: JobState) -> JobState:
+    """A job that waits for its retry goes on counting as reserved in its lane."""
+    count(tx, state.topic, state.lane, running=1)
+    return state._replace(notes=state.notes | KEEPS_SLOT)
+
+
+def lose_slot(tx: Transaction, state: JobState) -> JobState:
+    """It does not any more."""
+    if not state.notes & KEEPS_SLOT:
+        return state
+    count(tx, state.topic, state.lane, running=-1)
+    return state._replace(notes=state.notes & ~KEEPS_SLOT, lane=0)
+
+
+def find_lane(tx: Transaction, job_id: bytes, state: JobState) -> int:
+    """The lane in which a job stands when it is ready; made if there is none."""
+    if state.lane:
+        return state.lane
+    (body,) = tx.jobs.bodies([job_id])
+    if body is None:
+        raise damaged(f"job {name_of(job_id)} has no body")
+    group = body.options.group
+    return state.topic if group is None else lane_for(tx, state.topic, group)
+
+
+def pop(tx: Transaction, topic: int, limit: int) -> list[Waiting]:
+    """Take up to *limit* jobs, lane by lane in their turn; they count as reserved there."""
+    seat_all(tx)
+    taken: list[Waiting] = []
+    while len(taken) < limit:
+        first = tx.topics.waiting(ring(topic), LEAST_WEIGHT, limit - len(taken))
+        if not first:
+            break
+        # Those behind in the ring come after these have been served again, if they weigh more.
+        round_ = [seat for seat in first if seat.weight == first[0].weight]
+        tx.topics.remove(ring(topic), round_)
+        alone = len(round_) == 1 and len(first) == 1
+        for seat in round_:
+            most = limit - len(taken) if alone else 1
+            taken += _serve(tx, topic, lane_of(seat.id), most, seat.weight)
+        seat_all(tx, wake=False)  # they stood there before: nobody waits for what is left
+    return taken
+
+
+def _serve(tx: Transaction, topic: int, number: int, most: int, weight: int) -> list[Waiting]:
+    """Take the first jobs of a lane that was taken out of the ring."""
+    lane = _lane(tx, number)
+    settings = tx.topics.settings(topic)
+    limit = _limit(settings)
+    now_ns = tx.boot_us * 1000
+    if number != topic:
+        if settings.group_concurrency is not None:
+            most = min(most, settings.group_concurrency - lane.running)
+        if limit is not None:
+            most = min(most, limit.allowed(lane.tat_ns, now_ns))
+    jobs = tx.topics.waiting(number, LEAST_WEIGHT, max(0, most))
+    if most > 0 and not (jobs and jobs[0].weight == weight):
+        raise damaged(f"the ring of topic {tx.topics.name(topic)!r} does not match its lanes")
+    tx.topics.remove(number, jobs)
+    lane = lane._replace(turn=0, weight=0)
+    if number != topic:
+        lane = lane._replace(ready=lane.ready - len(jobs), running=lane.running + len(jobs))
+        if limit is not None:
+            lane = lane._replace(tat_ns=limit.after(lane.tat_ns, now_ns, len(jobs)))
+    tx.flow.put_lane(number, lane)
+    tx.unseated[number] = topic
+    return jobs
+
+
+def seat_all(tx: Transaction, *, wake: bool = True) -> None:
+    """Let every lane for which something has changed stand where it belongs.
+
+    In the order of the changes, which is that of their turns.
+    """
+    while tx.unseated:
+        number = next(iter(tx.unseated))
+        _seat(tx, tx.unseated.pop(number), number, wake=wake)
+
+
+def _seat(tx: Transaction, topic: int, number: int, *, wake: bool) -> None:
+    lane = tx.flow.lane(number)
+    if lane is None:  # forgotten meanwhile
+        return
+    settings = tx.topics.settings(topic)
+    first = tx.topics.waiting(number, LEAST_WEIGHT, 1)
+    may, due_us = bool(first), 0
+    if number != topic:  # groups' limits do not hold for jobs without a group
+        may, due_us = _may_be_served(tx, lane, settings, has_jobs=may)
+    new = _placed(tx, topic, number, lane, first[0].weight if may else None)
+    if wake and new.turn and not lane.turn:
+        _wake(tx, topic, number, new, settings)
+    if new.due_us != due_us:
+        if new.due_us:
+            tx.topics.unhold(Agenda.LANE, [(new.due_us, number, lane_member(number))])
+        if due_us:
+            tx.topics.hold_at(Agenda.LANE, Held(due_us, number, lane_member(number)), NOBODY)
+        new = new._replace(due_us=due_us)
+    if number != topic and not (first or new.running or due_us):
+        _drop(tx, topic, number)
+    elif new != lane:
+        tx.flow.put_lane(number, new)
+
+
+def _may_be_served(
+    tx: Transaction, lane: Lane, settings: TopicSettings, *, has_jobs: bool
+) -> tuple[bool, int]:
+    """Whether a group's lane may be served now, and when it has to be looked at again, or 0."""
+    now_ns = tx.boot_us * 1000
+    if not has_jobs:
+        # An empty lane is kept for as long as its rate is not as if it had never been.
+        idle = not lane.running and lane.tat_ns > now_ns
+        return False, -(-lane.tat_ns // 1000) if idle else 0
+    if settings.group_concurrency is not None and lane.running >= settings.group_concurrency:
+        return False, 0
+    limit = _limit(settings)
+    next_ns = now_ns if limit is None else limit.next_ns(lane.tat_ns, now_ns)
+    return next_ns <= now_ns, -(-next_ns // 1000) if next_ns > now_ns else 0
+
+
+def _placed(tx: Transaction, topic: int, number: int, lane: Lane, weight: int | None) -> Lane:
+    """The lane in the ring at that weight, or out of it if there is none."""
+    if lane.turn and lane.weight == weight:
+        return lane
+    member = lane_member(number)
+    turn = lane.turn
+    if turn:
+        tx.topics.remove(ring(topic), [Waiting(lane.weight, turn, member)])
+    if weight is None:
+        return lane._replace(turn=0, weight=0)
+    if not turn:
+        turn = tx.topics.next_seq(1)
+    tx.topics.push(ring(topic), [Waiting(weight, turn, member)])
+    return lane._replace(turn=turn, weight=weight)
+
+
+def _wake(tx: Transaction, topic: int, number: int, lane: Lane, settings: TopicSettings) -> None:
+    """Wake as many waiters as the lane, which could not be served before, has jobs for."""
+    jobs = lane.ready if number != topic else tx.topics.counts(topic)[Status.READY]
+    if number != topic and settings.group_concurrency is not None:
+        jobs = min(jobs, settings.group_concurrency - lane.running)
+    tx.woken[topic] = tx.woken.get(topic, 0) + jobs
+
+
+def _drop(tx: Transaction, topic: int, number: int) -> None:
+    tx.flow.drop_lane(number)
+    tx.topics.forget_queue(number)
+    lanes = tx.topics.figure(topic, Figure.LANES) - 1
+    tx.topics.set_figure(topic, Figure.LANES, lanes)
+    if not lanes:  # the topic has no ring any more
+        own = _lane(tx, topic)
+        if own.turn:
+            seat = Waiting(own.weight, own.turn, lane_member(topic))
+            tx.topics.remove(ring(topic), [seat])
+        tx.flow.drop_lane(topic)
+
+
+def look_again(tx: Transaction, limit: int) -> int:
+    """Seat lanes whose rates allow a job again; gives how many were looked at."""
+    due = tx.topics.due(Agenda.LANE, tx.boot_us, limit)
+    for place in due:
+        number = lane_of(place.id)
+        tx.unseated[number] = _lane(tx, number).topic
+    seat_all(tx)
+    return len(due)
+
+
+def reseat(tx: Transaction, topic: int) -> None:
+    """Look at all lanes of a topic again, because its settings have changed."""
+    if not has_lanes(tx, topic):
+        return
+    after: str | None = None
+    while lanes := tx.flow.lanes(topic, after, 1000):
+        after = lanes[-1][1].group
+        tx.unseated.update((number, topic) for number, _ in lanes)
+    tx.unseated[topic] = topic
+
+
+def _limit(settings: TopicSettings) -> Limit | None:
+    rate = settings.group_rate
+    return None if rate is None else Limit.of(rate, settings.group_burst)
+
+
+def _lane(tx: Transaction, number: int) -> Lane:
+    lane = tx.flow.lane(number)
+    if lane is None:
+        raise damaged(f"lane {number} is not there")
+    return lane

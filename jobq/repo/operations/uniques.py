@@ -1,0 +1,132 @@
+"""Unique keys: at most one job has a key at a time, decided in the transaction that enqueues it.
+
+A key is taken at the enqueue, and given up as `unique_for` says: when the job is handed out
+(`waiting`; it is taken back when the job has to wait again, if nobody else has it by then), when it
+is finished or forgotten (`unfinished`), or when its period is over, whatever becomes of the job.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from jobq.options import DEFAULTS, JobOptions
+from jobq.repo.flow import Key
+from jobq.repo.repositories import TERMS, Agenda, JobState, Transaction
+from jobq.states import FINISHED, Status
+
+SWEPT: Final = 4
+"""So many keys whose periods are over are given up with each one that is taken for a period: so
+those that are never asked for again do not pile up."""
+
+
+def period_us(options: JobOptions) -> int:
+    """For how long a key is taken whatever becomes of its job, in microseconds; 0 if not so."""
+    period = options.unique_for or DEFAULTS.unique_for
+    return 0 if isinstance(period, str) or period is None else max(1, round(period * 1e6))
+
+
+def is_while_waiting(options: JobOptions) -> bool:
+    """Whether a job has its key only while it waits."""
+    return options.unique_for == "waiting"
+
+
+def holder(tx: Transaction, name: str) -> bytes | None:
+    """The job that has the key now; None if nobody has."""
+    key = tx.flow.key(name)
+    if key is None or (key.until_us and key.until_us <= tx.wall_us):
+        return None
+    return key.job
+
+
+def held_key(tx: Transaction, job_id: bytes, options: JobOptions) -> str | None:
+    """The key that a job has as long as it is not finished; None if it has none so."""
+    if options.unique is None or period_us(options):
+        return None
+    return options.unique if holder(tx, options.unique) == job_id else None
+
+
+def take(tx: Transaction, job_id: bytes, options: JobOptions) -> None:
+    """Let a job have its key, which nobody else has."""
+    if options.unique is None:
+        return
+    until_us = 0
+    if period := period_us(options):
+        until_us = tx.wall_us + period
+        for name in tx.flow.keys_over(tx.wall_us, SWEPT):
+            tx.flow.drop_key(name)
+    tx.flow.put_key(options.unique, Key(job_id, until_us))
+
+
+def give_up(tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]) -> None:
+    """Finished or forgotten jobs have their keys no longer, save for a period."""
+    for job_id, options in options_of(tx, jobs):
+        name = held_key(tx, job_id, options)
+        if name is not None and not _lingers(tx, job_id, name):
+            tx.flow.drop_key(name)
+
+
+def _lingers(tx: Transaction, job_id: bytes, name: str) -> bool:
+    """Whether the job's last holder works on with the key, and does not know of the end."""
+    if not tx.topics.standing(Agenda.LINGER):
+        return False
+    return any(hold.unique == name for _, _, hold in tx.flow.lingering_of(job_id))
+
+
+def handed_out(tx: Transaction, job_id: bytes, options: JobOptions) -> None:
+    """A job waits no longer."""
+    if options.unique is not None and is_while_waiting(options):
+        name = held_key(tx, job_id, options)
+        if name is not None:
+            tx.flow.drop_key(name)
+
+
+def wait_again(tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]) -> None:
+    """Jobs have to wait again: those that have keys while they wait get them back if they can."""
+    for job_id, options in options_of(tx, jobs):
+        name = options.unique
+        if name is not None and is_while_waiting(options) and holder(tx, name) is None:
+            tx.flow.put_key(name, Key(job_id, 0))
+
+
+def free_after(tx: Transaction, name: str, job_id: bytes) -> None:
+    """A lingering hold has ended: the key is free, unless its job has come to life again."""
+    key = tx.flow.key(name)
+    if key is None or key.job != job_id or key.until_us:
+        return
+    (both,) = tx.jobs.both([job_id])
+    if both is None or both[1].status in FINISHED or not _has(both[0].options, both[1], name):
+        tx.flow.drop_key(name)
+
+
+def _has(options: JobOptions, state: JobState, name: str) -> bool:
+    """Whether an unfinished job has the key by right."""
+    if options.unique != name:
+        return False
+    return not (is_while_waiting(options) and state.status is Status.RESERVED)
+
+
+def options_of(
+    tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]
+) -> list[tuple[bytes, JobOptions]]:
+    """The options of those jobs that have terms; the others are not looked at."""
+    ids = [job_id for job_id, state in jobs if state.notes & TERMS]
+    if not ids:
+        return []
+    return [
+        (job_id, body.options)
+        for job_id, body in zip(ids, tx.jobs.bodies(ids), strict=True)
+        if body is not None
+    ]
+
+
+def conflicts(
+    tx: Transaction, wanted: Sequence[JobOptions], freeing: frozenset[bytes] = frozenset()
+) -> list[bytes | None]:
+    """By position: the job that has the key; None where the key is to be had, or none is wanted.
+
+    *freeing* are jobs that give their keys up in this very operation.
+    """
+    found: list[bytes | None] = []
+    for options in wanted:
+        has = None if options.unique is None else holder(tx, options.unique)
+        found.append(None if has in freeing else has)
+    return found
