@@ -122,8 +122,13 @@ class Topic:
     changed: bool = field(default=False, compare=False)
 
     def is_idle(self, since_us: int) -> bool:
-        """Whether it has had neither jobs nor settings since then, or longer."""
-        return 0 < self.empty_us <= since_us and not self.configured
+        """Whether it has had neither jobs nor settings since then, or longer.
+
+        Nor anything that would be left behind: lanes, lingering holds.
+        """
+        if not 0 < self.empty_us <= since_us or self.configured:
+            return False
+        return not (self.figures[Figure.LANES] or self.figures[Figure.LINGERING])
 
 
 def sealed(kind: int, key: bytes, data: bytes) -> bytes:

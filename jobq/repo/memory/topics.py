@@ -76,7 +76,9 @@ class MemoryTopics(TopicRepository):
         return idle
 
     def _is_idle(self, number: int, since_us: int) -> bool:
-        return 0 < self.empty_us(number) <= since_us and number not in self._settings
+        if not 0 < self.empty_us(number) <= since_us or number in self._settings:
+            return False
+        return not (self.figure(number, Figure.LANES) or self.figure(number, Figure.LINGERING))
 
     def _name_again(self, name: str, number: int, empty_us: int) -> None:
         self._numbers[name] = number

@@ -55,14 +55,9 @@ def plan(
 ) -> Plan:
     """Decide what becomes of new jobs. *leaving* are jobs that are finished in this operation."""
     made = Plan(specs)
-    last = UNSET
-    for spec in specs:
-        options = spec.options
-        if options is not last:  # most come with the same, or with none
-            last = options
-            if options is not UNSET and options.unique is not None:
-                _resolve(tx, made, specs, leaving)
-                break
+    given = [spec.options for spec in specs]
+    if given.count(UNSET) < len(given) and any(one.unique is not None for one in given):
+        _resolve(tx, made, specs, leaving)
     _refuse(tx, made)
     return made
 
@@ -160,13 +155,13 @@ def _create(tx: Transaction, specs: Sequence[JobSpec]) -> list[bytes]:
     slots = _delay(tx, specs, ids)
     mortal = _topics_with_ttl(tx, numbers.values())
     ready: defaultdict[tuple[int, int], list[Waiting]] = defaultdict(list)
-    sizes: defaultdict[int, int] = defaultdict(int)
+    sizes = dict.fromkeys(numbers.values(), 0)
     jobs: list[tuple[bytes, JobBody]] = []
     bound: list[tuple[bytes, JobBody]] = []
     for position, (topic, weight, delay_us, payload, options) in enumerate(specs):
         number, job_id = numbers[topic], ids[position]
         lane, has_terms = number, False
-        if options is not UNSET or number in mortal:
+        if options is not UNSET or mortal:
             options = _settled(tx, options, mortal.get(number, NO_SETTINGS))
             has_terms = options.has_terms
             if options.group is not None:

@@ -107,11 +107,17 @@ def put_back(tx: Transaction, jobs: Sequence[tuple[bytes, JobState, int]]) -> No
 
 def leave(tx: Transaction, states: Sequence[JobState]) -> None:
     """Jobs are not reserved any more; they do not linger."""
-    for topic, jobs in Counter([state.topic for state in states]).items():
+    leaving: defaultdict[int, int] = defaultdict(int)
+    grouped = []
+    for state in states:
+        leaving[state.topic] += 1
+        if state.notes & TERMS and groups.is_grouped(state):
+            grouped.append(state)
+    for topic, jobs in leaving.items():
         tx.topics.count(topic, Status.RESERVED, -jobs)
         if tx.topics.settings(topic) is not NO_SETTINGS:
             limits.freed(tx, topic, jobs)
-    groups.leave(tx, [state for state in states if groups.is_grouped(state)])
+    groups.leave(tx, grouped)
 
 
 def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> None:
@@ -127,7 +133,9 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
     for number in topics:
         if (settings := tx.topics.settings(number)) is not NO_SETTINGS:
             own[number] = settings
-    uniques.give_up(tx, [(ending.id, ending.before) for ending in endings])
+    bound = [(ending.id, ending.before) for ending in endings if ending.before.notes & TERMS]
+    if bound:
+        uniques.give_up(tx, bound)
     kept, forgotten = _sort_out(endings, own, retention)
     moved = []
     for (status, keep_us), members in kept.items():
@@ -178,14 +186,17 @@ def _sort_out(
 
 
 def _ended(ending: Ending, until_us: int, slot: int, now_us: int) -> JobState:
-    was = ending.before
-    # Not `_replace`, which takes six times as long: this is done for each job.
+    # Not by name, and not `_replace`, which takes six times as long: this is done for each job.
+    (
+        topic, weight, seq, _, _, _, attempt, token, retries, crashes, resets,
+        _, _, holder, reserved_us, _, notes, lane, size,
+    ) = ending.before  # fmt: skip
     return tuple.__new__(
         JobState,
         (
-            was.topic, was.weight, was.seq, ending.status, ending.reason, ending.settled,
-            was.attempt, was.token, was.retries, was.crashes, was.resets,
-            until_us, slot, was.holder, was.reserved_us, now_us, was.notes, was.lane, was.size,
+            topic, weight, seq, ending.status, ending.reason, ending.settled,
+            attempt, token, retries, crashes, resets,
+            until_us, slot, holder, reserved_us, now_us, notes, lane, size,
         ),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from jobq.repo.operations.enqueue import carry_out, plan
 from jobq.repo.operations.history import with_attempt
 from jobq.repo.operations.places import Ending, finish, leave, note_due, put_back
 from jobq.repo.operations.reports import keep
-from jobq.repo.repositories import Agenda, JobState, Note, Transaction
+from jobq.repo.repositories import TERMS, Agenda, JobState, Note, Transaction
 from jobq.states import Event, Outcome, Reason, Status
 
 Settling = tuple[int, Settlement, JobState]
@@ -103,7 +103,14 @@ def _move(tx: Transaction, chosen: Sequence[Settling], retention: Retention) -> 
     """Each job to where its holder sends it."""
     endings: list[Ending] = []
     back: list[tuple[bytes, JobState, int]] = []
-    late = deadlines.lapsed(tx, [(job.id, before) for _, job, before in chosen])
+    late = deadlines.lapsed(
+        tx,
+        [
+            (job.id, before)
+            for _, job, before in chosen
+            if before.notes & TERMS and job.event in _BACK
+        ],
+    )
     for _, job, before in chosen:
         event = job.event
         state = _with_notes(tx, job, before)
@@ -116,7 +123,7 @@ def _move(tx: Transaction, chosen: Sequence[Settling], retention: Retention) -> 
         elif event is Event.RETRY and job.delay_us is None:
             reason = Reason.EXHAUSTED
             endings.append(Ending(job.id, state, Status.CANCELED, reason, event, job.keep_us))
-        elif job.id in late and event in _BACK:
+        elif job.id in late:
             reason = Reason.EXPIRED
             endings.append(Ending(job.id, state, Status.CANCELED, reason, event, job.keep_us))
         elif event is Event.RETRY:
