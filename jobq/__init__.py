@@ -30,7 +30,15 @@ from jobq.factory import open  # noqa: A004 - jobq.open is the name that users e
 from jobq.job import KEEP, Attempt, JobRecord, LogLine, Progress
 from jobq.options import JobOptions
 from jobq.repo.base import CheckReport, Stats
-from jobq.service import Batch, Job, JobService, NewJob
+from jobq.service import (
+    Batch,
+    BulkProgress,
+    BulkResult,
+    Job,
+    JobService,
+    NewJob,
+    Selection,
+)
 from jobq.states import Event, Outcome, Reason, Status
 from jobq.topic import TopicSettings, TopicStats
 
@@ -38,6 +46,8 @@ __all__ = [
     "Attempt",
     "KEEP",
     "Batch",
+    "BulkProgress",
+    "BulkResult",
     "CheckReport",
     "Event",
     "InvalidTransition",
@@ -58,6 +68,7 @@ __all__ = [
     "Reason",
     "ReentrantCall",
     "ReservationLost",
+    "Selection",
     "Stats",
     "Status",
     "StoreBusy",

@@ -14,7 +14,18 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jobq"
 
-LEAVES = ("errors", "states", "clock", "options", "backoff", "ids", "codec", "topic", "job")
+LEAVES = (
+    "errors",
+    "states",
+    "clock",
+    "options",
+    "backoff",
+    "ids",
+    "codec",
+    "topic",
+    "job",
+    "selector",
+)
 """The modules under all others. Each may import those before it: so they have no cycle."""
 
 ADAPTERS = {"repo.memory.*", "repo.lmdb.*", "repo.mixed.*"}

@@ -31,6 +31,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from jobq.clock import utc
 from jobq.job import Change, JobCopy, JobRecord, JobSpec, Report, Reservation, Settlement
+from jobq.selector import Selector
 from jobq.states import Outcome, Status
 from jobq.topic import TopicSettings, TopicStats
 
@@ -147,6 +148,34 @@ class PurgeFrom(NamedTuple):
     last: bytes
     weight: int | None
     id: bytes = b""
+
+
+class LookFrom(NamedTuple):
+    """How far a walk over jobs has come: what its next step goes on from.
+
+    Attributes:
+        seq: The last place that was given in any queue when it began.
+        last: The largest id that there was then; empty if there was no job.
+        id: Jobs up to this id have been looked at; empty if none has.
+    """
+
+    seq: int
+    last: bytes
+    id: bytes
+
+
+class Looked(NamedTuple):
+    """What a step of `look` saw.
+
+    Attributes:
+        ids: The jobs that match, ascending.
+        jobs: How many jobs it looked at.
+        after: What to give to the next step; None if there is nothing left to look at.
+    """
+
+    ids: list[bytes]
+    jobs: int
+    after: LookFrom | None
 
 
 class Purged(NamedTuple):
@@ -272,15 +301,20 @@ class Store(ABC):
         """Whether the job is still held under *token* and its lease is not over."""
 
     @abstractmethod
-    def cancel(self, ids: Sequence[bytes], error: str | None = None) -> list[Outcome]:
+    def cancel(
+        self, ids: Sequence[bytes], error: str | None = None, where: Selector | None = None
+    ) -> list[Outcome]:
         """Cancel ready, delayed and reserved jobs, whoever holds them.
 
         Outcomes: `OK`, `MISSING`, `INVALID` (finished already). A job named twice is `MISSING` the
         second time if it is not kept, else `INVALID`.
+
+        With *where*, here and in the other verbs that have it, a job that does not match when its
+        turn comes is `INVALID`, and left as it is.
         """
 
     @abstractmethod
-    def reset(self, ids: Sequence[bytes]) -> list[Outcome]:
+    def reset(self, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
         """Make finished jobs ready again, at the back of their weight, with fresh counts.
 
         Retries and crashes start at 0, the result and the error are cleared; attempt and token
@@ -288,7 +322,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def delete(self, ids: Sequence[bytes]) -> list[Outcome]:
+    def delete(self, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
         """Forget jobs that nobody holds. Outcomes: `OK`, `MISSING`, `INVALID` (reserved)."""
 
     @abstractmethod
@@ -304,7 +338,9 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def edit(self, ids: Sequence[bytes], change: Change) -> list[Outcome]:
+    def edit(
+        self, ids: Sequence[bytes], change: Change, where: Selector | None = None
+    ) -> list[Outcome]:
         """Change jobs that wait: ready and delayed ones.
 
         Where a job stands changes only as far as it must. Another topic gives it a new place at
@@ -387,13 +423,20 @@ class Store(ABC):
         """Each job's whole record; None where there is no such job."""
 
     @abstractmethod
-    def find(
-        self, status: Status | None, topic: str | None, after: bytes | None, limit: int
-    ) -> list[JobRecord]:
+    def find(self, selector: Selector, after: bytes | None, limit: int) -> list[JobRecord]:
         """The first *limit* matching jobs by id, those beyond *after*; filters come before limit.
 
         Ids grow in the order of enqueueing. A page is consistent in itself; a job that changes
         between two pages is on none or one of them.
+        """
+
+    @abstractmethod
+    def look(self, selector: Selector, after: LookFrom | None, limit: int) -> Looked:
+        """One step of a walk over all jobs, for the ids of those that match.
+
+        Called with None first, then with what the step before gave, until that is None. A step
+        looks at no more than *limit* jobs; 0 looks at none, and gives where a walk begins that is
+        to see the jobs of now. Jobs that are enqueued after the walk began are not seen.
         """
 
     @abstractmethod

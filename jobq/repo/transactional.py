@@ -23,6 +23,8 @@ from jobq.repo.base import (
     CheckReport,
     Exported,
     Imported,
+    Looked,
+    LookFrom,
     Purged,
     PurgeFrom,
     ReserveRequest,
@@ -37,6 +39,7 @@ from jobq.repo.operations.checking import check
 from jobq.repo.operations.due import expire, lapse, promote
 from jobq.repo.operations.edit import edit, size_of_edit
 from jobq.repo.operations.enqueue import add
+from jobq.repo.operations.finding import look, may_meet, meets
 from jobq.repo.operations.groups import look_again, seat_all
 from jobq.repo.operations.places import prune, size_of
 from jobq.repo.operations.rebuild import rebuild
@@ -46,6 +49,7 @@ from jobq.repo.operations.settle import extend, is_held, report, settle
 from jobq.repo.operations.topics import configure, forget_idle, listed_names, settings_of
 from jobq.repo.operations.transfer import add_copies, copy_of, size_of_copies
 from jobq.repo.repositories import Agenda, Held, JobBody, JobState, Transaction
+from jobq.selector import Selector
 from jobq.states import Event, Outcome, Status
 from jobq.topic import TopicSettings, TopicStats
 
@@ -155,22 +159,28 @@ class TransactionalStore(Store):
 
         return self._read(operation)
 
-    def cancel(self, ids: Sequence[bytes], error: str | None = None) -> list[Outcome]:
-        return self._write(lambda tx: cancel(tx, ids, error, self._retention), DRAINS)
+    def cancel(
+        self, ids: Sequence[bytes], error: str | None = None, where: Selector | None = None
+    ) -> list[Outcome]:
+        return self._write(lambda tx: cancel(tx, ids, error, self._retention, where), DRAINS)
 
-    def reset(self, ids: Sequence[bytes]) -> list[Outcome]:
-        return self._write(lambda tx: reset(tx, ids), DRAINS)
+    def reset(self, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
+        return self._write(lambda tx: reset(tx, ids, where), DRAINS)
 
-    def delete(self, ids: Sequence[bytes]) -> list[Outcome]:
-        return self._write(lambda tx: delete(tx, ids), DRAINS)
+    def delete(self, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
+        return self._write(lambda tx: delete(tx, ids, where), DRAINS)
 
     def purge(
         self, topic: str, statuses: frozenset[Status], after: PurgeFrom | None, limit: int
     ) -> Purged:
         return self._write(lambda tx: purge(tx, topic, statuses, after, limit), DRAINS)
 
-    def edit(self, ids: Sequence[bytes], change: Change) -> list[Outcome]:
-        return self._write(lambda tx: edit(tx, ids, change), Kind(adds=size_of_edit(ids, change)))
+    def edit(
+        self, ids: Sequence[bytes], change: Change, where: Selector | None = None
+    ) -> list[Outcome]:
+        return self._write(
+            lambda tx: edit(tx, ids, change, where), Kind(adds=size_of_edit(ids, change))
+        )
 
     def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:
         return self._write(lambda tx: configure(tx, topic, changes), DRAINS)
@@ -204,22 +214,15 @@ class TransactionalStore(Store):
 
         return self._read(operation)
 
-    def find(
-        self, status: Status | None, topic: str | None, after: bytes | None, limit: int
-    ) -> list[JobRecord]:
+    def find(self, selector: Selector, after: bytes | None, limit: int) -> list[JobRecord]:
         found: list[JobRecord] = []
 
         def page(tx: Transaction) -> bytes | None:
-            number = None if topic is None else tx.topics.known(topic)
-            if topic is not None and number is None:
-                return None
-            if status is not None and not tx.topics.total(status):
+            if not may_meet(tx, selector):
                 return None
             jobs = tx.jobs.scan(after, PAGE)
             for job_id, body, state in jobs:
-                if number is not None and state.topic != number:
-                    continue
-                if status is not None and state.status is not status:
+                if not meets(tx, selector, job_id, body, state):
                     continue
                 found.append(self._record(tx, job_id, body, state))
                 if len(found) == limit:
@@ -229,6 +232,9 @@ class TransactionalStore(Store):
         while (after := self._read(page)) is not None:
             pass
         return found
+
+    def look(self, selector: Selector, after: LookFrom | None, limit: int) -> Looked:
+        return self._read(lambda tx: look(tx, selector, after, limit))
 
     def ids(self, after: bytes | None, limit: int) -> list[bytes]:
         return self._read(lambda tx: tx.jobs.ids(after, limit))

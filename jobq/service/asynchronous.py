@@ -21,6 +21,7 @@ from jobq.job import KEEP, JobRecord, Settlement
 from jobq.options import OptionArgs, several
 from jobq.repo.base import CheckReport, Stats
 from jobq.service.batch import Gathering, NewJob
+from jobq.service.filters import Filters
 from jobq.service.specs import Delay, SpecMaker
 from jobq.states import Outcome, Reason, Status
 from jobq.topic import SettingArgs, TopicSettings
@@ -228,16 +229,15 @@ class AsyncVerbs:
         return record
 
     async def afind(
-        self,
-        *,
-        status: Status | str | None = None,
-        topic: str | None = None,
-        after: str | None = None,
-        limit: int = 100,
+        self, *, after: str | None = None, limit: int = 100, **filters: Unpack[Filters]
     ) -> list[JobRecord]:
-        """`find` for coroutines: the first *limit* jobs that match."""
+        """`find` for coroutines: the first *limit* jobs that match.
+
+        `select` needs no twin: it reads nothing, and what it gives has verbs for coroutines
+        (`await svc.select(dead=True).areset(rate=50)`).
+        """
         return await self._bridge.call(
-            lambda: self._service.find(status=status, topic=topic, after=after, limit=limit)
+            lambda: self._service.find(after=after, limit=limit, **filters)
         )
 
     async def amatch(self, part: str, *, limit: int = 2) -> list[str]:

@@ -8,6 +8,7 @@ from jobq.job import Reservation, Settlement
 from jobq.repo.base import ReserveRequest, Settled, Store
 from jobq.service.job import Backoff, Job
 from jobq.service.keeper import Keeper
+from jobq.service.latch import Latch
 from jobq.service.reports import Reports
 from jobq.service.specs import SpecMaker
 from jobq.states import Event, Outcome
@@ -21,6 +22,7 @@ class Holding:
 
     Attributes:
         stopped: The service reserves no more.
+        stopping: Opened when it is stopped, for those who sleep until then.
         closed: The service is closed.
         bridges: For coroutines, by process: a fork's child needs one of its own.
     """
@@ -39,6 +41,7 @@ class Holding:
         self.maker = maker
         self.backoff = backoff
         self.stopped = False
+        self.stopping = Latch()
         self.closed = False
         self.bridges: dict[int, Bridge] = {}
         self._pid = os.getpid()

@@ -16,19 +16,19 @@ from jobq.service import transfer
 from jobq.service.asynchronous import AsyncVerbs
 from jobq.service.batch import Batch
 from jobq.service.consumer import Consumer, OnLost
+from jobq.service.filters import FILTERS, Filters, one_of, selector_of
 from jobq.service.holding import Holding
 from jobq.service.job import Backoff, Job, error_text, exponential, not_found
 from jobq.service.keeper import Keeper
 from jobq.service.matching import matching
 from jobq.service.reports import Reports
+from jobq.service.selection import MOST_FOUND, Selection
 from jobq.service.specs import Delay, SpecMaker, check_weight, delay_us
 from jobq.states import FINISHED, Event, Outcome, Status, invalid_transition
 from jobq.topic import SettingArgs, TopicSettings, check_name, check_settings
 
 MOST_AT_ONCE: Final = 10_000
 """The most jobs of one reservation: it bounds how long the write lock is held."""
-
-MOST_FOUND: Final = 10_000
 
 PRUNE_STEP: Final = 1_000
 
@@ -259,30 +259,49 @@ class JobService(AsyncVerbs):
             self.store.wait_ended(seen, min(left, 1.0))
 
     def find(
-        self,
-        *,
-        status: Status | str | None = None,
-        topic: str | None = None,
-        after: str | None = None,
-        limit: int = 100,
+        self, *, after: str | None = None, limit: int = 100, **filters: Unpack[Filters]
     ) -> list[JobRecord]:
         """The first *limit* jobs that match, in the order of enqueueing.
 
+        `svc.find(dead=True)` lists dead letters; `svc.find(topic="mail", status="ready")` what
+        waits there.
+
         Args:
-            status: Only jobs in this state.
-            topic: Only jobs of this topic.
             after: Only jobs enqueued after the one with this id: the last of the page before.
             limit: 1 to 10 000.
+            **filters: topic, status, name, tag, group, unique, reason, dead, error, older_than:
+                only jobs that fit all of them. See `jobq.service.filters.Filters`.
 
         Raises:
             InvalidValue: An argument is wrong.
         """
-        return self.store.find(
-            None if status is None else _status(status),
-            None if topic is None else check_name(topic),
-            None if after is None else ids.to_raw(after),
-            integer("limit", limit, 1, MOST_FOUND),
-        )
+        return Selection(self._holding, selector_of(filters)).find(after=after, limit=limit)
+
+    def select(self, *, everything: bool = False, **filters: Unpack[Filters]) -> Selection:
+        """Jobs by what is known of them, to be counted, looked at, and changed many at once.
+
+        `svc.select(topic="mail", status="ready", older_than=86_400).cancel()`;
+        `svc.select(dead=True, error="refused").reset(rate=50)`. Reads nothing yet.
+
+        Args:
+            everything: Select all jobs, without any filter.
+            **filters: As for `find`; at least one has to be given, lest a slip wipes a queue.
+
+        Raises:
+            InvalidValue: An argument is wrong, or no filter is given without *everything*.
+        """
+        if not isinstance(everything, bool):
+            raise InvalidValue(f"everything is {shown(everything)}: expected True or False")
+        given = any(value is not None for value in filters.values())
+        selector = selector_of(filters)
+        if everything and given:
+            raise InvalidValue("everything is True, and there are filters: expected one of the two")
+        if not everything and not given:
+            raise InvalidValue(
+                f"no filter is given: expected at least one of {', '.join(FILTERS)}, or "
+                "everything=True"
+            )
+        return Selection(self._holding, selector)
 
     def match(self, part: str, *, limit: int = 2) -> list[str]:
         """The first *limit* ids that have *part* in them: one if it is a unique part of an id.
@@ -492,7 +511,7 @@ class JobService(AsyncVerbs):
             InvalidValue: An argument is wrong; nothing was forgotten.
         """
         name = check_name(topic)
-        statuses = WAITING if status is None else frozenset({_status(status)})
+        statuses = WAITING if status is None else frozenset({one_of(Status, "status", status)})
         if Status.RESERVED in statuses:
             raise InvalidValue(
                 "status is 'reserved': expected one of ready, delayed, done, canceled; what "
@@ -601,6 +620,7 @@ class JobService(AsyncVerbs):
 
     def _reserve_no_more(self) -> None:
         self._holding.stopped = True
+        self._holding.stopping.open()
 
     def _request(self, topic: str, n: int) -> ReserveRequest:
         return ReserveRequest(check_name(topic), integer("n", n, 1, MOST_AT_ONCE))
@@ -706,11 +726,3 @@ def _jobs(jobs: Iterable[Job]) -> list[Job]:
         if not isinstance(job, Job):
             raise InvalidValue(f"jobs has {shown(job)}: expected reserved jobs")
     return held
-
-
-def _status(status: Status | str) -> Status:
-    try:
-        return Status(status)
-    except (ValueError, TypeError) as error:
-        known = ", ".join(Status)
-        raise InvalidValue(f"status is {shown(status)}: expected one of {known}") from error

@@ -15,6 +15,7 @@ from jobq.errors import InvalidValue
 from jobq.job import JobSpec, Reservation, Settlement
 from jobq.options import JobOptions
 from jobq.repo.base import Advanced, ReserveRequest, Store
+from jobq.selector import ALL_JOBS, Selector
 from jobq.states import Event, Status
 from tests.conftest import STORES, Opener
 from tests.model.told import Interrupt, interrupt
@@ -55,12 +56,12 @@ def set_up(store: Store, clock: ManualClock) -> Scene:
     short_lived = held.pop()
     store.settle([say(short_lived, Event.DONE)._replace(keep_us=1)])
     clock.advance(1)
-    waiting = store.find(Status.READY, None, None, ALL)
+    waiting = store.find(Selector(statuses=frozenset({Status.READY})), None, ALL)
     return Scene(store, held, [canceled], [soon, *(ids.to_raw(job.id) for job in waiting)])
 
 
 def everything(store: Store) -> tuple[object, ...]:
-    return store.find(None, None, None, ALL), store.topics(), store.stats().topics, store.check()
+    return store.find(ALL_JOBS, None, ALL), store.topics(), store.stats().topics, store.check()
 
 
 def settle(scene: Scene) -> object:

@@ -13,6 +13,7 @@ from jobq import ids
 from jobq.clock import Clock
 from jobq.job import Change, JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.repo.base import CheckReport, ReserveRequest, Retention, Store
+from jobq.selector import EVERY_STATUS, Selector
 from jobq.states import Outcome, Status
 from jobq.topic import TopicSettings
 from tests.conftest import Kind
@@ -103,7 +104,8 @@ class Told:
         self, status: Status | None, topic: str | None, after: int | None, limit: int
     ) -> list[JobRecord]:
         beyond = None if after is None else self._id(after)
-        return [self._numbered(job) for job in self.store.find(status, topic, beyond, limit)]
+        wanted = Selector(topic, EVERY_STATUS if status is None else frozenset({status}))
+        return [self._numbered(job) for job in self.store.find(wanted, beyond, limit)]
 
     def purge(self, topic: str, statuses: frozenset[Status], limit: int) -> int:
         total, after = self.store.purge(topic, statuses, None, limit)

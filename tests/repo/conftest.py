@@ -9,6 +9,7 @@ from jobq.ids import to_raw
 from jobq.job import Change, JobRecord, JobSpec, Reservation, Settlement
 from jobq.options import JobOptions
 from jobq.repo.base import ReserveRequest, Store
+from jobq.selector import Selector
 from jobq.states import Event, Outcome, Reason, Status
 
 LEASE_S = 600.0
@@ -120,7 +121,10 @@ class Queue:
 
     def get_many(self, status: Status) -> list[bytes]:
         """The ids of all jobs in *status*."""
-        return [to_raw(job.id) for job in self.store.find(status, None, None, 10_000)]
+        return [
+            to_raw(job.id)
+            for job in self.store.find(Selector(statuses=frozenset({status})), None, 10_000)
+        ]
 
     def counts(self, topic: str | None = None) -> dict[str, int]:
         """The numbers that are not 0, by status."""

@@ -7,6 +7,7 @@ import pytest
 from jobq.errors import InvalidValue
 from jobq.job import Settlement
 from jobq.repo.base import ReserveRequest
+from jobq.selector import ALL_JOBS
 from jobq.states import Event, Outcome, Status
 from tests.repo.conftest import Queue, done, release, retry, spec
 
@@ -73,14 +74,14 @@ def test_settlements_of_one_batch_stand_or_fall_each_for_itself(queue: Queue) ->
 def test_a_call_that_fails_in_the_middle_has_changed_nothing(queue: Queue) -> None:
     queue.add_many(3)
     first, second, third = queue.take(n=3)
-    before = queue.store.find(None, None, None, 10), queue.counts(), queue.store.topics()
+    before = queue.store.find(ALL_JOBS, None, 10), queue.counts(), queue.store.topics()
     senseless = Settlement(second.id, second.token, Event.PROMOTE, result=b"r", error="e")
     batch = [done(first, result=b"r", follow=(spec("new"),)), senseless, retry(third, 5.0)]
     for settlements in (batch, batch[::-1]):
         with pytest.raises(InvalidValue, match="promote"):
             queue.store.settle(settlements, ReserveRequest("mail", 1))
 
-    assert (queue.store.find(None, None, None, 10), queue.counts(), queue.store.topics()) == before
+    assert (queue.store.find(ALL_JOBS, None, 10), queue.counts(), queue.store.topics()) == before
     assert queue.store.settle([done(first), retry(third)]).outcomes == [Outcome.OK, Outcome.OK]
 
 

@@ -5,6 +5,7 @@ import pytest
 from jobq.clock import ManualClock
 from jobq.job import JobRecord, Reservation
 from jobq.repo.base import Retention, Store
+from jobq.selector import ALL_JOBS
 from jobq.states import Outcome, Reason, Status
 from tests.conftest import Opener
 from tests.repo.conftest import LEASE_S, Queue, done, spec
@@ -25,7 +26,7 @@ def reopened(queue: Queue, opener: Opener) -> Queue:
 
 
 def records(store: Store) -> list[JobRecord]:
-    return store.find(None, None, None, 1000)
+    return store.find(ALL_JOBS, None, 1000)
 
 
 def test_topics_are_listed_after_reopening(queue: Queue, durable_opener: Opener) -> None:

@@ -8,6 +8,7 @@ from jobq.clock import ManualClock
 from jobq.job import Attempt, LogLine, Progress, Report
 from jobq.repo.operations.history import LONGEST_LINE, MOST_ATTEMPTS, MOST_ERRORS
 from jobq.repo.operations.reports import MOST_BYTES, MOST_LINES
+from jobq.selector import ALL_JOBS, Selector
 from jobq.states import Event, Outcome, Status
 from tests.conftest import Opener
 from tests.repo.conftest import Queue
@@ -328,7 +329,7 @@ def test_a_page_of_jobs_comes_with_their_attempts_but_without_their_logs(queue: 
     held = queue.take_one()
     queue.retry(held, error="x", report=told(held, "a line", progress=(1, 2, None, 0)))
 
-    (found,) = queue.store.find(None, None, None, 10)
+    (found,) = queue.store.find(ALL_JOBS, None, 10)
     assert (len(found.history), found.error) == (1, "x")
     assert found.progress is not None
     assert (found.log, found.log_dropped) == ((), 0)
@@ -341,12 +342,12 @@ def test_nothing_of_a_forgotten_job_is_left(queue: Queue, clock: ManualClock) ->
         queue.store.report([told(held, "a line", progress=(1, 2, None, 0))])
         queue.retry(held, error="x", report=told(held, "another"))
         queue.done(queue.take_one(), result=b"\x01", keep_us=60_000_000)
-    (kept,) = queue.store.find(Status.DONE, None, None, 1)
+    (kept,) = queue.store.find(Selector(statuses=frozenset({Status.DONE})), None, 1)
     clock.advance(61)
     queue.store.prune()
 
     assert kept.history
-    assert queue.store.find(None, None, None, 10) == []
+    assert queue.store.find(ALL_JOBS, None, 10) == []
     assert queue.store.check().problems == ()  # it knows of notes without a job
 
 

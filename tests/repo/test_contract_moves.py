@@ -7,6 +7,7 @@ import pytest
 from jobq.clock import ManualClock
 from jobq.job import JobRecord, Settlement
 from jobq.repo.base import Retention, Store
+from jobq.selector import ALL_JOBS
 from jobq.states import Event, Outcome, Reason, Status
 from tests.conftest import Opener
 from tests.moves import MOVES
@@ -241,7 +242,7 @@ def test_a_deleted_job_leaves_nothing_behind(queue: Queue) -> None:
     queue.delete(job_id)
 
     assert queue.find(job_id) is None
-    assert queue.store.find(None, None, None, 10) == []
+    assert queue.store.find(ALL_JOBS, None, 10) == []
 
 
 @pytest.mark.parametrize("verb", ["cancel", "reset", "delete"])
@@ -313,7 +314,7 @@ def test_reading_changes_nothing(opener: Opener, clock: ManualClock) -> None:
     clock.advance(100)
     before = queue.counts()
     for _ in range(2):
-        store.find(None, None, None, 10)
+        store.find(ALL_JOBS, None, 10)
         store.topics()
         store.stats("mail")
         store.check()

@@ -11,6 +11,7 @@ from jobq.job import Report
 from jobq.repo.base import Store
 from jobq.repo.repositories import NOBODY, Agenda, Held, Note, Transaction, Waiting
 from jobq.repo.transactional import TIMELESS
+from jobq.selector import ALL_JOBS
 from jobq.states import Event, Outcome, Status
 from tests.conftest import Opener
 from tests.repo.conftest import Queue
@@ -29,7 +30,7 @@ def number_of(tx: Transaction, topic: str = "mail") -> int:
 
 def everything(store: Store) -> Any:
     """Records and counts, as anybody sees them."""
-    return store.find(None, None, None, 1000), store.stats().topics
+    return store.find(ALL_JOBS, None, 1000), store.stats().topics
 
 
 def fill(queue: Queue) -> list[bytes]:

@@ -14,6 +14,7 @@ import pytest
 from jobq.clock import SystemClock
 from jobq.errors import StoreUnavailable
 from jobq.repo.base import ReserveRequest, Store
+from jobq.selector import ALL_JOBS
 from jobq.states import Outcome, Status
 from tests.conftest import DEADLINE_S, Crew, Opener, eventually
 from tests.repo.conftest import Queue, done, spec
@@ -134,7 +135,7 @@ def test_reads_go_on_beside_writes_and_see_whole_commits(store: Store, crew: Cre
             if stats:
                 assert stats["a"].total == stats["b"].total
                 assert stats["a"].done == stats["b"].done
-            page = store.find(None, None, None, 1000)
+            page = store.find(ALL_JOBS, None, 1000)
             assert len({record.id for record in page}) == len(page)
 
     crew.start(write)
@@ -243,7 +244,7 @@ def test_a_waiter_gets_a_job_whose_lease_ends(live: Store, crew: Crew) -> None:
     crew.start(wait_for_job, live, "mail", threading.Event())
     crew.join()
 
-    (record,) = live.find(None, None, None, 1)
+    (record,) = live.find(ALL_JOBS, None, 1)
     assert (record.attempt, record.crashes) == (2, 1)
 
 
@@ -313,7 +314,7 @@ def test_every_call_of_a_closed_store_says_that_it_is_closed(store: Store) -> No
         lambda: store.wait("mail", 1.0),
         lambda: store.status([held.id]),
         lambda: store.get([held.id]),
-        lambda: store.find(None, None, None, 1),
+        lambda: store.find(ALL_JOBS, None, 1),
         store.topics,
         store.stats,
         store.check,

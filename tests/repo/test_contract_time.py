@@ -8,6 +8,7 @@ import pytest
 
 from jobq.clock import ManualClock
 from jobq.repo.base import Advanced
+from jobq.selector import Selector
 from jobq.states import Outcome, Reason, Status
 from tests.repo.conftest import LEASE_S, Queue, done, release, spec
 
@@ -76,7 +77,10 @@ def test_a_backlog_falls_due_in_order_step_by_step(queue: Queue, clock: ManualCl
     while (step := queue.store.advance(100)).more:
         promoted += step.promoted
         assert step.promoted <= 100
-        ready = {record.id for record in queue.store.find(Status.READY, None, None, 1000)}
+        ready = {
+            record.id
+            for record in queue.store.find(Selector(statuses=frozenset({Status.READY})), None, 1000)
+        }
         due = {queue.get(job_id).id for job_id in soonest[:promoted]}
         assert ready == due
     assert queue.counts() == {"ready": 700}

@@ -7,6 +7,7 @@ import pytest
 from jobq.clock import ManualClock
 from jobq.job import JobRecord
 from jobq.repo.base import Store
+from jobq.selector import ALL_JOBS, Selector
 from jobq.states import Outcome, Status
 from tests.repo.conftest import Queue, done, spec
 
@@ -289,13 +290,13 @@ def raw(record: JobRecord) -> bytes:
 def everything(store: Store, limit: int = 7) -> list[JobRecord]:
     """All jobs, page by page."""
     found: list[JobRecord] = []
-    while page := store.find(None, None, raw(found[-1]) if found else None, limit):
+    while page := store.find(ALL_JOBS, raw(found[-1]) if found else None, limit):
         found += page
     return found
 
 
 def all_ids(store: Store) -> list[bytes]:
-    return [raw(record) for record in store.find(None, None, None, 10_000)] or [bytes(16)]
+    return [raw(record) for record in store.find(ALL_JOBS, None, 10_000)] or [bytes(16)]
 
 
 def test_jobs_are_found_in_the_order_of_enqueueing(queue: Queue) -> None:
@@ -323,18 +324,25 @@ def test_filters_come_before_the_limit(queue: Queue) -> None:
     queue.add_many(10, "crowd")
     queue.take("few")
 
-    assert len(queue.store.find(None, "few", None, 10)) == 3
-    assert [raw(job) for job in queue.store.find(Status.READY, "few", None, 1)] == [wanted[1]]
-    assert [raw(job) for job in queue.store.find(Status.RESERVED, None, None, 5)] == [wanted[0]]
-    assert queue.store.find(Status.DONE, "crowd", None, 5) == []
-    assert queue.store.find(None, "nowhere", None, 5) == []
+    assert len(queue.store.find(Selector("few"), None, 10)) == 3
+    assert [
+        raw(job) for job in queue.store.find(Selector("few", frozenset({Status.READY})), None, 1)
+    ] == [wanted[1]]
+    assert [
+        raw(job)
+        for job in queue.store.find(Selector(statuses=frozenset({Status.RESERVED})), None, 5)
+    ] == [wanted[0]]
+    assert queue.store.find(Selector("crowd", frozenset({Status.DONE})), None, 5) == []
+    assert queue.store.find(Selector("nowhere"), None, 5) == []
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100, 511, 512, 513])
 def test_paging_shows_every_job_that_matches_exactly_once(queue: Queue, limit: int) -> None:
     ids = queue.store.enqueue([spec("ab"[at % 3 == 0]) for at in range(520 if limit > 3 else 30)])
     found: list[bytes] = []
-    while page := queue.store.find(Status.READY, "a", found[-1] if found else None, limit):
+    while page := queue.store.find(
+        Selector("a", frozenset({Status.READY})), found[-1] if found else None, limit
+    ):
         assert len(page) <= limit
         found += [raw(record) for record in page]
 
@@ -345,9 +353,9 @@ def test_paging_goes_on_from_a_job_that_is_gone(queue: Queue) -> None:
     ids = queue.add_many(5)
     queue.delete(ids[2])
 
-    assert [raw(record) for record in queue.store.find(None, None, ids[2], 10)] == ids[3:]
-    assert queue.store.find(None, None, ids[4], 10) == []
-    assert queue.store.find(None, None, b"\xff" * 16, 10) == []
+    assert [raw(record) for record in queue.store.find(ALL_JOBS, ids[2], 10)] == ids[3:]
+    assert queue.store.find(ALL_JOBS, ids[4], 10) == []
+    assert queue.store.find(ALL_JOBS, b"\xff" * 16, 10) == []
 
 
 def test_a_page_shows_jobs_as_they_are_now(queue: Queue) -> None:
@@ -355,7 +363,7 @@ def test_a_page_shows_jobs_as_they_are_now(queue: Queue) -> None:
     queue.done(queue.take_one(), result=b"r")
     queue.cancel(ids[1])
     queue.take_one()
-    records = queue.store.find(None, None, None, 10)
+    records = queue.store.find(ALL_JOBS, None, 10)
 
     assert records == queue.store.get(ids)
     assert [record.status for record in records] == [

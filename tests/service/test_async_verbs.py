@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobq import Job, JobService, NewJob, Outcome, Status
+from jobq import Job, JobService, NewJob, Outcome, Selection, Status
 from jobq.clock import ManualClock, SystemClock
 from jobq.errors import (
     InvalidTransition,
@@ -28,12 +28,12 @@ from tests.service.coroutines import NobodyWrites, commits, counts, not_blocked,
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
 
 
-WITHOUT_TWIN = {"stop", "log", "progress", "lost"}
+WITHOUT_TWIN = {"stop", "select", "log", "progress", "lost"}
 """What never blocks."""
 
 
 def test_every_verb_has_its_twin_with_the_same_arguments() -> None:
-    for kind in (JobService, Job):
+    for kind in (JobService, Job, Selection):
         for name, verb in inspect.getmembers(kind, inspect.isfunction):
             twin = getattr(kind, "await_job" if name == "wait" else f"a{name}", None)
             if name.startswith("_") or name in WITHOUT_TWIN or verb.__qualname__[0] == "A":

@@ -15,6 +15,7 @@ from jobq.clock import ManualClock
 from jobq.errors import InvalidValue, JobqError
 from jobq.repo.base import Store
 from jobq.repo.memory import MemoryStore
+from jobq.selector import ALL_JOBS
 
 NAN = float("nan")
 HUGE = 10**5000  # past what Python writes out in decimal
@@ -124,10 +125,10 @@ def said(caught: pytest.ExceptionInfo[JobqError]) -> str:
 
 def refused(store: Store, name: str, call: Callable[[], object]) -> None:
     """*call* raises an error of jobq that names the argument, and writes nothing."""
-    before = store.stats(), store.topics(), store.find(None, None, None, 100)
+    before = store.stats(), store.topics(), store.find(ALL_JOBS, None, 100)
     with pytest.raises(InvalidValue) as caught:
         call()
-    assert (store.stats(), store.topics(), store.find(None, None, None, 100)) == before
+    assert (store.stats(), store.topics(), store.find(ALL_JOBS, None, 100)) == before
     assert isinstance(caught.value, ValueError)
     assert name in said(caught)
     assert "expected" in said(caught)

@@ -11,6 +11,7 @@ from jobq.options import JobOptions
 from jobq.repo.base import Purged, PurgeFrom, Retention
 from jobq.repo.operations import groups, lingering, uniques
 from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.finding import meets
 from jobq.repo.operations.history import keep_attempt, succeeded_at_once, with_attempt, with_error
 from jobq.repo.operations.places import (
     Ending,
@@ -30,6 +31,7 @@ from jobq.repo.repositories import (
     Waiting,
     terms_of,
 )
+from jobq.selector import Selector
 from jobq.states import Event, Outcome, Reason, Status, can_move
 
 Chosen = dict[bytes, tuple[JobBody, JobState]]
@@ -44,9 +46,11 @@ def select(
     ids: Sequence[bytes],
     event: Event,
     again: Callable[[JobBody, JobState], Outcome],
+    where: Selector | None,
 ) -> tuple[list[Outcome], Chosen]:
     """The jobs among *ids* to which *event* can happen, each once, and every outcome.
 
+    Only those that match *where*, if there is one: their ids were read in another transaction.
     *again* gives the outcome for one of them that is named again, from what it was: the second
     mention meets what the first has left.
     """
@@ -57,7 +61,7 @@ def select(
             outcomes.append(Outcome.MISSING)
         elif job_id in chosen:
             outcomes.append(again(*both))
-        elif can_move(both[1].status, event):
+        elif can_move(both[1].status, event) and (where is None or meets(tx, where, job_id, *both)):
             outcomes.append(Outcome.OK)
             chosen[job_id] = both
         else:
@@ -71,7 +75,11 @@ def states_of(chosen: Chosen) -> list[tuple[bytes, JobState]]:
 
 
 def cancel(
-    tx: Transaction, ids: Sequence[bytes], error: str | None, retention: Retention
+    tx: Transaction,
+    ids: Sequence[bytes],
+    error: str | None,
+    retention: Retention,
+    where: Selector | None = None,
 ) -> list[Outcome]:
     """Cancel jobs that are not finished, whoever holds them."""
 
@@ -83,7 +91,7 @@ def cancel(
             keep_us = retention.canceled_us
         return Outcome.INVALID if keep_us else Outcome.MISSING
 
-    outcomes, chosen = select(tx, ids, Event.CANCEL, again)
+    outcomes, chosen = select(tx, ids, Event.CANCEL, again, where)
     withdraw(tx, states_of(chosen))
     endings: list[Ending] = []
     for job_id, (body, state) in chosen.items():
@@ -98,9 +106,9 @@ def cancel(
     return outcomes
 
 
-def reset(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:
+def reset(tx: Transaction, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
     """Make finished jobs ready again, at the back of their weight, with fresh counts."""
-    outcomes, chosen = select(tx, ids, Event.RESET, lambda *_: Outcome.INVALID)
+    outcomes, chosen = select(tx, ids, Event.RESET, lambda *_: Outcome.INVALID, where)
     bound = {job_id: both for job_id, both in chosen.items() if both[1].notes & TERMS}
     if bound:
         _refuse_without_key(tx, ids, outcomes, chosen, bound)
@@ -179,9 +187,9 @@ def _renewed(tx: Transaction, job_id: bytes, state: JobState) -> int:
     return notes & ~(Note.RESULT | Note.PROGRESS | LISTED)
 
 
-def delete(tx: Transaction, ids: Sequence[bytes]) -> list[Outcome]:
+def delete(tx: Transaction, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
     """Forget jobs that nobody holds."""
-    outcomes, chosen = select(tx, ids, Event.DELETE, lambda *_: Outcome.MISSING)
+    outcomes, chosen = select(tx, ids, Event.DELETE, lambda *_: Outcome.MISSING, where)
     forget(tx, states_of(chosen))
     return outcomes
 

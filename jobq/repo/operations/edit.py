@@ -18,6 +18,7 @@ from jobq.repo.repositories import (
     Transaction,
     terms_of,
 )
+from jobq.selector import Selector
 from jobq.states import Event, Outcome, Status
 
 _KEY: Final = frozenset({"unique", "unique_for"})
@@ -31,12 +32,14 @@ def size_of_edit(ids: Sequence[bytes], change: Change) -> int:
     return len(ids) * (len(change.payload or b"") + 256 + len(repr(options)))
 
 
-def edit(tx: Transaction, ids: Sequence[bytes], change: Change) -> list[Outcome]:
+def edit(
+    tx: Transaction, ids: Sequence[bytes], change: Change, where: Selector | None = None
+) -> list[Outcome]:
     """Change waiting jobs; where they stand changes only as far as it must.
 
     One that would get a key which another job has is a `CONFLICT`, and stays as it is.
     """
-    outcomes, chosen = select(tx, ids, Event.EDIT, lambda *_: Outcome.OK)
+    outcomes, chosen = select(tx, ids, Event.EDIT, lambda *_: Outcome.OK, where)
     if "unique" in change.options and change.options["unique"] is not None:
         _keep_without_key(tx, ids, outcomes, chosen, change.options["unique"])
     if chosen:

@@ -35,6 +35,7 @@ from jobq.repo.lmdb.filelock import PATIENCE_S, FileLock
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
 from jobq.repo.mixed import MixedStore
+from jobq.selector import ALL_JOBS
 from tests.crash.test_group import failing_commit
 from tests.repo.conftest import Queue
 from tests.repo.lmdb.conftest import Start
@@ -89,7 +90,7 @@ def picture(store: Store) -> Any:
     """All that may not change although jobs are reserved and released."""
     jobs = [
         (job.id, job.topic, job.status, job.weight, job.attempt, job.due_us, job.ended_us)
-        for job in store.find(None, None, None, 1000)
+        for job in store.find(ALL_JOBS, None, 1000)
     ]
     return jobs, store.stats().topics
 

@@ -1,0 +1,63 @@
+"""Which jobs a selector means: one job, and a walk over all of them."""
+
+from typing import Final
+
+from jobq.repo.base import Looked, LookFrom
+from jobq.repo.operations import history
+from jobq.repo.repositories import JobBody, JobState, Transaction
+from jobq.selector import ALL_JOBS, EVERY_STATUS, Selector
+
+NOWHERE: Final = b""
+"""Before the first id, and beyond the last one of a store that has no jobs."""
+
+
+def meets(
+    tx: Transaction, selector: Selector, job_id: bytes, body: JobBody, state: JobState
+) -> bool:
+    """Whether the selector means this job, as it is now."""
+    return selector is ALL_JOBS or selector.matches(
+        tx.topics.name(state.topic),
+        state.status,
+        state.reason,
+        body.options,
+        tx.wall_us - body.created_us,
+        lambda: history.of_job(tx, job_id, state).error,
+    )
+
+
+def may_meet(tx: Transaction, selector: Selector) -> bool:
+    """Whether there can be such a job at all, told from the counts: no job is looked at."""
+    if selector.topic is None:
+        if selector.possible == EVERY_STATUS:
+            return True
+        return any(tx.topics.total(status) for status in selector.possible)
+    number = tx.topics.known(selector.topic)
+    if number is None:
+        return False
+    counts = tx.topics.counts(number)
+    return any(counts[status] for status in selector.possible)
+
+
+def look(tx: Transaction, selector: Selector, after: LookFrom | None, limit: int) -> Looked:
+    """A step of the walk: see `Store.look`.
+
+    Jobs of before its beginning are told from later ones by their first places, and that it ends
+    at the id that was the last then lets it come to an end while others enqueue: as `purge` does.
+    """
+    if after is None:
+        after = LookFrom(tx.topics.last_seq(), tx.jobs.last_id() or NOWHERE, NOWHERE)
+    if limit == 0:
+        return Looked([], 0, after)
+    if after.id >= after.last or not may_meet(tx, selector):
+        return Looked([], 0, None)
+    jobs = tx.jobs.scan(after.id or None, limit)
+    found = [
+        job_id
+        for job_id, body, state in jobs
+        if job_id <= after.last
+        and body.seq <= after.seq
+        and meets(tx, selector, job_id, body, state)
+    ]
+    if len(jobs) < limit or jobs[-1][0] >= after.last:
+        return Looked(found, len(jobs), None)
+    return Looked(found, len(jobs), after._replace(id=jobs[-1][0]))
