@@ -2,15 +2,14 @@
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import wraps
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial, wraps
 from typing import Any, Final, cast
 
 import click
 
-from jobq import ids
 from jobq.cli import payloads, render
 from jobq.cli.context import (
     FAILED,
@@ -29,16 +28,18 @@ from jobq.cli.context import (
 )
 from jobq.cli.enqueueing import chosen_options, duration, job_options, reader_of
 from jobq.cli.payloads import WrongPayload
-from jobq.cli.selection import Selection, select_options
+from jobq.cli.selection import NAMES, Filters, filter_options, selection_of, where_option
 from jobq.errors import JobNotFound
 from jobq.options import OptionArgs
-from jobq.service import JobService
+from jobq.selector import EVERY_STATUS
+from jobq.service import BulkProgress, BulkResult, JobService, Selection
 from jobq.states import Event, Outcome, Status, can_move
 
-AT_ONCE: Final = 1000
-"""Jobs that are changed in one commit."""
+Step = Callable[..., BulkResult]
+"""A verb of `Selection`; it takes `dry_run` and `progress`."""
 
-_RAW: Final = 16
+SHOWN_EACH_S: Final = 0.1
+"""Seconds between two lines that tell on a terminal how far it has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Change:
         possible: The states in which a job can be changed so.
         usual: The states that it changes where filters do not name any.
         apply: Does it to several.
+        bulk: Does it to a selection: jobs in which states, and how.
     """
 
     verb: str
@@ -58,6 +60,7 @@ class Change:
     possible: frozenset[Status]
     usual: frozenset[Status]
     apply: Callable[[JobService, list[str]], list[Outcome]]
+    bulk: tuple[tuple[frozenset[Status], Callable[[Selection], Step]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,34 +68,36 @@ class Wanted:
     """What the command line says of a verb on jobs."""
 
     parts: tuple[str, ...]
-    selection: Selection
+    filters: Filters
     everything: bool
     yes: bool
     dry_run: bool
     as_json: bool
 
 
+all_option: Final = click.option(
+    "--all", "everything", is_flag=True, help="All jobs, without any filter."
+)
+rate_option: Final = click.option(
+    "--rate",
+    type=float,
+    metavar="JOBS",
+    help="No more than so many jobs a second, of those that filters select.",
+)
+
+
 def wanted_options(command: Verb) -> Verb:
     """Ids or filters, and how to go about it; the verb gets them as one `wanted`."""
 
     @click.argument("parts", metavar="[ID]...", nargs=-1)
-    @select_options
-    @click.option("--all", "everything", is_flag=True, help="All jobs, without any filter.")
+    @filter_options()
+    @all_option
     @yes_option
     @dry_run_option
     @as_json_option("one JSON object a job")
     @wraps(command)
-    def with_wanted(
-        *args: Any,
-        parts: tuple[str, ...],
-        selection: Selection,
-        everything: bool,
-        yes: bool,
-        dry_run: bool,
-        as_json: bool,
-        **more: Any,
-    ) -> Any:
-        wanted = Wanted(parts, selection, everything, yes, dry_run, as_json)
+    def with_wanted(*args: Any, **more: Any) -> Any:
+        wanted = Wanted(**{field.name: more.pop(field.name) for field in fields(Wanted)})
         return command(*args, wanted=wanted, **more)
 
     return cast("Verb", with_wanted)
@@ -110,24 +115,46 @@ def cancel(ctx: click.Context, *, wanted: Wanted, error: str | None) -> None:
     """
     possible = _from(Event.CANCEL)
     change = Change(
-        "cancel", "canceled", possible, possible, lambda svc, jobs: svc.cancel(jobs, error=error)
+        "cancel",
+        "canceled",
+        possible,
+        possible,
+        lambda svc, jobs: svc.cancel(jobs, error=error),
+        ((possible, lambda chosen: partial(chosen.cancel, error=error)),),
     )
     run(ctx, change, wanted)
 
 
 @click.command()
 @wanted_options
+@rate_option
 @click.pass_context
-def retry(ctx: click.Context, *, wanted: Wanted) -> None:
+def retry(ctx: click.Context, *, wanted: Wanted, rate: float | None) -> None:
     """Make jobs ready: finished ones as if never tried, delayed ones without their delay.
 
     Finished jobs go to the back of their weight, delayed ones to the place that they had.
     Filters select canceled jobs unless --status says otherwise. Several jobs take --yes where
     nobody can be asked.
     """
-    possible = _from(Event.RESET) | {Status.DELAYED}
-    change = Change("retry", "ready", possible, frozenset({Status.CANCELED}), _retry)
-    run(ctx, change, wanted)
+    run(ctx, retrying(rate), wanted)
+
+
+def retrying(rate: float | None) -> Change:
+    """To make jobs ready, no more than *rate* a second of those that are selected."""
+    return Change(
+        "retry",
+        "ready",
+        _from(Event.RESET) | {Status.DELAYED},
+        frozenset({Status.CANCELED}),
+        _retry,
+        (
+            (_from(Event.RESET), lambda chosen: partial(chosen.reset, rate=rate)),
+            (
+                frozenset({Status.DELAYED}),
+                lambda chosen: partial(chosen.edit, delay=0, rate=rate),
+            ),
+        ),
+    )
 
 
 def _retry(svc: JobService, jobs: list[str]) -> list[Outcome]:
@@ -154,13 +181,38 @@ def delete(ctx: click.Context, *, wanted: Wanted) -> None:
     Filters select jobs in every state but reserved. Several jobs take --yes where nobody can be
     asked.
     """
+    run(ctx, deleting("delete", "deleted"), wanted)
+
+
+def deleting(verb: str, done: str) -> Change:
+    """To forget jobs."""
     possible = _from(Event.DELETE)
-    change = Change("delete", "deleted", possible, possible, lambda svc, jobs: svc.delete(jobs))
-    run(ctx, change, wanted)
+    return Change(
+        verb,
+        done,
+        possible,
+        possible,
+        lambda svc, jobs: svc.delete(jobs),
+        ((possible, lambda chosen: chosen.delete),),
+    )
 
 
 @click.command()
-@click.argument("parts", metavar="ID...", nargs=-1, required=True)
+@wanted_options
+@click.option("--to", metavar="TOPIC", required=True, help="The topic to go to.")
+@click.pass_context
+def move(ctx: click.Context, *, wanted: Wanted, to: str) -> None:
+    """Move jobs that wait, ready or delayed, to another topic, to the back of their weight there.
+
+    Several jobs take --yes where nobody can be asked.
+    """
+    run(ctx, _editing("move", f"moved to {render.printable(to)}", {"topic": to}), wanted)
+
+
+@click.command()
+@click.argument("parts", metavar="[ID]...", nargs=-1)
+@where_option
+@all_option
 @click.option("--topic", "-t", help="Move them to the back of this topic.")
 @click.option("--weight", type=int, help="Lower is served first; int16.")
 @click.option(
@@ -185,6 +237,8 @@ def edit(
     /,
     parts: tuple[str, ...],
     *,
+    filters: Filters,
+    everything: bool,
     topic: str | None,
     weight: int | None,
     delay: float | None,
@@ -199,7 +253,8 @@ def edit(
 ) -> None:
     """Change jobs that wait, ready or delayed. What is not given stays as it is.
 
-    Several jobs take --yes where nobody can be asked.
+    Jobs are named by ids, or selected: --where topic=mail --where older-than=1d. Several jobs take
+    --yes where nobody can be asked.
     """
     reader = reader_of(ctx, text=text, raw=raw)
     given = chosen_options({"topic": topic, "weight": weight, "delay": delay, **options})
@@ -213,12 +268,21 @@ def edit(
         refuse(ctx, str(error))
     if not changes:
         raise click.UsageError("what is to change? Give at least one option", ctx)
+    wanted = Wanted(parts, filters, everything, yes=yes, dry_run=dry_run, as_json=as_json)
+    run(ctx, _editing("edit", "edited", changes), wanted)
+
+
+def _editing(verb: str, done: str, changes: dict[str, Any]) -> Change:
+    """To change jobs that wait."""
     possible = _from(Event.EDIT)
-    change = Change(
-        "edit", "edited", possible, possible, lambda svc, jobs: svc.edit(jobs, **changes)
+    return Change(
+        verb,
+        done,
+        possible,
+        possible,
+        lambda svc, jobs: svc.edit(jobs, **changes),
+        ((possible, lambda chosen: partial(chosen.edit, **changes)),),
     )
-    wanted = Wanted(parts, Selection(), everything=False, yes=yes, dry_run=dry_run, as_json=as_json)
-    run(ctx, change, wanted)
 
 
 def _from(event: Event) -> frozenset[Status]:
@@ -226,15 +290,18 @@ def _from(event: Event) -> frozenset[Status]:
     return frozenset(status for status in Status if can_move(status, event))
 
 
-def run(ctx: click.Context, change: Change, wanted: Wanted) -> None:
-    """Look up what is wanted, ask if it is much, and do it."""
-    filtered = wanted.everything or not wanted.selection.everything
+def run(ctx: click.Context, change: Change, wanted: Wanted, names: str = NAMES) -> None:
+    """Look up what is wanted, ask if it is much, and do it.
+
+    *names* is what somebody is told who did not say which jobs.
+    """
+    filtered = wanted.everything or bool(wanted.filters)
     if wanted.parts and filtered:
         raise click.UsageError("give IDs, or filters, not both", ctx)
+    if wanted.everything and wanted.filters:
+        raise click.UsageError("--all takes no filters", ctx)
     if not wanted.parts and not filtered:
-        raise click.UsageError(
-            "which jobs? Give IDs, or --topic, --status, --name, --tag or --all", ctx
-        )
+        raise click.UsageError(f"which jobs? Give IDs, or {names}", ctx)
     with open_queue(ctx) as svc:
         if wanted.parts:
             _run_on_named(ctx, svc, change, wanted)
@@ -265,61 +332,100 @@ def _run_on_named(ctx: click.Context, svc: JobService, change: Change, wanted: W
 
 
 def _run_on_selected(ctx: click.Context, svc: JobService, change: Change, wanted: Wanted) -> None:
-    """What is confirmed is what is changed: jobs that come later are not.
+    """What is changed are jobs that were there when somebody was asked: none that come later.
 
     Some may have moved on when it comes to them. They are left as they are, and counted.
     """
-    selection = _possible(ctx, change, wanted.selection)
-    if selection.topic is not None:
-        known_topic(ctx, svc, selection.topic)
-    chosen = bytearray()  # 16 bytes a job: there may be millions
-    for job in selection.found(svc, None, AT_ONCE):
-        chosen += ids.to_raw(job.id)
-    number = len(chosen) // _RAW
+    if "topic" in wanted.filters:
+        known_topic(ctx, svc, wanted.filters["topic"])
+    statuses = _statuses(ctx, svc, change, wanted.filters)
+    text = str(svc.select(**{**wanted.filters, "status": statuses}))
+    parts = [
+        (svc.select(**{**wanted.filters, "status": some}).present(), verb)
+        for possible, verb in change.bulk
+        if (some := statuses & possible)
+    ]
     if wanted.dry_run:
-        if wanted.as_json:
-            for page in _pages(chosen):
-                for job_id in page:
-                    click.echo(_as_json(job_id, Outcome.OK))
-        what = render.count(number, "job")
-        say(f"would {change.verb} {what} ({selection})")
+        told = _Telling(wanted.as_json)
+        for chosen, verb in parts:
+            told.of(verb(chosen)(dry_run=True, progress=told))
+        told.end()
+        say(f"would {change.verb} {render.count(told.matched, 'job')} ({text})")
         return
-    if number:
-        what = f"{change.verb} {render.count(number, 'job')} ({selection})"
-        confirm(ctx, what, yes=wanted.yes)
-    counts: Counter[Outcome] = Counter()
+    if not wanted.yes:
+        number = sum(chosen.count() for chosen, _ in parts)
+        if number:
+            confirm(ctx, f"{change.verb} {render.count(number, 'job')} ({text})", yes=False)
+    told = _Telling(wanted.as_json)
     try:
-        for page in _pages(chosen):
-            outcomes = change.apply(svc, page)
-            counts.update(outcomes)
-            if wanted.as_json:
-                for job_id, outcome in zip(page, outcomes, strict=True):
-                    click.echo(_as_json(job_id, outcome))
+        for chosen, verb in parts:
+            told.of(verb(chosen)(progress=told))
     except BrokenPipeError:
-        did = f"{change.done}: {render.count(counts[Outcome.OK], 'job')}"
+        did = f"{change.done}: {render.count(told.changed, 'job')}"
         say(f"nobody reads the outcomes any more; {did}, the others are left as they are")
         raise
-    moved = number - counts[Outcome.OK]
-    left = f", {moved:,} had moved on meanwhile" if moved else ""
-    click.echo(
-        f"{change.done}: {render.count(counts[Outcome.OK], 'job')}{left}", err=wanted.as_json
-    )
+    told.end()
+    left = f", {told.left:,} had moved on meanwhile" if told.left else ""
+    click.echo(f"{change.done}: {render.count(told.changed, 'job')}{left}", err=wanted.as_json)
 
 
-def _possible(ctx: click.Context, change: Change, selection: Selection) -> Selection:
-    """The selection, of jobs that can be changed so."""
-    wrong = selection.statuses - change.possible
+class _Telling:
+    """What is told while a selection is changed: outcomes as JSON, or on a terminal how far it is.
+
+    Attributes:
+        matched: How many jobs matched so far.
+        changed: How many were changed so far.
+        left: How many had moved on in the parts that are over.
+    """
+
+    def __init__(self, as_json: bool) -> None:  # noqa: FBT001 - as the command line has it
+        self._as_json = as_json
+        self._shows = sys.stderr.isatty() and not as_json
+        self._next_s = time.monotonic() + SHOWN_EACH_S
+        self._shown = ""
+        self._before = (0, 0)
+        self.matched = self.changed = self.left = 0
+
+    def __call__(self, step: BulkProgress) -> None:
+        matched, changed = self._before
+        self.matched, self.changed = matched + step.matched, changed + step.changed
+        if self._as_json:
+            for job_id, outcome in step.outcomes.items():
+                click.echo(_as_json(job_id, outcome))
+        elif self._shows and time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + SHOWN_EACH_S
+            self._show(
+                f"{step.looked:,} looked at, {self.matched:,} match, {self.changed:,} changed"
+            )
+
+    def of(self, result: BulkResult) -> None:
+        """A part is over."""
+        self._before = (self.matched, self.changed)
+        self.left += result.left
+
+    def end(self) -> None:
+        """Take away the line on the terminal."""
+        if self._shown:
+            self._show("")
+
+    def _show(self, text: str) -> None:
+        click.echo("\r" + text.ljust(len(self._shown)) + ("" if text else "\r"), nl=False, err=True)
+        self._shown = text
+
+
+def _statuses(
+    ctx: click.Context, svc: JobService, change: Change, filters: Filters
+) -> frozenset[Status]:
+    """The states of jobs that are selected: those that the filters say, or the usual ones."""
+    named = selection_of(svc, filters).statuses
+    if named == EVERY_STATUS:
+        return change.usual
+    wrong = named - change.possible
     if wrong:
         raise click.UsageError(
             f"cannot {change.verb} {', '.join(sorted(wrong))} jobs (only {_only(change)} ones)", ctx
         )
-    return replace(selection, statuses=selection.statuses or change.usual)
-
-
-def _pages(chosen: bytearray) -> Iterator[list[str]]:
-    for start in range(0, len(chosen), AT_ONCE * _RAW):
-        page = chosen[start : start + AT_ONCE * _RAW]
-        yield [ids.to_text(bytes(page[at : at + _RAW])) for at in range(0, len(page), _RAW)]
+    return named
 
 
 def _would(svc: JobService, change: Change, job_id: str) -> Outcome:

@@ -8,9 +8,10 @@ from typing import Final
 import click
 
 from jobq.cli import record
-from jobq.cli.changing import cancel, delete, edit, retry
+from jobq.cli.changing import cancel, delete, edit, move, retry
 from jobq.cli.context import (
     FAILED,
+    Verb,
     Verbs,
     as_json_option,
     job_of,
@@ -22,8 +23,9 @@ from jobq.cli.context import (
 )
 from jobq.cli.enqueueing import duration, enqueue
 from jobq.cli.render import Table
-from jobq.cli.selection import Selection, select_options
+from jobq.cli.selection import Filters, filter_options, selection_of
 from jobq.job import JobRecord, LogLine
+from jobq.service import Selection
 from jobq.states import Status
 
 AT_ONCE: Final = 100
@@ -35,37 +37,49 @@ FOLLOW_S: Final = 1.0
 
 @click.group(cls=Verbs)
 def jobs() -> None:
-    """List, show, enqueue, edit, cancel, retry and delete jobs, wait for them, print their logs.
+    """List, show, enqueue, edit, move, cancel, retry and delete jobs, wait for them, print logs.
 
     Wherever an ID is asked for, any part of it will do that no other job's id has.
     """
 
 
+def listing_options(command: Verb) -> Verb:
+    """How much is listed, and how."""
+    limit = click.option(
+        "--limit",
+        "-n",
+        type=click.IntRange(min=0),
+        default=100,
+        show_default=True,
+        help="At most so many; 0 for all.",
+    )
+    after = click.option("--after", metavar="ID", help="Only jobs enqueued after this one.")
+    return limit(after(as_json_option("one JSON object a job")(command)))
+
+
 @click.command("list")
-@select_options
-@click.option(
-    "--limit",
-    "-n",
-    type=click.IntRange(min=0),
-    default=100,
-    show_default=True,
-    help="At most so many; 0 for all.",
-)
-@click.option("--after", metavar="ID", help="Only jobs enqueued after this one.")
-@as_json_option("one JSON object a job")
+@filter_options()
+@listing_options
 @click.pass_context
 def list_(
-    ctx: click.Context, selection: Selection, *, limit: int, after: str | None, as_json: bool
+    ctx: click.Context, filters: Filters, *, limit: int, after: str | None, as_json: bool
 ) -> None:
     """List jobs in the order of their enqueueing."""
+    list_jobs(ctx, filters, limit=limit, after=after, as_json=as_json)
+
+
+def list_jobs(
+    ctx: click.Context, filters: Filters, *, limit: int, after: str | None, as_json: bool
+) -> None:
+    """Print the jobs that fit the filters, read a page at a time."""
     with open_queue(ctx) as svc:
-        if selection.topic is not None:
-            known_topic(ctx, svc, selection.topic)
+        if "topic" in filters:
+            known_topic(ctx, svc, filters["topic"])
         first = None if after is None else job_of(ctx, svc, after)
         table = Table(record.TEXT_COLUMNS)
         head = [] if as_json else [list(record.COLUMNS)]
         last = None
-        for page, more in pages(selection.found(svc, first, AT_ONCE), limit):
+        for page, more in pages(_found(selection_of(svc, filters), first), limit):
             if as_json:
                 for job in page:
                     click.echo(record.as_json(job))
@@ -78,6 +92,15 @@ def list_(
             click.echo(line)
         if last is not None:
             say(f"there are more: --after {last}, or --limit 0 for all")
+
+
+def _found(selection: Selection, after: str | None) -> Iterator[JobRecord]:
+    """The jobs, in the order of enqueueing; what comes or moves meanwhile may be missed."""
+    while page := selection.find(after=after, limit=AT_ONCE):
+        yield from page
+        if len(page) < AT_ONCE:
+            return
+        after = page[-1].id
 
 
 def pages(jobs: Iterator[JobRecord], limit: int) -> Iterator[tuple[list[JobRecord], bool]]:
@@ -169,5 +192,5 @@ def wait(
         ctx.exit(FAILED)
 
 
-for verb in (list_, show, logs, wait, enqueue, edit, cancel, retry, delete):
+for verb in (list_, show, logs, wait, enqueue, edit, move, cancel, retry, delete):
     jobs.add_command(verb)

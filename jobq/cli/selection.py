@@ -1,91 +1,140 @@
-"""Which jobs a verb is about: filters that `list` and the verbs on many jobs share."""
+"""Which jobs a verb is about: filters that `list` and the verbs on many jobs share.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+The verbs get them as a dict, as `JobService.select` takes them: only those that were given.
+"""
+
+from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import click
 
 from jobq.cli.context import Verb
-from jobq.job import JobRecord
-from jobq.service import JobService
-from jobq.states import Status
+from jobq.cli.enqueueing import duration
+from jobq.service import JobService, Selection
+from jobq.states import Reason, Status
 
+Filters = dict[str, Any]
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Jobs by what is known of them; what is None, or empty, does not matter."""
+_STATUS: Final = click.Choice([status.value for status in Status])
+_REASON: Final = click.Choice([reason.value for reason in Reason])
 
-    topic: str | None = None
-    statuses: frozenset[Status] = frozenset()
-    name: str | None = None
-    tags: frozenset[str] = frozenset()
-
-    @property
-    def everything(self) -> bool:
-        """Whether no filter is set."""
-        return self == Selection()
-
-    def found(self, svc: JobService, after: str | None, at_once: int) -> Iterator[JobRecord]:
-        """The jobs that match, in the order of enqueueing, read *at_once* by *at_once*.
-
-        Each page is read when it is needed; what comes or moves meanwhile may be missed.
-        """
-        one = next(iter(self.statuses)) if len(self.statuses) == 1 else None
-        while page := svc.find(status=one, topic=self.topic, after=after, limit=at_once):
-            yield from filter(self._matches, page)
-            if len(page) < at_once:
-                return
-            after = page[-1].id
-
-    def _matches(self, job: JobRecord) -> bool:
-        return (
-            (not self.statuses or job.status in self.statuses)
-            and (self.name is None or job.options.name == self.name)
-            and self.tags.issubset(job.options.tags or ())
-        )
-
-    def __str__(self) -> str:
-        parts = [", ".join(status for status in Status if status in self.statuses), "jobs"]
-        if self.topic is not None:
-            parts.append(f"of topic {self.topic!r}")
-        if self.name is not None:
-            parts.append(f"named {self.name!r}")
-        if self.tags:
-            parts.append(f"tagged {', '.join(map(repr, sorted(self.tags)))}")
-        return " ".join(filter(None, parts))
-
-
-def select_options(command: Verb) -> Verb:
-    """`--topic`, `--status`, `--name` and `--tag`; the verb gets them as one `selection`."""
-
-    @click.option("--topic", "-t", help="Only jobs of this topic.")
-    @click.option(
+_OPTIONS: Final = {
+    "topic": click.option("--topic", "-t", help="Only jobs of this topic."),
+    "status": click.option(
         "--status",
         "-s",
-        "statuses",
-        type=click.Choice([status.value for status in Status]),
+        type=_STATUS,
         multiple=True,
         help="Only jobs in this state; may be given several times.",
-    )
-    @click.option("--name", help="Only jobs that were given this name.")
-    @click.option(
+    ),
+    "name": click.option("--name", help="Only jobs that were given this name."),
+    "tag": click.option(
         "--tag",
-        "tags",
         multiple=True,
         help="Only jobs that have this tag; given several times, those that have all of them.",
+    ),
+    "group": click.option("--group", help="Only jobs of this group."),
+    "unique": click.option("--unique", help="Only jobs that were given this unique key."),
+    "reason": click.option(
+        "--reason",
+        type=_REASON,
+        multiple=True,
+        help="Only jobs canceled for this reason; may be given several times.",
+    ),
+    "dead": click.option(
+        "--dead", is_flag=True, default=None, help="Only dead letters: not canceled by somebody."
+    ),
+    "error": click.option(
+        "--with-error", metavar="TEXT", help="Only jobs whose error has this in it."
+    ),
+    "older_than": click.option(
+        "--older-than",
+        type=duration,
+        metavar="DURATION",
+        help="Only jobs enqueued at least so long ago.",
+    ),
+}
+"""By the filters of `JobService.select`."""
+
+_ARGUMENT: Final = {"error": "with_error"}
+"""What click calls the value of a filter, where it is not the filter's name: `--error` is what
+`jobq jobs cancel` gives to jobs."""
+
+_SEVERAL: Final = {"status": _STATUS, "tag": None, "reason": _REASON}
+"""Filters that may be given several times, and what they may be."""
+
+NAMES: Final = "--topic, --status, --name, --tag, --group, --reason, --dead, --older-than or --all"
+"""Filters as a person is told of them who has given none."""
+
+
+def filter_options(*without: str) -> Callable[[Verb], Verb]:
+    """An option for each filter but those; the verb gets them as one `filters`."""
+    options = {name: option for name, option in _OPTIONS.items() if name not in without}
+
+    def decorate(command: Verb) -> Verb:
+        @wraps(command)
+        def with_filters(*args: Any, **more: Any) -> Any:
+            given = {name: more.pop(_ARGUMENT.get(name, name)) for name in options}
+            return command(*args, filters=_given(given), **more)
+
+        for option in reversed(options.values()):
+            with_filters = option(with_filters)
+        return cast("Verb", with_filters)
+
+    return decorate
+
+
+def where_option(command: Verb) -> Verb:
+    """`--where`, for a verb whose options would be taken for filters; it gets `filters`."""
+
+    @click.option(
+        "--where",
+        metavar="FILTER",
+        multiple=True,
+        help="Instead of IDs: topic=…, status=…, name=…, tag=…, group=…, unique=…, error=…, "
+        "older-than=…; may be given several times.",
     )
     @wraps(command)
-    def with_selection(
-        *args: Any,
-        topic: str | None,
-        statuses: tuple[str, ...],
-        name: str | None,
-        tags: tuple[str, ...],
-        **more: Any,
-    ) -> Any:
-        chosen = Selection(topic, frozenset(map(Status, statuses)), name, frozenset(tags))
-        return command(*args, selection=chosen, **more)
+    def with_where(*args: Any, where: tuple[str, ...], **more: Any) -> Any:
+        return command(*args, filters=_parsed(where), **more)
 
-    return cast("Verb", with_selection)
+    return cast("Verb", with_where)
+
+
+def selection_of(svc: JobService, filters: Filters) -> Selection:
+    """The jobs that fit the filters; all without any."""
+    return svc.select(**filters) if filters else svc.select(everything=True)
+
+
+def _given(filters: Filters) -> Filters:
+    return {name: value for name, value in filters.items() if value not in (None, ())}
+
+
+def _parsed(where: Iterable[str]) -> Filters:
+    """What texts like `topic=mail` say.
+
+    Raises:
+        click.BadParameter: A text is no filter, or one that stands once is there twice.
+    """
+    found: Filters = {}
+    for text in where:
+        field, is_given, value = text.partition("=")
+        name = field.replace("-", "_")
+        if name not in _OPTIONS or not (is_given or name == "dead"):
+            known = ", ".join(name.replace("_", "-") for name in _OPTIONS)
+            raise click.BadParameter(f"{text!r}: expected FILTER=VALUE, FILTER one of {known}")
+        if name in _SEVERAL:
+            kind = _SEVERAL[name]
+            found[name] = (*found.get(name, ()), kind.convert(value, None, None) if kind else value)
+            continue
+        if name in found:
+            raise click.BadParameter(f"{field} is given twice")
+        found[name] = _value(name, value)
+    return found
+
+
+def _value(name: str, value: str) -> Any:
+    if name == "dead":
+        return click.BOOL.convert(value or "true", None, None)
+    return duration(value) if name == "older_than" else value

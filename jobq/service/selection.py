@@ -167,8 +167,9 @@ class Selection(AsyncSelection):
     touched. If one fails (`StoreFull`, `StoreBusy`, …), what it has changed so far stays so; it
     can be called again.
 
-    What a walk costs is looking at every job of the queue, some 100 000 a second, unless the
-    counts say that no job is in such a state.
+    All jobs of the queue are looked at, some 300 000 a second with small payloads, unless the
+    counts say that the topic (or the queue) has no job in such a state. Changing one takes as
+    long as the verb on ids does.
 
     All verbs take:
 

@@ -16,6 +16,7 @@ import jobq
 from jobq import codec
 from jobq.cli import record
 from jobq.cli.plain import plain
+from jobq.repo.lmdb import LmdbStore
 from jobq.states import Status
 from tests.cli.conftest import COMMAND, ROOT, call, environment, run, words
 
@@ -451,13 +452,13 @@ def test_a_dry_run_counts_and_changes_nothing(queue: Path) -> None:
 def test_jobs_that_moved_on_meanwhile_are_left_and_counted(
     queue: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cancel = jobq.JobService.cancel
+    cancel = LmdbStore.cancel
 
-    def with_another_first(svc: jobq.JobService, job_ids: Any, **more: Any) -> Any:
-        svc.delete(job_ids[0])
-        return cancel(svc, job_ids, **more)
+    def with_another_first(store: LmdbStore, job_ids: list[bytes], *more: Any) -> Any:
+        store.delete([job_ids[0]])
+        return cancel(store, job_ids, *more)
 
-    monkeypatch.setattr(jobq.JobService, "cancel", with_another_first)
+    monkeypatch.setattr(LmdbStore, "cancel", with_another_first)
     told = words(call("--db", queue, "jobs", "cancel", "--all", "--yes"))
 
     assert told == ["canceled: 5 jobs, 1 had moved on meanwhile"]
