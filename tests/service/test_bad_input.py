@@ -288,6 +288,14 @@ FIND = [
     *table("topic", NO_TOPIC[1:]),
     *table("after", NO_ID[1:]),
     *table("limit", NO_COUNT),
+    *(row for name in ("name", "group", "unique") for row in table(name, NO_TOPIC[1:])),
+    *table("tag", [5, b"a", "", [""], [5], [], {"a": 1}, "a" * 256, HUGE]),
+    *table("reason", ["Poison", "", 5, [], ["poison", 5], HUGE]),
+    *table("dead", [1, "yes", [], HUGE]),
+    *table("error", [5, b"x", "", "\ud800", "x" * 4097, ["x"]]),
+    *table("older_than", NO_DELAY),
+    *table("everything", [True]),
+    *table("color", ["red", None]),
 ]
 
 
@@ -297,6 +305,8 @@ def test_find_refuses_it(svc: JobService, name: str, value: Any) -> None:
 
     named = "id" if name == "after" else name
     refused(svc.store, named, lambda: svc.find(**{name: value}))
+    if name not in {"after", "limit", "everything"}:
+        refused(svc.store, named, lambda: svc.select(**{name: value}))
 
 
 @pytest.mark.parametrize("topic", NO_TOPIC[1:], ids=kind)
