@@ -269,7 +269,7 @@ def edit(
     if not changes:
         raise click.UsageError("what is to change? Give at least one option", ctx)
     wanted = Wanted(parts, filters, everything, yes=yes, dry_run=dry_run, as_json=as_json)
-    run(ctx, _editing("edit", "edited", changes), wanted)
+    run(ctx, _editing("edit", "edited", changes), wanted, "--where or --all")
 
 
 def _editing(verb: str, done: str, changes: dict[str, Any]) -> Change:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from click import Group
 from click.testing import CliRunner, Result
 
 import jobq
@@ -38,6 +39,15 @@ def empty(tmp_path: Path) -> Path:
     path = tmp_path / "empty-queue"
     jobq.open(path, durability="unsafe").close()
     return path
+
+
+def all_verbs() -> list[str]:
+    """Every verb that there is, those of groups with their group's name: `jobs list`."""
+    found = []
+    for name, command in cli.main.commands.items():
+        inside = command.commands if isinstance(command, Group) else {}
+        found += [f"{name} {verb}" for verb in inside] or [name]
+    return found
 
 
 def call(

@@ -10,9 +10,9 @@ import pytest
 
 import jobq
 from jobq import errors
-from jobq.cli import context, main, render
+from jobq.cli import context, render
 from jobq.repo.base import CheckReport
-from tests.cli.conftest import MARK, ROOT, call, environment, run
+from tests.cli.conftest import MARK, ROOT, all_verbs, call, environment, run
 
 
 def test_stats_shows_each_topic_by_state_and_the_totals(queue: Path) -> None:
@@ -138,9 +138,13 @@ VERBS = [
     ["jobs", "wait", "1"],
     ["jobs", "enqueue", "mail", "1"],
     ["jobs", "edit", "1", "--weight", "1"],
+    ["jobs", "move", "1", "--to", "sms"],
     ["jobs", "cancel", "1"],
     ["jobs", "retry", "1"],
     ["jobs", "delete", "1"],
+    ["dead", "list"],
+    ["dead", "retry"],
+    ["dead", "purge"],
     ["work", "mail", "--drain", "--exec", "true"],
     ["configure", "mail"],
     ["purge", "mail"],
@@ -243,7 +247,9 @@ def test_without_a_queue_the_user_is_told_how_to_name_one() -> None:
     assert "JOBQ_DB" in result.stderr
 
 
-@pytest.mark.parametrize("verb", [[], ["jobs"], *(verb[:2] for verb in VERBS)], ids=" ".join)
+@pytest.mark.parametrize(
+    "verb", [[], ["jobs"], ["dead"], *(verb[:2] for verb in VERBS)], ids=" ".join
+)
 def test_help_needs_no_queue(verb: list[str]) -> None:
     verb = [word for word in verb if word != "mail"]
     result = call(*verb, "--help", env={"JOBQ_DB": ""})
@@ -253,8 +259,7 @@ def test_help_needs_no_queue(verb: list[str]) -> None:
 
 
 def test_every_verb_is_in_the_list_of_these_tests() -> None:
-    verbs = [verb for verb in main.commands if verb not in ("init", "jobs")]
-    verbs += [f"jobs {verb}" for verb in main.commands["jobs"].commands]  # type: ignore[attr-defined]
+    verbs = [verb for verb in all_verbs() if verb != "init"]
 
     assert {verb for verb in verbs if not any(" ".join(one).startswith(verb) for one in VERBS)} == (
         set()

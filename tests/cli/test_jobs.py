@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -479,7 +480,9 @@ def test_several_jobs_take_a_yes_where_nobody_can_be_asked(queue: Path, verb: st
     assert statuses(queue) == before
 
 
-def on_a_terminal(answer: bytes, *args: str) -> tuple[int, bytes]:
+def on_a_terminal(
+    answer: bytes, *args: str, meanwhile: Callable[[], object] = lambda: None
+) -> tuple[int, bytes]:
     """The exit status of the command, and what a user who answers sees."""
     terminal, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -495,6 +498,7 @@ def on_a_terminal(answer: bytes, *args: str) -> tuple[int, bytes]:
     seen = b""
     while b"[y/N]" not in seen:
         seen += os.read(terminal, 1000)
+    meanwhile()
     os.write(terminal, answer + b"\n")
     try:
         while data := os.read(terminal, 1000):

@@ -1,0 +1,190 @@
+"""Jobs by filters: listed, and changed many at once; and dead letters."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jobq
+from jobq.cli.changing import _Telling
+from jobq.service.bulk import BulkProgress, BulkResult, Run
+from tests.cli.conftest import call, words
+from tests.cli.test_jobs import ids_of, on_a_terminal, records
+
+
+@pytest.fixture
+def mixed(empty: Path) -> Path:
+    """A queue with a job for each filter, and one that fits none."""
+    with jobq.open(empty, durability="unsafe") as svc:
+        svc.enqueue_many("work", ["rejected", "exhausted", "by hand"], max_retries=0)
+        rejected, exhausted, by_hand = svc.reserve("work", 3)
+        rejected.cancel("rejected", "no such user")
+        exhausted.retry(error="Traceback\nOSError: refused")
+        by_hand.cancel()
+        svc.enqueue("mail", "grouped", group="g", unique="k", name="n", tags=["a"])
+        svc.enqueue("mail", "plain")
+    return empty
+
+
+def payloads(queue: Path, *args: str) -> list[Any]:
+    printed = call("--db", queue, *args, "--json")
+    assert printed.exit_code == 0, printed.stderr
+    return [job["payload"] for job in records(printed.stdout)]
+
+
+@pytest.mark.parametrize(
+    ("args", "found"),
+    [
+        (["--group", "g"], ["grouped"]),
+        (["--unique", "k"], ["grouped"]),
+        (["--name", "n", "--tag", "a"], ["grouped"]),
+        (["--reason", "rejected"], ["rejected"]),
+        (["--reason", "rejected", "--reason", "canceled"], ["rejected", "by hand"]),
+        (["--dead"], ["rejected", "exhausted"]),
+        (["--dead", "--with-error", "refused"], ["exhausted"]),
+        (["--with-error", "nothing like it"], []),
+        (["--older-than", "1h"], []),
+        (["--older-than", "0", "-t", "mail"], ["grouped", "plain"]),
+        (["--dead", "-s", "ready"], []),
+    ],
+)
+def test_filters_say_which_jobs_are_listed(mixed: Path, args: list[str], found: list[str]) -> None:
+    assert payloads(mixed, "jobs", "list", *args) == found
+
+
+def test_dead_letters_are_listed_retried_and_purged(mixed: Path) -> None:
+    listed = payloads(mixed, "dead", "list")
+    one = payloads(mixed, "dead", "list", "--reason", "exhausted")
+    would = call("--db", mixed, "dead", "retry", "--with-error", "user", "--dry-run")
+    retried = words(call("--db", mixed, "dead", "retry", "--with-error", "user", "--yes"))
+    purged = words(call("--db", mixed, "dead", "purge", "--yes"))
+
+    assert (listed, one) == (["rejected", "exhausted"], ["exhausted"])
+    assert would.stderr == "jobq: would retry 1 job (dead letters with 'user' in their error)\n"
+    assert (retried, purged) == (["ready: 1 job"], ["purged: 1 job"])
+    assert payloads(mixed, "jobs", "list", "-t", "work") == ["rejected", "by hand"]
+
+
+def test_dead_letters_are_not_touched_unasked(mixed: Path) -> None:
+    for verb in ("retry", "purge"):
+        refused = call("--db", mixed, "dead", verb)
+        assert refused.exit_code == 2
+        assert f"{verb} 2 jobs (dead letters)? Say so with --yes" in refused.stderr
+
+
+def test_a_retry_keeps_to_its_rate(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float | None] = []
+    result = Run.result
+
+    def noted(run: Run, *, complete: bool = True) -> BulkResult:
+        rates.append(run.how.rate)
+        return result(run, complete=complete)
+
+    monkeypatch.setattr(Run, "result", noted)
+    told = words(call("--db", mixed, "dead", "retry", "--rate", "5000", "--yes"))
+    wrong = call("--db", mixed, "dead", "retry", "--rate", "0", "--yes")
+
+    assert told == ["ready: 2 jobs"]
+    assert rates == [5000.0]
+    assert (wrong.exit_code, wrong.stdout) == (1, "")
+    assert "rate is 0.0: expected jobs per second" in wrong.stderr
+
+
+def test_retry_resets_what_is_finished_and_ends_delays(queue: Path) -> None:
+    told = call("--db", queue, "jobs", "retry", "-s", "delayed", "-s", "done", "--yes", "--json")
+
+    assert told.stderr == "ready: 2 jobs\n"
+    assert {one["outcome"] for one in records(told.stdout)} == {"ok"}
+    assert ids_of(queue, status=["delayed", "done"]) == []
+
+
+def test_jobs_are_moved_by_filters_or_ids(mixed: Path) -> None:
+    (grouped,) = ids_of(mixed, group="g")
+    one = words(call("--db", mixed, "jobs", "move", grouped, "--to", "sms"))
+    rest = words(call("--db", mixed, "jobs", "move", "-t", "mail", "--to", "sms", "--yes"))
+    wrong = call("--db", mixed, "jobs", "move", "--dead", "--to", "sms", "--yes")
+
+    assert (one, rest) == ([f"{grouped} moved to sms"], ["moved to sms: 1 job"])
+    assert payloads(mixed, "jobs", "list", "-t", "sms") == ["grouped", "plain"]
+    assert wrong.exit_code == 2
+    assert "cannot move canceled jobs (only ready, delayed ones)" in wrong.stderr
+
+
+def test_edit_takes_its_filters_apart_from_what_is_to_become_of_jobs(mixed: Path) -> None:
+    where = ["--where", "topic=mail", "--where", "tag=a", "--where", "older-than=0s"]
+    would = call("--db", mixed, "jobs", "edit", *where, "--name", "new", "--dry-run")
+    told = words(call("--db", mixed, "jobs", "edit", *where, "--name", "new", "--yes"))
+
+    assert "would edit 1 job (ready, delayed jobs of topic 'mail' tagged 'a' older than 0 s)" in (
+        would.stderr
+    )
+    assert told == ["edited: 1 job"]
+    assert payloads(mixed, "jobs", "list", "--name", "new") == ["grouped"]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--where", "colour=red"], "'colour=red': expected FILTER=VALUE, FILTER one of topic"),
+        (["--where", "topic"], "'topic': expected FILTER=VALUE"),
+        (["--where", "status=lost"], "'lost' is not one of 'ready'"),
+        (["--where", "topic=a", "--where", "topic=b"], "topic is given twice"),
+        (["--where", "older-than=soon"], "'soon' is no duration"),
+        (["--where", "dead"], "cannot edit canceled jobs"),
+        (["--where", "status=done"], "cannot edit done jobs"),
+        (["--where", "topic=mail", "--all"], "--all takes no filters"),
+        (["12", "--where", "topic=mail"], "not both"),
+        ([], "which jobs? Give IDs, or --where or --all"),
+    ],
+)
+def test_a_wrong_where_is_a_wrong_command(mixed: Path, args: list[str], told: str) -> None:
+    result = call("--db", mixed, "jobs", "edit", *args, "--weight", "1", "--yes")
+
+    assert result.exit_code == 2, result.stderr
+    assert told in result.stderr
+
+
+def test_jobs_that_come_while_somebody_is_asked_are_not_changed(empty: Path) -> None:
+    with jobq.open(empty, durability="unsafe") as svc:
+        svc.enqueue_many("mail", range(3))
+        status, seen = on_a_terminal(
+            b"y",
+            *("--db", str(empty), "jobs", "cancel", "-t", "mail"),
+            meanwhile=lambda: svc.enqueue("mail", "late"),
+        )
+        left = [job.payload for job in svc.find(status="ready")]
+
+    assert status == 0
+    assert b"canceled: 3 jobs" in seen
+    assert left == ["late"]
+
+
+def test_a_terminal_is_told_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobq.cli.changing.SHOWN_EACH_S", 0.0)
+    shown: list[str] = []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.echo", lambda text, **_: shown.append(text))
+    told = _Telling(as_json=False)
+    told(BulkProgress(1024, 3, 2, {}))
+    told.of(BulkResult(1024, 3, {}))
+    told(BulkProgress(512, 1, 1, {}))
+    told.end()
+
+    assert shown[:2] == [
+        "\r1,024 looked at, 3 match, 2 changed",
+        "\r512 looked at, 4 match, 3 changed  ",
+    ]
+    assert shown[2].strip() == ""
+    assert (told.matched, told.changed) == (4, 3)
+
+
+def test_outcomes_of_a_selection_come_as_json(mixed: Path) -> None:
+    ids = ids_of(mixed, dead=True)
+    told = call("--db", mixed, "jobs", "delete", "--dead", "--yes", "--json")
+
+    assert [json.loads(line) for line in told.stdout.splitlines()] == [
+        {"id": job_id, "outcome": "ok"} for job_id in ids
+    ]
+    assert told.stderr == "deleted: 2 jobs\n"
