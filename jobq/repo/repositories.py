@@ -270,6 +270,13 @@ class JobRepository(ABC):
     def ids(self, after: bytes | None, limit: int) -> list[bytes]:
         """The first *limit* ids beyond *after*, ascending."""
 
+    def moved_ids(self, after: bytes | None, limit: int) -> list[bytes]:
+        """As `ids`, of jobs that have moved since they were enqueued, at least.
+
+        An engine that would have to look for them gives all.
+        """
+        return self.ids(after, limit)
+
     @abstractmethod
     def last_id(self) -> bytes | None:
         """The largest id of a job; None if there is no job."""

@@ -39,7 +39,7 @@ from jobq.repo.operations.checking import check
 from jobq.repo.operations.due import expire, lapse, promote
 from jobq.repo.operations.edit import edit, size_of_edit
 from jobq.repo.operations.enqueue import add
-from jobq.repo.operations.finding import look, may_meet, meets
+from jobq.repo.operations.finding import look, may_meet, meets, page
 from jobq.repo.operations.groups import look_again, seat_all
 from jobq.repo.operations.places import prune, size_of
 from jobq.repo.operations.rebuild import rebuild
@@ -217,19 +217,19 @@ class TransactionalStore(Store):
     def find(self, selector: Selector, after: bytes | None, limit: int) -> list[JobRecord]:
         found: list[JobRecord] = []
 
-        def page(tx: Transaction) -> bytes | None:
+        def step(tx: Transaction) -> bytes | None:
             if not may_meet(tx, selector):
                 return None
-            jobs = tx.jobs.scan(after, PAGE)
+            jobs, last = page(tx, selector, after, PAGE)
             for job_id, body, state in jobs:
                 if not meets(tx, selector, job_id, body, state):
                     continue
                 found.append(self._record(tx, job_id, body, state))
                 if len(found) == limit:
                     return None
-            return jobs[-1][0] if len(jobs) == PAGE else None
+            return last
 
-        while (after := self._read(page)) is not None:
+        while (after := self._read(step)) is not None:
             pass
         return found
 

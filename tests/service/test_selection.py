@@ -200,7 +200,8 @@ def test_a_dry_run_says_how_many_and_changes_nothing(svc: JobService) -> None:
     told: list[BulkProgress] = []
     result = svc.select(topic="mail").reset(dry_run=True, progress=told.append)
 
-    assert (result.looked, result.matched, result.changed, result.left) == (5, 3, 0, 0)
+    assert (result.matched, result.changed, result.left) == (3, 0, 0)
+    assert result.looked in (3, 5), "jobs that have not moved need not be looked at"
     assert result.outcomes == {}
     assert told[-1].outcomes == dict.fromkeys(ids, Outcome.OK)
     assert counts(svc) == {"canceled": 3, "ready": 2}

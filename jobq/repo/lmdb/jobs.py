@@ -1,7 +1,7 @@
 """Jobs by id, in LMDB: a body, a state once the job has moved, and notes."""
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import lmdb
 
@@ -120,8 +120,15 @@ class LmdbJobs(JobRepository):
                 found = cursor.delete()
 
     def ids(self, after: bytes | None, limit: int) -> list[bytes]:
+        return self._keys(self._access.db.jobs, after, limit)
+
+    def moved_ids(self, after: bytes | None, limit: int) -> list[bytes]:
+        return self._keys(self._access.db.states, after, limit)
+
+    def _keys(self, db: Any, after: bytes | None, limit: int) -> list[bytes]:
+        """The ids under which something stands in *db*."""
         found: list[bytes] = []
-        with self._access.txn.cursor(self._access.db.jobs) as cursor:
+        with self._access.txn.cursor(db) as cursor:
             if cursor.first() if after is None else cursor.set_range(after + b"\0"):
                 for key in cursor.iternext(keys=True, values=False):
                     last = found[-1] if found else after or b""

@@ -6,6 +6,10 @@ from jobq.repo.base import Looked, LookFrom
 from jobq.repo.operations import history
 from jobq.repo.repositories import JobBody, JobState, Transaction
 from jobq.selector import ALL_JOBS, EVERY_STATUS, Selector
+from jobq.states import Status
+
+UNMOVED: Final = frozenset({Status.READY, Status.DELAYED})
+"""The states of jobs to which nothing has happened yet."""
 
 NOWHERE: Final = b""
 """Before the first id, and beyond the last one of a store that has no jobs."""
@@ -38,6 +42,24 @@ def may_meet(tx: Transaction, selector: Selector) -> bool:
     return any(counts[status] for status in selector.possible)
 
 
+def page(
+    tx: Transaction, selector: Selector, after: bytes | None, limit: int
+) -> tuple[list[tuple[bytes, JobBody, JobState]], bytes | None]:
+    """Up to *limit* jobs beyond *after* among which those that the selector means are, by id.
+
+    And the id after which the next page begins; None if there is none. Jobs that are canceled,
+    say, have moved: a backlog of others that have not is not looked at.
+    """
+    some = tx.jobs.ids if selector.possible & UNMOVED else tx.jobs.moved_ids
+    ids = some(after, limit)
+    jobs = [
+        (job_id, *both)
+        for job_id, both in zip(ids, tx.jobs.both(ids), strict=True)
+        if both is not None
+    ]
+    return jobs, ids[-1] if len(ids) == limit else None
+
+
 def look(tx: Transaction, selector: Selector, after: LookFrom | None, limit: int) -> Looked:
     """A step of the walk: see `Store.look`.
 
@@ -50,7 +72,7 @@ def look(tx: Transaction, selector: Selector, after: LookFrom | None, limit: int
         return Looked([], 0, after)
     if after.id >= after.last or not may_meet(tx, selector):
         return Looked([], 0, None)
-    jobs = tx.jobs.scan(after.id or None, limit)
+    jobs, last = page(tx, selector, after.id or None, limit)
     found = [
         job_id
         for job_id, body, state in jobs
@@ -58,6 +80,6 @@ def look(tx: Transaction, selector: Selector, after: LookFrom | None, limit: int
         and body.seq <= after.seq
         and meets(tx, selector, job_id, body, state)
     ]
-    if len(jobs) < limit or jobs[-1][0] >= after.last:
+    if last is None or last >= after.last:
         return Looked(found, len(jobs), None)
-    return Looked(found, len(jobs), after._replace(id=jobs[-1][0]))
+    return Looked(found, len(jobs), after._replace(id=last))
