@@ -1,8 +1,6 @@
 """`jobq jobs cancel`, `retry`, `delete` and `edit`: verbs on jobs that are named or selected."""
 
-import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial, wraps
@@ -29,17 +27,15 @@ from jobq.cli.context import (
 from jobq.cli.enqueueing import chosen_options, duration, job_options, reader_of
 from jobq.cli.payloads import WrongPayload
 from jobq.cli.selection import NAMES, Filters, filter_options, selection_of, where_option
+from jobq.cli.telling import Telling, outcome_as_json
 from jobq.errors import JobNotFound
 from jobq.options import OptionArgs
 from jobq.selector import EVERY_STATUS
-from jobq.service import BulkProgress, BulkResult, JobService, Selection
+from jobq.service import BulkResult, JobService, Selection
 from jobq.states import Event, Outcome, Status, can_move
 
 Step = Callable[..., BulkResult]
 """A verb of `Selection`; it takes `dry_run` and `progress`."""
-
-SHOWN_EACH_S: Final = 0.1
-"""Seconds between two lines that tell on a terminal how far it has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +316,7 @@ def _run_on_named(ctx: click.Context, svc: JobService, change: Change, wanted: W
         outcomes = change.apply(svc, jobs)
     for job_id, outcome in zip(jobs, outcomes, strict=True):
         if wanted.as_json:
-            click.echo(_as_json(job_id, outcome))
+            click.echo(outcome_as_json(job_id, outcome))
         elif outcome is Outcome.OK:
             click.echo(f"{job_id} {'would be ' if wanted.dry_run else ''}{change.done}")
         if outcome is not Outcome.OK:
@@ -346,7 +342,7 @@ def _run_on_selected(ctx: click.Context, svc: JobService, change: Change, wanted
         if (some := statuses & possible)
     ]
     if wanted.dry_run:
-        told = _Telling(wanted.as_json)
+        told = Telling(wanted.as_json)
         for chosen, verb in parts:
             told.of(verb(chosen)(dry_run=True, progress=told))
         told.end()
@@ -356,7 +352,7 @@ def _run_on_selected(ctx: click.Context, svc: JobService, change: Change, wanted
         number = sum(chosen.count() for chosen, _ in parts)
         if number:
             confirm(ctx, f"{change.verb} {render.count(number, 'job')} ({text})", yes=False)
-    told = _Telling(wanted.as_json)
+    told = Telling(wanted.as_json)
     try:
         for chosen, verb in parts:
             told.of(verb(chosen)(progress=told))
@@ -367,50 +363,6 @@ def _run_on_selected(ctx: click.Context, svc: JobService, change: Change, wanted
     told.end()
     left = f", {told.left:,} had moved on meanwhile" if told.left else ""
     click.echo(f"{change.done}: {render.count(told.changed, 'job')}{left}", err=wanted.as_json)
-
-
-class _Telling:
-    """What is told while a selection is changed: outcomes as JSON, or on a terminal how far it is.
-
-    Attributes:
-        matched: How many jobs matched so far.
-        changed: How many were changed so far.
-        left: How many had moved on in the parts that are over.
-    """
-
-    def __init__(self, as_json: bool) -> None:  # noqa: FBT001 - as the command line has it
-        self._as_json = as_json
-        self._shows = sys.stderr.isatty() and not as_json
-        self._next_s = time.monotonic() + SHOWN_EACH_S
-        self._shown = ""
-        self._before = (0, 0)
-        self.matched = self.changed = self.left = 0
-
-    def __call__(self, step: BulkProgress) -> None:
-        matched, changed = self._before
-        self.matched, self.changed = matched + step.matched, changed + step.changed
-        if self._as_json:
-            for job_id, outcome in step.outcomes.items():
-                click.echo(_as_json(job_id, outcome))
-        elif self._shows and time.monotonic() >= self._next_s:
-            self._next_s = time.monotonic() + SHOWN_EACH_S
-            self._show(
-                f"{step.looked:,} looked at, {self.matched:,} match, {self.changed:,} changed"
-            )
-
-    def of(self, result: BulkResult) -> None:
-        """A part is over."""
-        self._before = (self.matched, self.changed)
-        self.left += result.left
-
-    def end(self) -> None:
-        """Take away the line on the terminal."""
-        if self._shown:
-            self._show("")
-
-    def _show(self, text: str) -> None:
-        click.echo("\r" + text.ljust(len(self._shown)) + ("" if text else "\r"), nl=False, err=True)
-        self._shown = text
 
 
 def _statuses(
@@ -453,7 +405,3 @@ def _status(svc: JobService, job_id: str) -> Status | None:
         return svc.status(job_id)
     except JobNotFound:
         return None
-
-
-def _as_json(job_id: str, outcome: Outcome) -> str:
-    return json.dumps({"id": job_id, "outcome": str(outcome)})

@@ -41,7 +41,7 @@ class Holding:
         self.maker = maker
         self.backoff = backoff
         self.stopped = False
-        self.stopping = Latch()
+        self.stopping: Latch = Latch()
         self.closed = False
         self.bridges: dict[int, Bridge] = {}
         self._pid = os.getpid()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import jobq
-from jobq.cli.changing import _Telling
+from jobq.cli.telling import Telling
 from jobq.service.bulk import BulkProgress, BulkResult, Run
 from tests.cli.conftest import call, words
 from tests.cli.test_jobs import ids_of, on_a_terminal, records
@@ -162,11 +162,11 @@ def test_jobs_that_come_while_somebody_is_asked_are_not_changed(empty: Path) -> 
 
 
 def test_a_terminal_is_told_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobq.cli.changing.SHOWN_EACH_S", 0.0)
+    monkeypatch.setattr("jobq.cli.telling.SHOWN_EACH_S", 0.0)
     shown: list[str] = []
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("click.echo", lambda text, **_: shown.append(text))
-    told = _Telling(as_json=False)
+    told = Telling(as_json=False)
     told(BulkProgress(1024, 3, 2, {}))
     told.of(BulkResult(1024, 3, {}))
     told(BulkProgress(512, 1, 1, {}))

@@ -16,6 +16,7 @@ import pytest
 
 import jobq
 from jobq import (
+    BulkResult,
     Job,
     JobRecord,
     JobService,
@@ -23,6 +24,7 @@ from jobq import (
     Outcome,
     Progress,
     Reason,
+    Selection,
     Stats,
     Status,
 )
@@ -93,6 +95,16 @@ def test_what_is_known() -> None:
         assert_type(record.reason, Reason | None)
         assert_type(svc.find(status="ready", topic="mail", limit=5), list[JobRecord])
         assert_type(svc.find(status=Status.READY, after=job_id), list[JobRecord])
+        assert_type(svc.find(dead=True, reason=["poison", Reason.REJECTED]), list[JobRecord])
+        selection = svc.select(topic="mail", tag=["a"], older_than=timedelta(days=1))
+        assert_type(selection, Selection)
+        assert_type(selection.count(), int)
+        assert_type(list(selection), list[JobRecord])
+        assert_type(selection.present(), Selection)
+        result = selection.edit(weight=1, lease=5, progress=lambda step: step.outcomes)
+        assert_type(result, BulkResult)
+        assert_type(result.outcomes.get(Outcome.OK), int | None)
+        assert_type(svc.select(dead=True).reset(rate=50), BulkResult)
         assert_type(svc.topics(), list[str])
         assert_type(svc.stats(), Stats)
         assert_type(svc.stats("mail").totals.ready, int)
@@ -151,6 +163,8 @@ def test_coroutines() -> None:
             assert_type(await svc.astatus(job_id), Status)
             assert_type(await svc.aget(job_id), JobRecord)
             assert_type(await svc.afind(status="ready", limit=5), list[JobRecord])
+            assert_type(await svc.select(everything=True).acancel(rate=5), BulkResult)
+            assert_type([job async for job in svc.select(dead=True)], list[JobRecord])
             assert_type(await svc.astats(), Stats)
             assert_type(await svc.acancel([job_id]), list[Outcome])
             assert_type(await svc.apurge("mail"), int)

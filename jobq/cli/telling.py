@@ -1,0 +1,63 @@
+"""What is told while many jobs are changed: each outcome as JSON, or how far it has come."""
+
+import json
+import sys
+import time
+from typing import Final
+
+import click
+
+from jobq.service import BulkProgress, BulkResult
+from jobq.states import Outcome
+
+SHOWN_EACH_S: Final = 0.1
+"""Seconds between two looks at how far it has come, on a terminal."""
+
+
+class Telling:
+    """What is told while a selection is changed: outcomes as JSON, or on a terminal how far it is.
+
+    Attributes:
+        matched: How many jobs matched so far.
+        changed: How many were changed so far.
+        left: How many had moved on in the parts that are over.
+    """
+
+    def __init__(self, as_json: bool) -> None:  # noqa: FBT001 - as the command line has it
+        self._as_json = as_json
+        self._shows = sys.stderr.isatty() and not as_json
+        self._next_s = time.monotonic() + SHOWN_EACH_S
+        self._shown = ""
+        self._before = (0, 0)
+        self.matched = self.changed = self.left = 0
+
+    def __call__(self, step: BulkProgress) -> None:
+        matched, changed = self._before
+        self.matched, self.changed = matched + step.matched, changed + step.changed
+        if self._as_json:
+            for job_id, outcome in step.outcomes.items():
+                click.echo(outcome_as_json(job_id, outcome))
+        elif self._shows and time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + SHOWN_EACH_S
+            self._show(
+                f"{step.looked:,} looked at, {self.matched:,} match, {self.changed:,} changed"
+            )
+
+    def of(self, result: BulkResult) -> None:
+        """A part is over."""
+        self._before = (self.matched, self.changed)
+        self.left += result.left
+
+    def end(self) -> None:
+        """Take away the line on the terminal."""
+        if self._shown:
+            self._show("")
+
+    def _show(self, text: str) -> None:
+        click.echo("\r" + text.ljust(len(self._shown)) + ("" if text else "\r"), nl=False, err=True)
+        self._shown = text
+
+
+def outcome_as_json(job_id: str, outcome: Outcome) -> str:
+    """What became of a job, as one line."""
+    return json.dumps({"id": job_id, "outcome": str(outcome)})
