@@ -32,6 +32,7 @@ class Telling:
         self.matched = self.changed = self.left = 0
 
     def __call__(self, step: BulkProgress) -> None:
+        """A step was made."""
         matched, changed = self._before
         self.matched, self.changed = matched + step.matched, changed + step.changed
         if self._as_json:

@@ -250,6 +250,30 @@ def test_what_changes_between_reading_and_writing_is_left_alone_and_counted(
     assert memory.get(moved).status == memory.get(renamed).status == "ready"
 
 
+def test_jobs_whose_unique_key_another_has_by_now_are_left_and_counted(svc: JobService) -> None:
+    first = svc.enqueue("mail", unique="k")
+    svc.cancel(first)
+    second = svc.enqueue("mail", unique="k")
+    svc.cancel(second)
+    svc.enqueue_many("mail", range(2))
+    svc.select(unique=None, status="ready").cancel()
+    result = svc.select(status="canceled").reset()
+
+    assert result.outcomes == {Outcome.OK: 3, Outcome.CONFLICT: 1}
+    assert (svc.status(first), svc.status(second)) == ("ready", "canceled")
+    assert svc.select(unique="k").count() == 2
+
+
+def test_jobs_of_groups_are_moved_with_their_groups(svc: JobService) -> None:
+    svc.enqueue_many("mail", range(2), group="a")
+    svc.enqueue_many("mail", range(2), group="b")
+    svc.select(group="a").move("slow")
+
+    assert [job.options.group for job in svc.find(topic="slow")] == ["a", "a"]
+    assert [job.payload for job in svc.reserve("slow", 4)] == [0, 1]
+    assert svc.select(topic="mail", group="a").count() == 0
+
+
 def test_newcomers_are_not_touched(memory: JobService) -> None:
     memory.enqueue_many("mail", range(LOOKED_AT + 10))
     late: list[str] = []
