@@ -22,6 +22,7 @@ from jobq.job import Attempt, Change, JobRecord, JobSpec, LogLine, Progress
 from jobq.options import DEFAULTS, JobOptions
 from jobq.repo.base import Retention
 from jobq.repo.repositories import IDLE_US
+from jobq.selector import Selector
 from jobq.states import FINISHED, Event, Outcome, Reason, Status
 from jobq.topic import NO_SETTINGS, TopicSettings, TopicStats
 
@@ -122,18 +123,20 @@ class Port(Protocol):
     def extend(self, holds: Sequence[tuple[int, int, int]]) -> list[Outcome]: ...
     def report(self, tells: Sequence[Tell]) -> list[Outcome]: ...
     def holds(self, job: int, token: int) -> bool: ...
-    def cancel(self, jobs: Sequence[int], error: str | None = None) -> list[Outcome]: ...
-    def reset(self, jobs: Sequence[int]) -> list[Outcome]: ...
-    def delete(self, jobs: Sequence[int]) -> list[Outcome]: ...
+    def cancel(
+        self, jobs: Sequence[int], error: str | None = None, where: Selector | None = None
+    ) -> list[Outcome]: ...
+    def reset(self, jobs: Sequence[int], where: Selector | None = None) -> list[Outcome]: ...
+    def delete(self, jobs: Sequence[int], where: Selector | None = None) -> list[Outcome]: ...
     def advance(self, limit: int) -> Moved: ...
     def prune(self, limit: int) -> int: ...
     def status(self, jobs: Sequence[int]) -> list[Status | None]: ...
     def get(self, jobs: Sequence[int]) -> list[JobRecord | None]: ...
-    def find(
-        self, status: Status | None, topic: str | None, after: int | None, limit: int
-    ) -> list[JobRecord]: ...
+    def find(self, selector: Selector, after: int | None, limit: int) -> list[JobRecord]: ...
     def purge(self, topic: str, statuses: frozenset[Status], limit: int) -> int: ...
-    def edit(self, jobs: Sequence[int], change: Change) -> list[Outcome]: ...
+    def edit(
+        self, jobs: Sequence[int], change: Change, where: Selector | None = None
+    ) -> list[Outcome]: ...
     def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings: ...
     def settings(self, topic: str) -> TopicSettings: ...
     def topics(self) -> list[str]: ...
@@ -232,7 +235,9 @@ class Model:
         return [self._add(spec) for spec in specs]
 
     @writes
-    def cancel(self, jobs: Sequence[int], error: str | None = None) -> list[Outcome]:
+    def cancel(
+        self, jobs: Sequence[int], error: str | None = None, where: Selector | None = None
+    ) -> list[Outcome]:
         self._let_time_pass()
         outcomes, ended = [], []
         for job in map(self._jobs.get, jobs):
@@ -241,6 +246,8 @@ class Model:
             elif job.status in FINISHED:
                 forgotten = job in ended and job.until_us == job.ended_us
                 outcomes.append(Outcome.MISSING if forgotten else Outcome.INVALID)
+            elif not self._meant(where, job):
+                outcomes.append(Outcome.INVALID)
             else:
                 job.said = None
                 job.error = job.error if error is None else error
@@ -253,13 +260,13 @@ class Model:
         return outcomes
 
     @writes
-    def reset(self, jobs: Sequence[int]) -> list[Outcome]:
+    def reset(self, jobs: Sequence[int], where: Selector | None = None) -> list[Outcome]:
         self._let_time_pass()
         outcomes = []
         for job in map(self._jobs.get, jobs):
             if job is None:
                 outcomes.append(Outcome.MISSING)
-            elif job.status not in FINISHED:
+            elif job.status not in FINISHED or not self._meant(where, job):
                 outcomes.append(Outcome.INVALID)
             else:
                 job.status = Status.READY
@@ -273,14 +280,14 @@ class Model:
         return outcomes
 
     @writes
-    def delete(self, jobs: Sequence[int]) -> list[Outcome]:
+    def delete(self, jobs: Sequence[int], where: Selector | None = None) -> list[Outcome]:
         self._let_time_pass()
         outcomes = []
         for number in jobs:
             job = self._jobs.get(number)
             if job is None:
                 outcomes.append(Outcome.MISSING)
-            elif job.status is Status.RESERVED:
+            elif job.status is Status.RESERVED or not self._meant(where, job):
                 outcomes.append(Outcome.INVALID)
             else:
                 del self._jobs[number]
@@ -297,7 +304,9 @@ class Model:
         return len(gone)
 
     @writes
-    def edit(self, jobs: Sequence[int], change: Change) -> list[Outcome]:
+    def edit(
+        self, jobs: Sequence[int], change: Change, where: Selector | None = None
+    ) -> list[Outcome]:
         self._let_time_pass()
         outcomes = []
         edited: set[int] = set()
@@ -305,7 +314,9 @@ class Model:
             job = self._jobs.get(number)
             if job is None:
                 outcomes.append(Outcome.MISSING)
-            elif job.status not in WAITING:
+            elif job.status not in WAITING or (
+                number not in edited and not self._meant(where, job)
+            ):
                 outcomes.append(Outcome.INVALID)
             else:
                 outcomes.append(Outcome.OK)
@@ -545,16 +556,34 @@ class Model:
     def get(self, jobs: Sequence[int]) -> list[JobRecord | None]:
         return [self._record(self._jobs[job]) if job in self._jobs else None for job in jobs]
 
-    def find(
-        self, status: Status | None, topic: str | None, after: int | None, limit: int
-    ) -> list[JobRecord]:
+    def find(self, selector: Selector, after: int | None, limit: int) -> list[JobRecord]:
         return [
             replace(self._record(job), log=(), log_dropped=0)
             for number, job in sorted(self._jobs.items())
-            if status in (None, job.status)
-            and topic in (None, job.topic)
-            and (after is None or number > after)
+            if self._meant(selector, job) and (after is None or number > after)
         ][:limit]
+
+    def _meant(self, where: Selector | None, job: Job) -> bool:
+        """Whether a job has all that is asked for."""
+        if where is None:
+            return True
+        dead = job.status is Status.CANCELED and job.reason is not Reason.CANCELED
+        asked = (
+            (where.topic, job.topic),
+            (where.name, job.options.name),
+            (where.group, job.options.group),
+            (where.unique, job.options.unique),
+            (where.dead, dead),
+        )
+        age_us = self._clock.wall_us() - job.created_us
+        return (
+            job.status in where.statuses
+            and all(wanted in (None, has) for wanted, has in asked)
+            and all(tag in (job.options.tags or ()) for tag in where.tags)
+            and (where.reasons is None or job.reason in where.reasons)
+            and (where.error is None or where.error in (job.error or ""))
+            and (where.older_than_us is None or age_us >= where.older_than_us)
+        )
 
     def settings(self, topic: str) -> TopicSettings:
         return self._settings.get(topic, NO_SETTINGS)

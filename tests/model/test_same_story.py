@@ -34,6 +34,7 @@ from jobq.job import Change, JobSpec
 from jobq.options import JobOptions
 from jobq.repo.base import DAY_US, Retention, Store
 from jobq.repo.lmdb import LmdbStore
+from jobq.selector import ALL_JOBS, EVERY_STATUS, Selector
 from jobq.states import Event, Reason, Status
 from tests.conftest import DURABLE, STORES, Kind
 from tests.model.model import (
@@ -133,6 +134,20 @@ edits = st.builds(
         },
     ),
 )
+
+
+selectors = st.builds(
+    Selector,
+    topic=st.none() | topics | st.just("never seen"),
+    statuses=st.just(EVERY_STATUS) | st.frozensets(st.sampled_from(Status)),
+    name=st.sampled_from((None, None, None, "nightly")),
+    tags=st.sampled_from((frozenset(), frozenset(), frozenset("c"), frozenset("ab"))),
+    reasons=st.none() | st.frozensets(st.sampled_from(Reason)),
+    dead=st.none() | st.booleans(),
+    error=st.sampled_from((None, None, None, "broke", "Zeile")),
+    older_than_us=st.sampled_from((None, None, None, 0, 1_000_000)),
+)
+wheres = st.none() | st.none() | selectors
 
 
 class Which(NamedTuple):
@@ -295,27 +310,27 @@ class SameStory(RuleBasedStateMachine):
     def enqueue(self, batch: list[JobSpec]) -> None:
         self.tell(lambda q: q.enqueue(batch))
 
-    @rule(several=several(Status.READY, Status.DELAYED, Status.RESERVED), error=texts)
-    def cancel(self, several: list[Which], error: str | None) -> None:
+    @rule(several=several(Status.READY, Status.DELAYED, Status.RESERVED), error=texts, where=wheres)
+    def cancel(self, several: list[Which], error: str | None, where: Selector | None) -> None:
         jobs = self.pick(several)
-        self.tell(lambda q: q.cancel(jobs, error))
+        self.tell(lambda q: q.cancel(jobs, error, where))
         self.say_again(jobs)
 
-    @rule(several=several(Status.DONE, Status.CANCELED))
-    def reset(self, several: list[Which]) -> None:
+    @rule(several=several(Status.DONE, Status.CANCELED), where=wheres)
+    def reset(self, several: list[Which], where: Selector | None) -> None:
         jobs = self.pick(several)
-        self.tell(lambda q: q.reset(jobs))
+        self.tell(lambda q: q.reset(jobs, where))
         self.say_again(jobs)
 
-    @rule(several=several(*Status))
-    def delete(self, several: list[Which]) -> None:
+    @rule(several=several(*Status), where=wheres)
+    def delete(self, several: list[Which], where: Selector | None) -> None:
         jobs = self.pick(several)
-        self.tell(lambda q: q.delete(jobs))
+        self.tell(lambda q: q.delete(jobs, where))
 
-    @rule(several=several(Status.READY, Status.DELAYED), change=edits)
-    def edit(self, several: list[Which], change: Change) -> None:
+    @rule(several=several(Status.READY, Status.DELAYED), change=edits, where=wheres)
+    def edit(self, several: list[Which], change: Change, where: Selector | None) -> None:
         jobs = self.pick(several)
-        self.tell(lambda q: q.edit(jobs, change))
+        self.tell(lambda q: q.edit(jobs, change, where))
         self.say_again(jobs)
 
     @rule(
@@ -489,16 +504,13 @@ class SameStory(RuleBasedStateMachine):
         self.ask(lambda q: q.settings(topic))
 
     @rule(
-        status=st.none() | st.sampled_from(Status),
-        topic=st.none() | topics | st.just("never seen"),
+        selector=st.just(ALL_JOBS) | selectors,
         after=st.none() | which(),
         limit=limits,
     )
-    def find(
-        self, status: Status | None, topic: str | None, after: Which | None, limit: int
-    ) -> None:
+    def find(self, selector: Selector, after: Which | None, limit: int) -> None:
         job = None if after is None else self.pick([after])[0]
-        self.ask(lambda q: q.find(status, topic, job, limit))
+        self.ask(lambda q: q.find(selector, job, limit))
 
     def compare(self, store: Told) -> None:
         """Everything that there is to know."""

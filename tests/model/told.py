@@ -13,7 +13,7 @@ from jobq import ids
 from jobq.clock import Clock
 from jobq.job import Change, JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.repo.base import CheckReport, ReserveRequest, Retention, Store
-from jobq.selector import EVERY_STATUS, Selector
+from jobq.selector import Selector
 from jobq.states import Outcome, Status
 from jobq.topic import TopicSettings
 from tests.conftest import Kind
@@ -78,14 +78,16 @@ class Told:
     def holds(self, job: int, token: int) -> bool:
         return self.store.holds(self._id(job), self._token(job, token))
 
-    def cancel(self, jobs: Sequence[int], error: str | None = None) -> list[Outcome]:
-        return self.store.cancel([self._id(job) for job in jobs], error)
+    def cancel(
+        self, jobs: Sequence[int], error: str | None = None, where: Selector | None = None
+    ) -> list[Outcome]:
+        return self.store.cancel([self._id(job) for job in jobs], error, where)
 
-    def reset(self, jobs: Sequence[int]) -> list[Outcome]:
-        return self.store.reset([self._id(job) for job in jobs])
+    def reset(self, jobs: Sequence[int], where: Selector | None = None) -> list[Outcome]:
+        return self.store.reset([self._id(job) for job in jobs], where)
 
-    def delete(self, jobs: Sequence[int]) -> list[Outcome]:
-        return self.store.delete([self._id(job) for job in jobs])
+    def delete(self, jobs: Sequence[int], where: Selector | None = None) -> list[Outcome]:
+        return self.store.delete([self._id(job) for job in jobs], where)
 
     def advance(self, limit: int) -> Moved:
         return Moved(*self.store.advance(limit))
@@ -100,12 +102,9 @@ class Told:
         records = self.store.get([self._id(job) for job in jobs])
         return [None if record is None else self._numbered(record) for record in records]
 
-    def find(
-        self, status: Status | None, topic: str | None, after: int | None, limit: int
-    ) -> list[JobRecord]:
+    def find(self, selector: Selector, after: int | None, limit: int) -> list[JobRecord]:
         beyond = None if after is None else self._id(after)
-        wanted = Selector(topic, EVERY_STATUS if status is None else frozenset({status}))
-        return [self._numbered(job) for job in self.store.find(wanted, beyond, limit)]
+        return [self._numbered(job) for job in self.store.find(selector, beyond, limit)]
 
     def purge(self, topic: str, statuses: frozenset[Status], limit: int) -> int:
         total, after = self.store.purge(topic, statuses, None, limit)
@@ -115,8 +114,10 @@ class Told:
             total += jobs
         return total
 
-    def edit(self, jobs: Sequence[int], change: Change) -> list[Outcome]:
-        return self.store.edit([self._id(job) for job in jobs], change)
+    def edit(
+        self, jobs: Sequence[int], change: Change, where: Selector | None = None
+    ) -> list[Outcome]:
+        return self.store.edit([self._id(job) for job in jobs], change, where)
 
     def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:
         return self.store.configure(topic, changes)
