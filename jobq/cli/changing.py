@@ -320,7 +320,7 @@ def _run_on_named(ctx: click.Context, svc: JobService, change: Change, wanted: W
         elif outcome is Outcome.OK:
             click.echo(f"{job_id} {'would be ' if wanted.dry_run else ''}{change.done}")
         if outcome is not Outcome.OK:
-            say(_why(svc, change, job_id))
+            say(_why(svc, change, job_id, outcome))
     if Outcome.MISSING in outcomes:
         ctx.exit(NOT_FOUND)
     if set(outcomes) - {Outcome.OK}:
@@ -362,6 +362,8 @@ def _run_on_selected(ctx: click.Context, svc: JobService, change: Change, wanted
         raise
     told.end()
     left = f", {told.left:,} had moved on meanwhile" if told.left else ""
+    if told.conflicts:
+        left += f", {told.conflicts:,} stay as they are: other jobs have their unique keys"
     click.echo(f"{change.done}: {render.count(told.changed, 'job')}{left}", err=wanted.as_json)
 
 
@@ -388,11 +390,13 @@ def _would(svc: JobService, change: Change, job_id: str) -> Outcome:
     return Outcome.OK if status in change.possible else Outcome.INVALID
 
 
-def _why(svc: JobService, change: Change, job_id: str) -> str:
+def _why(svc: JobService, change: Change, job_id: str, outcome: Outcome) -> str:
     """Why a job was not changed."""
     status = _status(svc, job_id)
     if status is None:
         return f"no job {job_id}: it was deleted meanwhile, or its retention is over"
+    if outcome is Outcome.CONFLICT:
+        return f"job {job_id} stays {status}: another job has its unique key"
     return f"job {job_id} is {status}: cannot {change.verb} (only {_only(change)} jobs can)"
 
 

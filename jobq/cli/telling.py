@@ -21,6 +21,7 @@ class Telling:
         matched: How many jobs matched so far.
         changed: How many were changed so far.
         left: How many had moved on in the parts that are over.
+        conflicts: How many could not be changed there because others have their unique keys.
     """
 
     def __init__(self, as_json: bool) -> None:  # noqa: FBT001 - as the command line has it
@@ -29,7 +30,7 @@ class Telling:
         self._next_s = time.monotonic() + SHOWN_EACH_S
         self._shown = ""
         self._before = (0, 0)
-        self.matched = self.changed = self.left = 0
+        self.matched = self.changed = self.left = self.conflicts = 0
 
     def __call__(self, step: BulkProgress) -> None:
         """A step was made."""
@@ -47,7 +48,9 @@ class Telling:
     def of(self, result: BulkResult) -> None:
         """A part is over."""
         self._before = (self.matched, self.changed)
-        self.left += result.left
+        conflicts = result.outcomes.get(Outcome.CONFLICT, 0)
+        self.left += result.left - conflicts
+        self.conflicts += conflicts
 
     def end(self) -> None:
         """Take away the line on the terminal."""

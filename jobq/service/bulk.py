@@ -40,9 +40,8 @@ class BulkProgress(NamedTuple):
         looked: How many jobs have been looked at.
         matched: How many of them matched.
         changed: How many have been changed.
-        outcomes: The jobs of this step by id, and what became of each: `ok`, or `missing`,
-            `invalid` or `conflict` for one that was left as it was because it had changed since
-            it was looked at. In a dry run all that match are `ok`. Often empty.
+        outcomes: The jobs of this step by id, and what became of each: `ok`, or why it was left
+            as it is, as in `BulkResult`. In a dry run all that match are `ok`. Often empty.
     """
 
     looked: int
@@ -61,9 +60,9 @@ class BulkResult:
     Attributes:
         looked: How many jobs were looked at.
         matched: How many of them matched, and were in a state in which they could be changed.
-        outcomes: How many of these came to which outcome: `ok`, or, for those that had changed
-            before their turn came and were left as they are, `missing` (forgotten), `invalid`
-            (they do not match any more, or moved on) or `conflict`. Empty in a dry run.
+        outcomes: How many of these came to which outcome: `ok`, or, for those that were left as
+            they are, `missing` (forgotten before their turn came), `invalid` (they did not match
+            any more then) or `conflict` (another job has their unique key). Empty in a dry run.
         complete: False if `svc.stop()` ended it before its end, while it waited for its rate.
     """
 
@@ -79,7 +78,7 @@ class BulkResult:
 
     @property
     def left(self) -> int:
-        """How many jobs were left as they are because they had changed meanwhile."""
+        """How many jobs that matched were left as they are, for whatever reason."""
         return sum(self.outcomes.values()) - self.changed
 
 

@@ -1,7 +1,13 @@
 """Something that happens once, and that threads can sleep until."""
 
 import threading
+import time
 from contextlib import suppress
+from typing import Final
+
+SLICE_S: Final = 1.0
+"""The longest sleep at a stretch. A signal that the system gives to another thread does not wake
+the main one, which alone runs handlers: it has to look."""
 
 
 class Latch:
@@ -21,8 +27,15 @@ class Latch:
             self._lock.release()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until it is open, or for so long; whether it is open."""
-        is_open = self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
-        if is_open:
-            self.open()
-        return is_open
+        """Sleep until it is open, or for so long; whether it is open.
+
+        If a signal handler opens it, that is noticed within a second.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            left = end - time.monotonic()
+            if self._lock.acquire(timeout=max(0.0, min(left, SLICE_S))):
+                self.open()
+                return True
+            if left <= 0:
+                return False

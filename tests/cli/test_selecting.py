@@ -180,6 +180,19 @@ def test_a_terminal_is_told_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch)
     assert (told.matched, told.changed) == (4, 3)
 
 
+def test_a_job_whose_unique_key_is_taken_stays_as_it_is_and_it_is_said_why(empty: Path) -> None:
+    with jobq.open(empty, durability="unsafe") as svc:
+        first = svc.enqueue("mail", unique="k")
+        svc.cancel(first)
+        svc.enqueue("mail", unique="k")
+    named = call("--db", empty, "jobs", "retry", first)
+    selected = words(call("--db", empty, "jobs", "retry", "-t", "mail", "--yes"))
+
+    assert named.exit_code == 1
+    assert named.stderr == f"jobq: job {first} stays canceled: another job has its unique key\n"
+    assert selected == ["ready: 0 jobs, 1 stay as they are: other jobs have their unique keys"]
+
+
 def test_outcomes_of_a_selection_come_as_json(mixed: Path) -> None:
     ids = ids_of(mixed, dead=True)
     told = call("--db", mixed, "jobs", "delete", "--dead", "--yes", "--json")

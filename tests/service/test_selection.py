@@ -1,5 +1,7 @@
 """Jobs by what is known of them: counted, looked at, and changed many at once."""
 
+import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -432,6 +434,27 @@ def test_stopping_the_service_ends_the_waiting_for_a_rate(memory: JobService, cr
     assert memory.status(ids[0]) == "ready"
     assert memory.select(dead=True).reset(rate=1).changed == 0
     assert memory.select(dead=True).reset().changed == 4, "what waits for nothing goes on"
+
+
+def test_a_signal_handler_may_stop_the_service_whose_verb_waits(
+    memory: JobService, crew: Crew
+) -> None:
+    """It runs on the thread that sleeps, in the middle of whatever that does there."""
+    dead_letters(memory, 5)
+    begun = threading.Event()
+
+    def interrupt() -> None:
+        assert begun.wait(20)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: memory.stop())
+    try:
+        crew.start(interrupt)
+        result = memory.select(dead=True).reset(rate=0.001, progress=lambda _: begun.set())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    assert (result.changed, result.complete) == (1, False)
 
 
 def test_a_latch_lets_all_through_for_good() -> None:
