@@ -39,6 +39,7 @@ from jobq.service import (
     NewJob,
     Selection,
 )
+from jobq.shares import Pattern
 from jobq.states import Event, Outcome, Reason, Status
 from jobq.topic import TopicSettings, TopicStats
 
@@ -62,6 +63,7 @@ __all__ = [
     "NewJob",
     "Outcome",
     "OutcomeUnknown",
+    "Pattern",
     "PayloadTooLarge",
     "Progress",
     "QueueFull",

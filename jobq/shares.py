@@ -27,7 +27,8 @@ class Pattern:
     of these, `[!abc]` for any other one. Upper and lower case differ. Everything else stands for
     itself; a `*` is written `[*]`.
 
-    >>> [name for name in ("mail", "mail.a", "mail.b.c", "Mail.a") if Pattern("mail.*").matches(name)]
+    >>> pattern = Pattern("mail.*")
+    >>> [name for name in ("mail", "mail.a", "mail.b.c", "Mail.a") if pattern.matches(name)]
     ['mail.a', 'mail.b.c']
 
     Attributes:

@@ -23,6 +23,9 @@ SCALE: Final = 1_000_000
 """The stride of share 1. A pass fits into 63 bits for 9 * 10**12 turns of share 1; rounding makes
 an error below 0.05 % for the largest share, 1000, and much less for smaller ones."""
 
+FIRST: Final = 1
+"""Where the first topics start: 0 is that of a topic that has never taken part."""
+
 
 def stride_of(share: float) -> int:
     """By how much a turn raises the pass of a topic with this share.
@@ -36,17 +39,20 @@ def stride_of(share: float) -> int:
 def started(passes: Sequence[int], strides: Sequence[int], behind: int = 1) -> list[int]:
     """The passes with which topics take part: all of them have jobs now.
 
-    A new topic (pass 0) starts at the smallest pass of the others. One that is further behind
-    another than *behind* turns of that one is moved up to there.
+    A new topic (pass 0) starts at the smallest pass of the others; that has to be kept even if it
+    gets no turn, or it would start with every call. One that is further behind another than
+    *behind* turns of that one is moved up to there; that need not be kept.
 
     >>> started([0, 700, 800], [100, 100, 100])
     [700, 700, 800]
+    >>> started([0, 0], [100, 500])
+    [1, 1]
     >>> started([10, 700, 800], [100, 100, 100])
     [700, 700, 800]
     """
     old = [at for at in passes if at]
     if not old:
-        return list(passes)
+        return [FIRST] * len(passes)
     first = min(old)
     floor = max([at - behind * stride for at, stride in zip(passes, strides, strict=True) if at])
     return [max(at or first, floor) for at in passes]

@@ -23,6 +23,8 @@ LEAVES = (
     "ids",
     "codec",
     "topic",
+    "shares",
+    "stride",
     "job",
     "selector",
 )
@@ -52,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "repo.repositories": {"repo.base", *LEAVES},
     "repo.operations.*": {"repo.base", "repo.repositories", *LEAVES},
     "repo.transactional": {"repo.base", "repo.repositories", "repo.operations.*", *LEAVES},
-    "repo.memory.*": {*BELOW_ADAPTERS},
+    "repo.memory.*": {"repo.operations.*", *BELOW_ADAPTERS},
     # Never the other one. An index that was kept elsewhere is rebuilt as the file is opened.
     "repo.lmdb.*": {"repo.operations.*", *BELOW_ADAPTERS},
     # The one place where two adapters meet: the jobs of one, the topics of the other.

@@ -32,6 +32,7 @@ from typing import Any, Final, NamedTuple, Self
 from jobq.clock import utc
 from jobq.job import Change, JobCopy, JobRecord, JobSpec, Report, Reservation, Settlement
 from jobq.selector import Selector
+from jobq.shares import Mix
 from jobq.states import Outcome, Status
 from jobq.topic import TopicSettings, TopicStats
 
@@ -76,9 +77,9 @@ class Capabilities:
 
 
 class ReserveRequest(NamedTuple):
-    """Up to *n* jobs of *topic*; n is at least 1."""
+    """Up to *n* jobs of *topic*, or of several; n is at least 1."""
 
-    topic: str
+    topic: str | Mix
     n: int
 
 
@@ -260,6 +261,10 @@ class Store(ABC):
     def reserve(self, request: ReserveRequest) -> list[Reservation]:
         """Hand out up to n ready jobs of one topic, lowest weight first, then oldest place first.
 
+        Of several topics they come in the order of turns: by shares as `jobq.stride` has it, with
+        passes that all callers of the store share; a strict mix drains one topic after the other.
+        What a topic cannot give, others do.
+
         Never blocks for jobs: the list is empty when none is ready. Each job is the caller's
         until it is settled, its lease is over, or this process is dead.
         """
@@ -380,11 +385,12 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def wait(self, topic: str, timeout: float) -> None:
+    def wait(self, topic: str | Mix, timeout: float) -> None:
         """Return when a job of *topic* may be ready, or something falls due, or *timeout* is over.
 
         A hint: it may return early for no reason and never sleeps longer than *timeout* seconds.
-        It does return without delay when a commit of any process makes a job of the topic ready.
+        It does return without delay when a commit of any process makes a job of the topic ready,
+        or of one of several; also of one that is made by that commit.
         """
 
     @abstractmethod

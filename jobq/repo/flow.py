@@ -28,6 +28,15 @@ def ring(topic: int) -> int:
     return topic | _RING
 
 
+def topic_of_ring(number: int) -> int:
+    """The topic whose ring has this number.
+
+    >>> topic_of_ring(ring(7))
+    7
+    """
+    return number & ~_RING
+
+
 def lane_member(lane: int) -> bytes:
     """A lane as a member of a queue or an agenda: 16 bytes, as an id is.
 

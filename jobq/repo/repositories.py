@@ -313,6 +313,17 @@ class TopicRepository(ABC):
         """All names, sorted; with *since_us*, without topics that have been idle since then."""
 
     @abstractmethod
+    def numbered(self, after: int) -> list[tuple[int, str]]:
+        """All topics with numbers above *after*, ascending, with their names."""
+
+    @abstractmethod
+    def stamp(self) -> int | None:
+        """What changes whenever a topic is made: the same stamp, no new number.
+
+        None while this transaction has made one: it may still come to nothing.
+        """
+
+    @abstractmethod
     def forget_idle(self, since_us: int, look: int, most: int) -> list[int]:
         """Remove topics that have been idle since then, and give their numbers.
 
@@ -373,6 +384,13 @@ class TopicRepository(ABC):
     @abstractmethod
     def waits(self, topic: int) -> bool:
         """Whether the topic's queue has a job."""
+
+    @abstractmethod
+    def queued_of(self, topics: Sequence[int], limit: int) -> list[int]:
+        """The first *limit* of these topics, which ascend, whose queues have a job.
+
+        Costs little for each that is found, and next to nothing for the others.
+        """
 
     @abstractmethod
     def hold(self, agenda: Agenda, at_us: int, ids: Sequence[bytes], holder: bytes) -> list[int]:

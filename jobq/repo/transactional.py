@@ -44,8 +44,8 @@ from jobq.repo.operations.groups import look_again, seat_all
 from jobq.repo.operations.places import prune, size_of
 from jobq.repo.operations.rebuild import rebuild
 from jobq.repo.operations.reports import log_of, progress_of, result_of
-from jobq.repo.operations.reserve import take
 from jobq.repo.operations.settle import extend, is_held, report, settle
+from jobq.repo.operations.shares import Choices, take
 from jobq.repo.operations.topics import configure, forget_idle, listed_names, settings_of
 from jobq.repo.operations.transfer import add_copies, copy_of, size_of_copies
 from jobq.repo.repositories import Agenda, Held, JobBody, JobState, Transaction
@@ -89,6 +89,7 @@ class TransactionalStore(Store):
 
     def __init__(self, retention: Retention) -> None:
         self._retention = retention
+        self._choices = Choices()
 
     # What the engine supplies.
 
@@ -128,14 +129,19 @@ class TransactionalStore(Store):
         return self._write(lambda tx: add(tx, specs, self._retention), Kind(adds=size_of(specs)))
 
     def reserve(self, request: ReserveRequest) -> list[Reservation]:
-        return self._write(lambda tx: take(tx, request, self._retention), DRAINS, self._give_back)
+        def operation(tx: Transaction) -> list[Reservation]:
+            return take(tx, request, self._retention, self._choices)
+
+        return self._write(operation, DRAINS, self._give_back)
 
     def settle(
         self, settlements: Sequence[Settlement], reserve: ReserveRequest | None = None
     ) -> Settled:
         def operation(tx: Transaction) -> Settled:
             outcomes, follow_ids = settle(tx, settlements, self._retention)
-            taken = take(tx, reserve, self._retention) if reserve else []
+            if reserve is None:
+                return Settled(outcomes, follow_ids, [])
+            taken = take(tx, reserve, self._retention, self._choices)
             return Settled(outcomes, follow_ids, taken)
 
         adds = sum(size_of(settlement.follow) for settlement in settlements if settlement.follow)
@@ -279,6 +285,7 @@ class TransactionalStore(Store):
             rebuild(tx)
             return check(tx, self._damage)
 
+        self._choices.forget()
         try:
             left = self._write(operation, TIMELESS)  # moving time would meet what is damaged
         except StoreCorrupt as error:

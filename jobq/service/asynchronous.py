@@ -23,6 +23,7 @@ from jobq.repo.base import CheckReport, Stats
 from jobq.service.batch import Gathering, NewJob
 from jobq.service.filters import Filters
 from jobq.service.specs import Delay, SpecMaker
+from jobq.shares import Topics
 from jobq.states import Outcome, Reason, Status
 from jobq.topic import SettingArgs, TopicSettings
 
@@ -117,26 +118,28 @@ class AsyncVerbs:
 
     async def areserve(
         self,
-        topic: str,
+        topics: Topics,
         n: int = 1,
         *,
+        strict: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - as for `reserve`: it ends with no jobs
     ) -> list["Job"]:
         """`reserve` for coroutines: up to *n* ready jobs, as soon as there is one.
 
-        A thread waits for all coroutines that want jobs of the topic; they are served in the
-        order in which they came. If this one is cancelled, what it was about to get is given to
-        the next one, or released.
+        A thread waits for all coroutines that want jobs of the topic, or of the same topics in the
+        same shares; they are served in the order in which they came. If this one is cancelled,
+        what it was about to get is given to the next one, or released.
         """
         service = self._service
-        request, wait = service._request(topic, n), service._timeout(timeout)
+        request, wait = service._request(topics, n, strict), service._timeout(timeout)
         return await self._bridge.reserve(request, wait)
 
     def aconsume(
         self,
-        topic: str,
+        topics: Topics,
         n: int = 1,
         *,
+        strict: bool = False,
         timeout: float | None = None,
         pipeline: bool = True,
         on_lost: "OnLost | None" = None,
@@ -150,8 +153,9 @@ class AsyncVerbs:
         `break` does not wait for that: use `contextlib.aclosing(svc.aconsume(…))` to wait.
 
         Args:
-            topic: The topic's name.
+            topics: A topic's name, or several topics as for `reserve`.
             n: How many jobs are reserved at once, 1 to 10 000.
+            strict: Drain the first topic before the second, as for `reserve`.
             timeout: End when no job came for so many seconds; None goes on until `stop`.
             pipeline: False commits each block's outcome when the block ends.
             on_lost: Called in the loop's thread with a job whose reservation was found lost when
@@ -163,7 +167,7 @@ class AsyncVerbs:
         from jobq.service.aio import AsyncConsumer, AsyncJobs
 
         service = self._service
-        request, wait = service._request(topic, n), service._timeout(timeout)
+        request, wait = service._request(topics, n, strict), service._timeout(timeout)
         service._check_on_lost(on_lost)
         consumer = AsyncConsumer(
             service, self._bridge, request, timeout=wait, pipeline=pipeline, on_lost=on_lost

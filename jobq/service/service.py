@@ -24,6 +24,7 @@ from jobq.service.matching import matching
 from jobq.service.reports import Reports
 from jobq.service.selection import MOST_FOUND, Selection
 from jobq.service.specs import Delay, SpecMaker, check_weight, delay_us
+from jobq.shares import Topics, mix_of
 from jobq.states import FINISHED, Event, Outcome, Status, invalid_transition
 from jobq.topic import SettingArgs, TopicSettings, check_name, check_settings
 
@@ -128,11 +129,27 @@ class JobService(AsyncVerbs):
 
     # Jobs out.
 
-    def reserve(self, topic: str, n: int = 1, *, timeout: float | None = None) -> list[Job]:
+    def reserve(
+        self,
+        topics: Topics,
+        n: int = 1,
+        *,
+        strict: bool = False,
+        timeout: float | None = None,
+    ) -> list[Job]:
         """Take up to *n* ready jobs of a topic, in order; returns as soon as there is one.
 
+        Of several topics they come in turns: `["mail", "import"]` in equal shares,
+        `{"mail": 5, "import": 1}` five of `mail` to one of `import` as long as both have jobs. All
+        callers share the turns, in whatever process and with whatever *n*. What one topic cannot
+        give, the others do; a topic that had no job for a while does not make up for it.
+
         Args:
-            topic: The topic's name. One that does not exist yet is waited for.
+            topics: A topic's name, or a `jobq.Pattern` for all topics whose names are like it;
+                or several of these: a list or tuple, or a dict of their shares, 0.01 to 1000.
+                Each topic that a pattern stands for has that share for itself. One that does not
+                exist yet is waited for. At most 1 000.
+            strict: Drain the first topic before the second: shares do not matter.
             n: 1 to 10 000. It does not wait for more when it has some.
             timeout: Seconds to wait for the first one: 0 does not wait, None waits until `stop`.
 
@@ -144,14 +161,15 @@ class JobService(AsyncVerbs):
         Raises:
             InvalidValue: An argument is wrong.
         """
-        request = self._request(topic, n)
+        request = self._request(topics, n, strict)
         return self._reserve(request, self._timeout(timeout))
 
     def consume(
         self,
-        topic: str,
+        topics: Topics,
         n: int = 1,
         *,
+        strict: bool = False,
         timeout: float | None = None,
         pipeline: bool = True,
         on_lost: OnLost | None = None,
@@ -164,8 +182,9 @@ class JobService(AsyncVerbs):
         that were reserved and not begun are released then.
 
         Args:
-            topic: The topic's name.
+            topics: A topic's name, or several topics as for `reserve`.
             n: How many jobs are reserved at once, 1 to 10 000.
+            strict: Drain the first topic before the second, as for `reserve`.
             timeout: End when no job came for so many seconds; None goes on until `stop`.
             pipeline: False commits each block's outcome when the block ends.
             on_lost: Called with a job whose reservation was found lost when its outcome was to
@@ -174,7 +193,7 @@ class JobService(AsyncVerbs):
         Raises:
             InvalidValue: An argument is wrong.
         """
-        request, wait = self._request(topic, n), self._timeout(timeout)
+        request, wait = self._request(topics, n, strict), self._timeout(timeout)
         self._check_on_lost(on_lost)
         return Consumer(self, request, pipeline=pipeline, on_lost=on_lost).run(wait)
 
@@ -622,8 +641,9 @@ class JobService(AsyncVerbs):
         self._holding.stopped = True
         self._holding.stopping.open()
 
-    def _request(self, topic: str, n: int) -> ReserveRequest:
-        return ReserveRequest(check_name(topic), integer("n", n, 1, MOST_AT_ONCE))
+    def _request(self, topics: object, n: int, strict: object) -> ReserveRequest:
+        chosen = mix_of(topics, strict=strict)
+        return ReserveRequest(chosen, integer("n", n, 1, MOST_AT_ONCE))
 
     def _timeout(self, timeout: float | None) -> float | None:
         return None if timeout is None else seconds("timeout", timeout)

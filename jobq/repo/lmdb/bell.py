@@ -31,6 +31,22 @@ locks and system calls: processors do not reorder the two sides of these.
 Slot 0 is no job's: who waits for several jobs sleeps there, and every call to a slot calls there
 too.
 
+Who waits for several topics cannot sleep at all of their counters. Behind the flags of slots the
+third page has one more counter and one more flag for all of these:
+
+- who waits notes all topics' counters (a copy of the first page), then looks for jobs, then reads
+  the one counter, sets the flag, sees that the counters of its own topics are still as noted, and
+  sleeps on the one counter; woken, it does the same from the reading on, and does not look for
+  jobs as long as the counters of its own topics have not moved;
+- who commits raises the counters of topics, calls who waits for these, then finds the flag set,
+  clears it, changes the one counter and calls all who sleep there.
+
+So either the waiter sees the topic's counter raised, or the committer sees the flag set. Each has
+a futex call between its two sides, which makes processors keep their order too. That is when the
+locks have been given back, and a committer that is held up may write to the one counter long after
+it has read it. So this one is not counted up, or it might have an old value again that a waiter is
+about to sleep on: each time it gets a random one.
+
 Only the holder of the write lock raises a counter for a commit, so none is lost.
 """
 
@@ -71,9 +87,12 @@ _SYSCALL: Final = {
 _NAP_WITHOUT_FUTEX: Final = 0.02
 
 _FLAGS_AT: Final = 2 * PAGE
+_SEVERAL: Final = COUNTERS + SLOTS + SLOTS // 4
+"""The place of the counter of those who wait for several topics; behind it is their flag."""
+_SEVERAL_FLAG_AT: Final = 4 * (_SEVERAL + 1)
 _NOBODY_WAITS: Final = bytes(SLOTS)
 
-_Counters = ctypes.c_uint32 * (COUNTERS + SLOTS)
+_Counters = ctypes.c_uint32 * (SIZE // 4)
 
 
 class _Timespec(ctypes.Structure):
@@ -116,6 +135,45 @@ class Bell:
         Returns early for a signal, so that its handler runs.
         """
         self._wait(_place(topic), seen, timeout)
+
+    # Several topics.
+
+    def page(self) -> bytes:
+        """All topics' counters, to be given to `stand`."""
+        return self._map[:PAGE]
+
+    def stand(self, page: bytes, topics: Iterable[int]) -> bool:
+        """Whether the counters of these topics are as they were on that page."""
+        now = self.page()
+        if now == page:  # a quarter of a microsecond
+            return True
+        return all(
+            now[4 * place : 4 * place + 4] == page[4 * place : 4 * place + 4]
+            for place in {_place(topic) for topic in topics}
+        )
+
+    def ask_for_several(self) -> int:
+        """Ask to be called for jobs of any topic; gives the counter, for `wait_for_several`."""
+        count = self._read(_SEVERAL)
+        self._map[_SEVERAL_FLAG_AT] = 1
+        # No sleep, but what it takes for the flag to be set before what follows is read.
+        self._futex(_SEVERAL, _FUTEX_WAIT, ~count & 0xFFFFFFFF, ctypes.byref(_Timespec()))
+        return count
+
+    def wake_several(self) -> None:
+        """Wake who waits for several topics, if somebody does; after `wake` of the topics."""
+        if self._map[_SEVERAL_FLAG_AT]:
+            self._map[_SEVERAL_FLAG_AT] = 0
+            self.call_several()
+
+    def call_several(self) -> None:
+        """Let all who wait for several topics look again, whether they sleep yet or not."""
+        self._counters[_SEVERAL] = int.from_bytes(os.urandom(4))
+        self._wake(_SEVERAL, EVERYBODY)
+
+    def wait_for_several(self, seen: int, timeout: float) -> None:
+        """Sleep as `wait` does, until woken for any topic."""
+        self._wait(_SEVERAL, seen, timeout)
 
     # The ends of jobs.
 

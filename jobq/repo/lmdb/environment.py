@@ -398,6 +398,8 @@ class Environment:
                 # another one than is woken for: then everybody has to look.
                 shared = topic == UNKNOWN or self._topics >= COUNTERS
                 bell.wake(topic, EVERYBODY if shared else jobs)
+        if any(tx.soon or tx.woken for tx in rings):
+            bell.wake_several()
         for slot in slots:
             bell.wake_slot(slot)
         steps.reached("waiters woken")

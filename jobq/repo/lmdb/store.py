@@ -21,8 +21,10 @@ from jobq.repo.lmdb.index import Index
 from jobq.repo.lmdb.opening import LEVELS, MAP_SIZE, Settings
 from jobq.repo.lmdb.registry import REGISTRY
 from jobq.repo.lmdb.topics import UNKNOWN
+from jobq.repo.operations.shares import ready_in
 from jobq.repo.repositories import Agenda, Transaction
 from jobq.repo.transactional import TIMELESS, Kind, TransactionalStore
+from jobq.shares import Mix
 
 T = TypeVar("T")
 
@@ -90,6 +92,8 @@ class LmdbStore(TransactionalStore):
         )
         self._waiting: set[tuple[int, int]] = set()
         self._awaiting: set[tuple[int, int]] = set()
+        self._waiting_for_several: set[object] = set()
+        self._calls = 0
         self._numbers: dict[str, int] = {}
         self._probed = 0.0
         self._closed = False
@@ -151,10 +155,13 @@ class LmdbStore(TransactionalStore):
 
     # Waiting, and looking after the jobs of the dead.
 
-    def wait(self, topic: str, timeout: float) -> None:
+    def wait(self, topic: str | Mix, timeout: float) -> None:
         if self._closed:
             raise self._is_closed()
         if self._recover():
+            return
+        if isinstance(topic, Mix):
+            self._wait_for_several(topic, timeout)
             return
         number = self._numbers.get(topic, UNKNOWN)
         bell = self._env.bell
@@ -179,6 +186,28 @@ class LmdbStore(TransactionalStore):
         if known is not None and tx.topics.waits(known):
             return 0.0
         return _until_next(tx)
+
+    def _wait_for_several(self, mix: Mix, timeout: float) -> None:
+        bell = self._env.bell
+        calls, waiter = self._calls, object()
+        self._waiting_for_several.add(waiter)
+        try:
+            page = bell.page()
+            topics, sleep = self._read(lambda tx: self._look(tx, mix))
+            end = time.monotonic() + min(timeout, sleep)
+            while (left := end - time.monotonic()) > 0:
+                count = bell.ask_for_several()
+                if calls != self._calls or not bell.stand(page, topics):
+                    return
+                bell.wait_for_several(count, left)
+        finally:
+            self._waiting_for_several.discard(waiter)
+
+    def _look(self, tx: Transaction, mix: Mix) -> tuple[list[int], float]:
+        """The numbers of the topics, and how long who waits for them may sleep at most."""
+        choice = self._choices.of(tx, mix)
+        topics = [UNKNOWN, *choice]  # a new topic may be one of them
+        return topics, min(ready_in(tx, choice), _until_next(tx))
 
     def wait_ended(self, seen: dict[bytes, int | None], timeout: float) -> list[bytes]:
         if self._closed:
@@ -217,8 +246,11 @@ class LmdbStore(TransactionalStore):
     def wake(self) -> None:
         numbers = {number for number, _ in list(self._waiting)}
         slots = {slot for slot, _ in list(self._awaiting)}
-        if (numbers or slots) and not self._closed:
+        self._calls += 1
+        if (numbers or slots or self._waiting_for_several) and not self._closed:
             bell = self._env.bell
+            if self._waiting_for_several:
+                bell.call_several()
             for number in numbers:
                 bell.raise_counter(number)
                 bell.wake(number)

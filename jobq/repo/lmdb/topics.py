@@ -1,5 +1,6 @@
 """Queues, agendas and counts, in LMDB."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice, takewhile
@@ -63,7 +64,7 @@ UNKNOWN: Final = 0
 class LmdbTopics(TopicRepository):
     """The topics, within one transaction."""
 
-    __slots__ = ("_access", "_numbers", "_settings", "_topics", "_wall_us", "woken")
+    __slots__ = ("_access", "_made", "_numbers", "_settings", "_topics", "_wall_us", "woken")
 
     def __init__(self, access: Access, woken: dict[int, int], wall_us: int) -> None:
         self._access = access
@@ -71,6 +72,7 @@ class LmdbTopics(TopicRepository):
         self._numbers: dict[str, int] = {}
         self._topics: dict[int, Topic] = {}
         self._settings: dict[int, TopicSettings] = {}
+        self._made: list[int] = []
         self.woken = woken
 
     # Names.
@@ -87,6 +89,7 @@ class LmdbTopics(TopicRepository):
             access.txn.put(key, encode_number(key, number), db=access.db.topics)
             self._numbers[name] = number
             self._topics[number] = Topic(name, [0] * len(STATUSES), changed=True)
+            self._made.append(number)
             self.woken[UNKNOWN] = 1
         return number
 
@@ -115,6 +118,14 @@ class LmdbTopics(TopicRepository):
             except UnicodeDecodeError as error:
                 raise StoreCorrupt(f"a topic has the key {key!r}") from error
         return sorted(found)
+
+    def numbered(self, after: int) -> list[tuple[int, str]]:
+        there = [(number, topic.name) for number, topic in self._from(after + 1)]
+        made = [number for number in self._made if number > after and number in self._topics]
+        return there + [(number, self._topics[number].name) for number in made]
+
+    def stamp(self) -> int | None:
+        return None if self._made else self._access.meta.topics
 
     def forget_idle(self, since_us: int, look: int, most: int) -> list[int]:
         access = self._access
@@ -292,6 +303,22 @@ class LmdbTopics(TopicRepository):
         prefix = queue_prefix(topic)
         with self._access.txn.cursor(self._access.db.queue) as cursor:
             return bool(cursor.set_range(prefix)) and bytes(cursor.key()).startswith(prefix)
+
+    def queued_of(self, topics: Sequence[int], limit: int) -> list[int]:
+        found: list[int] = []
+        at, end = 0, len(topics)
+        with self._access.txn.cursor(self._access.db.queue) as cursor:
+            # From one queue that has jobs to the next: those between cost nothing.
+            while at < end and len(found) < limit and cursor.set_range(queue_prefix(topics[at])):
+                number = read_queue_key(bytes(cursor.key()))[0]
+                if number == topics[at]:
+                    found.append(number)
+                    at += 1
+                elif number < topics[at]:
+                    raise StoreCorrupt(f"the queue of number {number} comes too late: damaged tree")
+                else:
+                    at = bisect_left(topics, number, at + 1)
+        return found
 
     # Agendas.
 

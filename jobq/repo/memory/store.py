@@ -1,7 +1,9 @@
 """The memory store: one lock, one undo list, and a condition to wait at."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from jobq.clock import Clock, SystemClock
@@ -13,8 +15,10 @@ from jobq.repo.memory.flow import MemoryFlow
 from jobq.repo.memory.jobs import MemoryJobs
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
+from jobq.repo.operations.shares import ready_in
 from jobq.repo.repositories import Agenda, Transaction
 from jobq.repo.transactional import Kind, TransactionalStore
+from jobq.shares import Mix
 
 T = TypeVar("T")
 
@@ -26,6 +30,21 @@ LONGEST_SLEEP: Final = 1.0
 
 SLOTS: Final = 1024
 """Counters for the ends of jobs that are waited for; jobs share them by their ids."""
+
+
+@dataclass(slots=True)
+class Several:
+    """Who waits for jobs of several topics; under the lock.
+
+    Attributes:
+        topics: Their numbers.
+        stamp: That of the topics when they were chosen.
+        called: One of them was changed since, or one was made.
+    """
+
+    topics: set[int]
+    stamp: int
+    called: bool = False
 
 
 class MemoryStore(TransactionalStore):
@@ -51,6 +70,7 @@ class MemoryStore(TransactionalStore):
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._ended = threading.Condition(self._lock)
+        self._several: dict[int, Several] = {}
         self._ends = [0] * SLOTS
         self._asked: set[int] = set()  # the slots of which somebody waits for the next end
         self._closed = False
@@ -76,6 +96,8 @@ class MemoryStore(TransactionalStore):
                     self._undo.roll_back()
                     raise
                 if tx.woken or tx.soon:
+                    if self._several:
+                        self._call_several(tx)
                     self._changed.notify_all()
                 if self._asked and self._note_ends(tx.ended):
                     self._ended.notify_all()
@@ -110,7 +132,10 @@ class MemoryStore(TransactionalStore):
     def _facts(self) -> dict[str, int | str]:
         return {"kind": "memory"}
 
-    def wait(self, topic: str, timeout: float) -> None:
+    def wait(self, topic: str | Mix, timeout: float) -> None:
+        if isinstance(topic, Mix):
+            self._wait_for_several(topic, timeout)
+            return
         mark = Mark()
         self._entry.enter(mark)
         try:
@@ -122,6 +147,35 @@ class MemoryStore(TransactionalStore):
                 self._changed.wait(min(timeout, LONGEST_SLEEP, self._seconds_to_next(tx)))
         finally:
             self._entry.mark = None
+
+    def _wait_for_several(self, mix: Mix, timeout: float) -> None:
+        mark = Mark()
+        self._entry.enter(mark)
+        try:
+            with self._changed:
+                tx = self._transaction()
+                choice = self._choices.of(tx, mix)
+                next_s = min(LONGEST_SLEEP, self._seconds_to_next(tx))
+                sleep = min(timeout, next_s, ready_in(tx, choice))
+                if sleep <= 0:
+                    return
+                one = Several(set(choice), choice.stamp)
+                self._several[id(one)] = one
+                try:
+                    end = time.monotonic() + sleep
+                    while not one.called and (left := end - time.monotonic()) > 0:
+                        self._changed.wait(left)
+                finally:
+                    self._several.pop(id(one), None)
+        finally:
+            self._entry.mark = None
+
+    def _call_several(self, tx: Transaction) -> None:
+        """Call who waits for several topics if one of theirs was changed, or one was made."""
+        changed, stamp = tx.woken.keys() | tx.soon, tx.topics.stamp()
+        for one in self._several.values():
+            if one.stamp != stamp or not one.topics.isdisjoint(changed):
+                one.called = True
 
     def _seconds_to_next(self, tx: Transaction) -> float:
         due_us = tx.topics.first_due(Agenda.DELAYED)
@@ -178,8 +232,13 @@ class MemoryStore(TransactionalStore):
         # lock: then its waiters look again within LONGEST_SLEEP anyway.
         if not self._entry.inside:
             with self._changed:
-                self._changed.notify_all()
-                self._ended.notify_all()
+                self._notify_everybody()
+
+    def _notify_everybody(self) -> None:
+        for one in self._several.values():
+            one.called = True
+        self._changed.notify_all()
+        self._ended.notify_all()
 
     def close(self) -> None:
         mark = Mark()
@@ -187,8 +246,7 @@ class MemoryStore(TransactionalStore):
         try:
             with self._changed:
                 self._closed = True
-                self._changed.notify_all()
-                self._ended.notify_all()
+                self._notify_everybody()
         finally:
             self._entry.mark = None
 
@@ -206,6 +264,7 @@ class MemoryStore(TransactionalStore):
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._ended = threading.Condition(self._lock)
+        self._several = {}
 
 
 def _slot(job_id: bytes) -> int:

@@ -66,6 +66,12 @@ class MemoryTopics(TopicRepository):
             if since_us is None or not self._is_idle(number, since_us)
         )
 
+    def numbered(self, after: int) -> list[tuple[int, str]]:
+        return sorted(item for item in self._names.items() if item[0] > after)
+
+    def stamp(self) -> int | None:
+        return self._last  # numbers are not given again, even if a transaction is undone
+
     def forget_idle(self, since_us: int, look: int, most: int) -> list[int]:
         oldest = islice((one for one in self._empty if one not in self._settings), look)
         idle = [number for number in oldest if self._is_idle(number, since_us)][:most]
@@ -172,6 +178,10 @@ class MemoryTopics(TopicRepository):
 
     def waits(self, topic: int) -> bool:
         return bool(self._queues[topic])
+
+    def queued_of(self, topics: Sequence[int], limit: int) -> list[int]:
+        queues = self._queues
+        return list(islice((topic for topic in topics if queues.get(topic)), limit))
 
     @staticmethod
     def _take_out(queue: SortedList[Waiting], jobs: Sequence[Waiting]) -> None:

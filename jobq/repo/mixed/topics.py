@@ -121,6 +121,12 @@ class MixedTopics(IndexTopics):
     def names(self, since_us: int | None = None) -> list[str]:
         return self._file.names(since_us)
 
+    def numbered(self, after: int) -> list[tuple[int, str]]:
+        return self._file.numbered(after)
+
+    def stamp(self) -> int | None:
+        return self._file.stamp()
+
     def forget_idle(self, since_us: int, look: int, most: int) -> list[int]:
         gone = self._file.forget_idle(since_us, look, most)
         for number in gone:
@@ -248,6 +254,9 @@ class MixedTopics(IndexTopics):
 
     def waits(self, topic: int) -> bool:
         return self._index.memory.waits(topic)
+
+    def queued_of(self, topics: Sequence[int], limit: int) -> list[int]:
+        return self._index.memory.queued_of(topics, limit)
 
     def due(self, agenda: Agenda, until_us: int | None, limit: int) -> list[Held]:
         return self._index.memory.due(agenda, until_us, limit)

@@ -7,7 +7,7 @@ from typing import Final
 
 from jobq.job import Reservation, name_of
 from jobq.options import DEFAULTS, JobOptions
-from jobq.repo.base import ReserveRequest, Retention
+from jobq.repo.base import Retention
 from jobq.repo.operations import ageing, deadlines, groups, limits, room, terms
 from jobq.repo.operations.damage import damaged
 from jobq.repo.operations.places import Ending, finish, note_due
@@ -34,17 +34,13 @@ What is due is moved at the head of each write anyway; this is for a backlog of 
 DEFAULT_LEASE_US: Final = DEFAULTS.lease_us or 0
 
 
-def take(tx: Transaction, request: ReserveRequest, retention: Retention) -> list[Reservation]:
-    """Reserve what is asked for."""
-    return take_from(tx, request.topic, request.n, retention)
-
-
 def take_from(
     tx: Transaction, name: str, n: int, retention: Retention, most_bytes: int = MOST_BYTES
 ) -> list[Reservation]:
     """Reserve up to *n* jobs of a topic, as many as its settings allow, in the order of serving.
 
-    It takes one job whatever its size, and no more than *most_bytes* of payloads together.
+    It takes no more than *most_bytes* of payloads together; but if nobody has taken anything of
+    `MOST_BYTES` yet, one job whatever its size.
     """
     number = tx.topics.known(name)
     if number is None:
@@ -112,7 +108,7 @@ def _hand_out(
             lapsed.append(_lapse(tx, job_id, body, state))
             continue
         size += payload_size
-        if size > most_bytes and reservations:
+        if size > most_bytes and (reservations or most_bytes < MOST_BYTES):
             size -= payload_size
             _put_in_again(tx, number, taken[position:])
             break

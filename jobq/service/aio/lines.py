@@ -1,4 +1,7 @@
-"""Waiting for jobs: for each topic a line of coroutines, and one thread that waits for them all."""
+"""Waiting for jobs: for each topic a line of coroutines, and one thread that waits for them all.
+
+Who asks for several topics at once stands in a line with those who ask for the same mix of them.
+"""
 
 import contextlib
 import logging
@@ -12,6 +15,7 @@ from jobq.repo.base import ReserveRequest
 from jobq.service.aio.requests import Ask, post
 from jobq.service.holding import Holding
 from jobq.service.job import Job
+from jobq.shares import Mix
 
 LONGEST_SLEEP_S: Final = 1.0
 """A line looks this often whether anybody still waits in it."""
@@ -37,7 +41,7 @@ class Lines:
         self.holding = holding
         self.give_back = give_back
         self._lock = threading.Lock()
-        self._by_topic: dict[str, Line] = {}
+        self._by_topic: dict[str | Mix, Line] = {}
 
     @property
     def stopped(self) -> bool:
@@ -45,12 +49,12 @@ class Lines:
         return self.holding.stopped
 
     def request(self, asks: Sequence[Ask]) -> ReserveRequest:
-        """What to reserve for these asks, all of one topic."""
+        """What to reserve for these asks, all of one topic or mix."""
         wanted = sum([ask.request.n for ask in asks if not ask.unwanted])
         return ReserveRequest(asks[0].request.topic, max(1, min(wanted, MOST_RESERVED)))
 
     def look(self, asks: Sequence[Ask]) -> None:
-        """Reserve for these asks, all of one topic; who gets nothing waits if it can."""
+        """Reserve for these asks, all of one topic or mix; who gets nothing waits if it can."""
         try:
             jobs = self.holding.reserve(self.request(asks))
         except Exception as error:  # noqa: BLE001 - it goes to who asked
@@ -134,9 +138,9 @@ class Lines:
 
 
 class Line:
-    """Who waits for jobs of one topic, first come first served."""
+    """Who waits for jobs of one topic, or of one mix, first come first served."""
 
-    def __init__(self, lines: Lines, topic: str) -> None:
+    def __init__(self, lines: Lines, topic: str | Mix) -> None:
         self.topic = topic
         self.newcomers: SimpleQueue[Ask | None] = SimpleQueue()
         self.thread = threading.Thread(target=self._run, name=f"jobq-waits-{topic}", daemon=True)
@@ -179,7 +183,7 @@ class Line:
                 return True
         except Exception as error:  # noqa: BLE001 - it goes to who waits
             if not self._waiting:
-                _log.warning("topic %r is not looked at: %s", self.topic, error)
+                _log.warning("topic %r is not looked at: %s", str(self.topic), error)
             lines.fail(self._waiting, error)
             self._waiting = []
         return False

@@ -19,6 +19,7 @@ from jobq.service.aio.lines import Lines
 from jobq.service.aio.requests import Ask, Awaiting, Enqueue, Extend, Request, Settle, post
 from jobq.service.holding import Holding
 from jobq.service.job import Job
+from jobq.shares import Mix
 from jobq.states import Outcome
 
 R = TypeVar("R", bound=Request)
@@ -185,7 +186,7 @@ class Writer:
         enqueues: list[Enqueue] = []
         extends: list[Extend] = []
         settles: list[Settle] = []
-        asks: dict[str, list[Ask]] = {}
+        asks: dict[str | Mix, list[Ask]] = {}
         awaiting: list[Awaiting] = []
         for request in requests:
             if isinstance(request, Ask):
@@ -243,8 +244,8 @@ class Writer:
             one.value = outcomes[start : start + one.jobs]
             start += one.jobs
 
-    def _settle_and_reserve(self, settles: list[Settle], asks: dict[str, list[Ask]]) -> None:
-        """Settle, and reserve of the topic that most ask for in the same commit."""
+    def _settle_and_reserve(self, settles: list[Settle], asks: dict[str | Mix, list[Ask]]) -> None:
+        """Settle, and reserve of the topic or mix that most ask for in the same commit."""
         lines = self._lines
         if not asks or lines.stopped:
             self._merged(settles, self._settle)
