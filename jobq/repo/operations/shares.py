@@ -14,7 +14,7 @@ from jobq.repo.operations.reserve import take_from
 from jobq.repo.repositories import Figure, Transaction
 from jobq.shares import Mix, Pattern
 from jobq.states import Status
-from jobq.stride import share_out, started, stride_of
+from jobq.stride import picks, share_out, started, stride_of
 
 LEAST_WINDOW: Final = 32
 MOST_WINDOW: Final = 128
@@ -175,7 +175,14 @@ def _take_in_turns(
         jobs[place] += got
         return len(got)
 
-    available = [tx.topics.counts(topic)[Status.READY] for topic in topics]
+    counts = [tx.topics.counts(topic) for topic in topics]
+    available = [count[Status.READY] for count in counts]
+    sizes = [
+        tx.topics.size(topic) / max(1, count[Status.READY] + count[Status.DELAYED])
+        for topic, count in zip(topics, counts, strict=True)
+    ]
+    if n * max(sizes, default=0) > room.left:
+        n = _fitting(picks(passes, strides, available, n), sizes, room)
     order = share_out(passes, strides, available, n, give)
     given = Counter(order)
     for place, topic in enumerate(topics):
@@ -184,6 +191,20 @@ def _take_in_turns(
             tx.topics.set_figure(topic, Figure.PASS, after)
     in_turn = [iter(some) for some in jobs]
     return [next(in_turn[place]) for place in order]
+
+
+def _fitting(order: list[int], sizes: list[float], room: Room) -> int:
+    """For how many turns there is room if payloads are as large as the topics' are on average.
+
+    Without this a topic with large payloads would have its turns cut off at the end of the room,
+    after others have had theirs, in every call.
+    """
+    left = float(room.left)
+    for turns, place in enumerate(order):
+        left -= sizes[place]
+        if left < 0:
+            return max(1, turns)
+    return len(order)
 
 
 # Which topics a mix stands for.
@@ -225,11 +246,11 @@ class Choice:
     Attributes:
         tiers: In the order in which they are drained; without `strict` there is one.
         stamp: That of the moment.
-        made: How many topics there had been when it was last made from the ground.
+        renewed: At which stamp it is to be made from the ground again.
     """
 
     def __init__(self, mix: Mix) -> None:
-        self.stamp = self.made = 0
+        self.stamp = self.renewed = 0
         self._strides = [stride_of(share) for _, share in mix.shares]
         self._named = {one: at for at, (one, _) in enumerate(mix.shares) if isinstance(one, str)}
         self._patterns = [
@@ -292,9 +313,9 @@ class Choices:
         kept = self._kept.get(mix)
         if kept is not None and kept.stamp == stamp:
             return kept
-        if kept is None or (stamp or 0) - kept.made > RENEW + len(kept):
+        if kept is None or (stamp or 0) > kept.renewed:
             choice = Choice(mix).among(tx)
-            choice.made = stamp or 0
+            choice.renewed = (stamp or 0) + len(choice) + RENEW
             if kept is not None:
                 for tier, before in zip(choice.tiers, kept.tiers, strict=True):
                     tier.at = before.at
