@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
-from typing import Final
+from typing import Any, Final
 
 from jobq.errors import InvalidValue, shown
 from jobq.options import text
@@ -51,15 +51,12 @@ class Pattern:
         return self._compiled.match(name) is not None
 
 
-Topics = (
-    str
-    | Pattern
-    | Sequence[str | Pattern]
-    | Mapping[str, float]
-    | Mapping[Pattern, float]
-    | Mapping[str | Pattern, float]
-)
-"""What jobs may be reserved of: a topic, topics by a pattern, several of these, or their shares."""
+Topics = str | Pattern | Sequence[str | Pattern] | Mapping[Any, float]
+"""What jobs may be reserved of: a topic, topics by a pattern, several of these, or their shares.
+
+The keys of shares are names and patterns. Type checkers would take no dict that has both if that
+were said here.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def test_a_batch_is_as_many_jobs_one_after_the_other(
     strides = [stride_of(share) for share in shares]
     passes = [FIRST] * len(topics)
     left = [min(both) for both in zip(jobs, most, strict=True)]
-    expected = []
+    expected: list[int] = []
     while len(expected) < n and any(left):
         topic = min((at, topic) for topic, at in enumerate(passes) if left[topic])[1]
         expected.append(topic)

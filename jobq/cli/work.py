@@ -21,11 +21,13 @@ import click
 from jobq.cli.child import Ended, Orders, Why, run
 from jobq.cli.context import FAILED, NOT_FOUND, absolute, open_queue, queue_path, refuse
 from jobq.cli.enqueueing import duration
+from jobq.cli.mix import shown_topics, topics_of
 from jobq.cli.plain import plain
 from jobq.cli.render import count, printable, shortened
 from jobq.cli.render import duration as shown_duration
 from jobq.errors import InvalidValue, ReservationLost, StoreCorrupt
 from jobq.service import Job, JobService
+from jobq.shares import Topics
 
 DONE: Final = 0
 RELEASE: Final = 75
@@ -67,7 +69,18 @@ class Work(click.Command):
     epilog="The worker ends with 0 when it was told to end, or has done all it should; with 1 "
     "when the command cannot be run, 3 when there is none, 5 when the queue cannot be used.",
 )
-@click.argument("topic")
+@click.argument("named", metavar="[TOPIC[=SHARE]]...", nargs=-1)
+@click.option(
+    "--pattern",
+    "-p",
+    "patterns",
+    metavar="GLOB[=SHARE]",
+    multiple=True,
+    help="All topics whose names are like this, also new ones: 'mail.*'. Several times at will.",
+)
+@click.option(
+    "--strict", is_flag=True, help="Drain the first topic before the second, patterns last."
+)
 @click.option(
     "--concurrency",
     "-n",
@@ -109,8 +122,10 @@ class Work(click.Command):
 def work(
     ctx: click.Context,
     /,
-    topic: str,
+    named: tuple[str, ...],
     *,
+    patterns: tuple[str, ...],
+    strict: bool,
     concurrency: int,
     timeout: float | None,
     grace: float,
@@ -120,7 +135,10 @@ def work(
     result: str,
     quiet: bool,
 ) -> None:
-    """Run COMMAND for each job of TOPIC.
+    """Run COMMAND for each job of the topics.
+
+    Several topics are served in turns: as often one as the other, or by their shares, which stand
+    behind their names: mail=5 import=1. What one has not, the others get.
 
     All that follows --exec (or --) is the command and its arguments; no shell looks at them. It
     gets the payload as JSON on stdin, and in JOBQ_PAYLOAD if that has less than 128 KiB; JOBQ_ID,
@@ -135,13 +153,15 @@ def work(
     vector = ctx.meta["jobq.vector"]
     if not vector:
         raise click.UsageError("which command? Give it after --exec, with its arguments", ctx)
+    topics = topics_of(ctx, named, patterns, strict=strict)
     _look_for(ctx, vector[0])
     how = How(vector, timeout, grace, release_delay, result)
     with open_queue(ctx) as svc:
         worker = Worker(
             svc,
-            topic,
+            topics,
             how,
+            strict=strict,
             where=absolute(queue_path(ctx)),
             drain=drain,
             most=max_jobs,
@@ -174,16 +194,18 @@ class Worker:
     def __init__(
         self,
         svc: JobService,
-        topic: str,
+        topics: Topics,
         how: How,
         *,
+        strict: bool = False,
         where: str,
         drain: bool = False,
         most: int | None = None,
         quiet: bool = False,
     ) -> None:
         self._svc = svc
-        self._topic = topic
+        self._topics = topics
+        self._strict = strict
         self._how = how
         self._where = where
         self._drain = drain
@@ -213,7 +235,7 @@ class Worker:
         at_a_time = f"{count(concurrency, 'job')} at a time"
         try:
             with self._signals():
-                self._tell(f"working on {self._topic!r} in {self._where}, {at_a_time}")
+                self._tell(f"working on {shown_topics(self._topics)} in {self._where}, {at_a_time}")
                 self._running = concurrency
                 for thread in threads:
                     thread.start()
@@ -272,7 +294,8 @@ class Worker:
                 os.write(self._bell, b"!")
 
     def _work_on_jobs(self) -> None:
-        jobs = self._svc.consume(self._topic, timeout=0 if self._drain else None)
+        timeout = 0 if self._drain else None
+        jobs = self._svc.consume(self._topics, strict=self._strict, timeout=timeout)
         with contextlib.closing(cast("Generator[Job, None, None]", jobs)):
             while self._may_begin():
                 job = next(jobs, None)

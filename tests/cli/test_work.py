@@ -82,6 +82,70 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+# Several topics.
+
+
+def add_to(queue: Path, *topics: str, n: int = 1) -> None:
+    with jobq.open(queue, durability="unsafe") as svc:
+        for topic in topics:
+            svc.enqueue_many(topic, range(n))
+
+
+def served(queue: Path, *arguments: str) -> tuple[str, list[str]]:
+    """What a worker says first, and the topics of the jobs that it does, in their order."""
+    ended = run("--db", queue, "work", *arguments, "--drain", "--exec", "printenv", "JOBQ_TOPIC")
+    assert ended.returncode == 0, ended.stderr
+    told = ended.stderr.decode().splitlines()[0]
+    return told, [line.split(" | ")[1] for line in ended.stdout.decode().splitlines()]
+
+
+def test_several_topics_are_served_in_turns_by_their_shares(empty: Path) -> None:
+    add_to(empty, "mail", "import", "report.a", n=4)
+    told, topics = served(empty, "mail=2", "import=1", "--pattern", "report.*=0.5")
+
+    assert told.startswith("jobq: working on 'mail' (2), 'import' (1), 'report.*' (0.5) in")
+    assert topics[:7].count("mail") == 4
+    assert topics[:7].count("import") == 2
+    assert len(topics) == 12
+
+
+def test_topics_without_shares_have_equal_ones_and_strict_drains_the_first(empty: Path) -> None:
+    add_to(empty, "a", "b", "c", n=2)
+    assert served(empty, "b", "a")[1] == ["b", "a"] * 2
+
+    add_to(empty, "a", "b", n=2)
+    told, topics = served(empty, "a", "b", "-p", "*", "--strict")
+    assert told.startswith("jobq: working on 'a', 'b', '*' in")
+    assert topics == ["a", "a", "b", "b", "c", "c"]
+
+
+def test_a_topic_that_looks_like_one_with_a_share_is_named_with_one(empty: Path) -> None:
+    add_to(empty, "a=1", "a=b", "=2")
+
+    assert served(empty, "a=1=1", "a=b", "=2")[1] == ["a=1", "a=b", "=2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ([], 2, "which topics? Name one or more, or give a --pattern"),
+        (["a", "b=1", "a=2"], 2, "'a' is named twice"),
+        (["-p", "a*", "-p", "a*=2"], 2, "'a*' is named twice"),
+        (["a=2", "b", "--strict"], 2, "--strict: topics have no shares"),
+        (["a=0", "b"], 1, "the share of 'a' is 0.0: expected a number from 0.01 to 1000"),
+        (["-p", ""], 1, "a pattern is ''"),
+        ([""], 1, "topic is ''"),
+    ],
+)
+def test_a_wrong_choice_of_topics_is_refused(
+    empty: Path, arguments: list[str], status: int, said: str
+) -> None:
+    ended = run("--db", empty, "work", *arguments, "--drain", "--exec", "true")
+
+    assert ended.returncode == status
+    assert said in ended.stderr.decode()
+
+
 # What a command gets.
 
 

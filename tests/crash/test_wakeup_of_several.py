@@ -237,11 +237,10 @@ def _hesitate(pipe: Pipe, path: str, at: str) -> None:
 
     def hesitate(bell: Bell, *arguments: Any) -> Any:
         setattr(Bell, at, step)
-        if at == "page":
-            page = step(bell)
+        page = step(bell) if at == "page" else None
         pipe.send(at)
         pipe.recv()
-        return page if at == "page" else step(bell, *arguments)
+        return page or step(bell, *arguments)
 
     with jobq.open(path) as svc:
         assert svc.reserve(ANY, timeout=0) == []

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -462,7 +463,7 @@ def test_a_job_that_comes_back_ends_the_sleep(waits: Waits) -> None:
     store.enqueue([spec("b")])
     for _ in range(5):
         (held,) = take(store, ["a", "b"])
-        took.append(waits.until(["a", "b"], lambda held=held: store.settle([release(held)])))
+        took.append(waits.until(["a", "b"], partial(store.settle, [release(held)])))
         store.enqueue([spec("b")])
 
     assert min(took) < 0.5
@@ -510,7 +511,7 @@ def test_a_wait_for_several_topics_ends_in_time_and_when_called(waits: Waits, cr
     took = []
     for _ in range(5):
         waiter = crew.start(store.wait, mix(["a", "b"]), 0.9)
-        eventually(lambda waiter=waiter: asleep(waiter))
+        eventually(partial(asleep, waiter))
         start = time.monotonic()
         store.wake()
         waiter.join(DEADLINE_S)

@@ -22,6 +22,7 @@ from jobq import (
     JobService,
     NewJob,
     Outcome,
+    Pattern,
     Progress,
     Reason,
     Selection,
@@ -65,6 +66,27 @@ def test_jobs_out() -> None:
         for job in svc.consume("mail", n=2, timeout=0, pipeline=True, on_lost=print):
             assert_type(job, Job)
             job.done()
+
+
+def test_jobs_of_several_topics() -> None:
+    with jobq.open(":memory:") as svc:
+        shares = {"mail": 5, "import": 1}
+        names = ["mail", "import"]
+        both: list[str | Pattern] = ["mail", Pattern("import.*")]
+        assert_type(svc.reserve(["mail", "import"], 5, timeout=0), list[Job])
+        assert_type(svc.reserve(("mail", Pattern("import.*")), strict=True, timeout=0), list[Job])
+        assert_type(svc.reserve(Pattern("mail.*"), timeout=0), list[Job])
+        assert_type(svc.reserve({"mail": 5, Pattern("import.*"): 0.5}, timeout=0), list[Job])
+        assert_type(svc.reserve({Pattern("mail.*"): 2}, timeout=0), list[Job])
+        assert_type(
+            [svc.reserve(shares, timeout=0), svc.reserve(names, timeout=0)], list[list[Job]]
+        )
+        assert_type(svc.consume(both, 2, strict=True, timeout=0), Iterator[Job])
+        assert_type(Pattern("mail.*").matches("mail.a"), bool)
+        with pytest.raises(jobq.InvalidValue):
+            svc.reserve(7)  # type: ignore[arg-type]
+        with pytest.raises(jobq.InvalidValue):
+            svc.reserve({"mail": "5"})  # type: ignore[dict-item]
 
 
 def test_the_code_after_a_block_is_reached() -> None:
