@@ -197,8 +197,10 @@ def test_an_error_names_the_value_and_what_was_expected(
         call(svc)
 
 
+NO_TOPICS: list[Any] = [[], {}, {"mail"}, [5], ["mail", "mail"], {"mail": 0}, {"mail": None}]
+
 RESERVE = [
-    *table("topic", NO_TOPIC),
+    *table("topics", [*NO_TOPICS, *(one for one in NO_TOPIC if one != ["mail"])]),
     *table("n", NO_COUNT),
     *table("timeout", NO_SECONDS),
 ]
@@ -207,10 +209,11 @@ RESERVE = [
 @pytest.mark.parametrize(("name", "value"), RESERVE)
 def test_reserve_and_consume_refuse_it_at_the_call(svc: JobService, name: str, value: Any) -> None:
     svc.enqueue("mail")
-    args: dict[str, Any] = {"topic": "mail", "timeout": 0, name: value}
+    args: dict[str, Any] = {"topics": "mail", "timeout": 0, name: value}
+    said = "mail|topic" if name == "topics" else name
 
-    refused(svc.store, name, lambda: svc.reserve(**args))
-    refused(svc.store, name, lambda: svc.consume(**args))
+    refused(svc.store, said, lambda: svc.reserve(**args))
+    refused(svc.store, said, lambda: svc.consume(**args))
 
 
 def test_consume_refuses_what_it_cannot_call_at_the_call(svc: JobService) -> None:

@@ -16,7 +16,7 @@ from jobq.shares import Mix, Pattern
 from jobq.states import Status
 from jobq.stride import picks, share_out, started, stride_of
 
-LEAST_WINDOW: Final = 32
+LEAST_WINDOW: Final = 16
 MOST_WINDOW: Final = 128
 """How many of the topics that patterns stand for, and that have jobs, one call looks at: as many
 as the jobs that are wanted, within these bounds. Each costs some five microseconds. The next call
@@ -175,15 +175,10 @@ def _take_in_turns(
         jobs[place] += got
         return len(got)
 
-    counts = [tx.topics.counts(topic) for topic in topics]
-    available = [count[Status.READY] for count in counts]
-    sizes = [
-        tx.topics.size(topic) / max(1, count[Status.READY] + count[Status.DELAYED])
-        for topic, count in zip(topics, counts, strict=True)
-    ]
-    if n * max(sizes, default=0) > room.left:
-        n = _fitting(picks(passes, strides, available, n), sizes, room)
-    order = share_out(passes, strides, available, n, give)
+    if tx.topics.size(0) > room.left:  # all payloads that wait in the store
+        n = _fitting(tx, topics, picks(passes, strides, [n] * len(topics), n), room)
+    # How many jobs each of them has at most costs more to find out than to be told by shortfalls.
+    order = share_out(passes, strides, [n] * len(topics), n, give)
     given = Counter(order)
     for place, topic in enumerate(topics):
         if place in given or (order and not before[place]):
@@ -193,12 +188,17 @@ def _take_in_turns(
     return [next(in_turn[place]) for place in order]
 
 
-def _fitting(order: list[int], sizes: list[float], room: Room) -> int:
+def _fitting(tx: Transaction, topics: list[int], order: list[int], room: Room) -> int:
     """For how many turns there is room if payloads are as large as the topics' are on average.
 
     Without this a topic with large payloads would have its turns cut off at the end of the room,
     after others have had theirs, in every call.
     """
+    counts = [tx.topics.counts(topic) for topic in topics]
+    sizes = [
+        tx.topics.size(topic) / max(1, count[Status.READY] + count[Status.DELAYED])
+        for topic, count in zip(topics, counts, strict=True)
+    ]
     left = float(room.left)
     for turns, place in enumerate(order):
         left -= sizes[place]
