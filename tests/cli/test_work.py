@@ -132,7 +132,7 @@ def test_a_topic_that_looks_like_one_with_a_share_is_named_with_one(empty: Path)
         (["a", "b=1", "a=2"], 2, "'a' is named twice"),
         (["-p", "a*", "-p", "a*=2"], 2, "'a*' is named twice"),
         (["a=2", "b", "--strict"], 2, "--strict: topics have no shares"),
-        (["a=0", "b"], 1, "the share of 'a' is 0.0: expected a number from 0.01 to 1000"),
+        (["a=0", "b"], 1, "the share of topic 'a' is 0.0: expected a number from 0.01 to 1000"),
         (["-p", ""], 1, "a pattern is ''"),
         ([""], 1, "topic is ''"),
     ],

@@ -210,7 +210,7 @@ RESERVE = [
 def test_reserve_and_consume_refuse_it_at_the_call(svc: JobService, name: str, value: Any) -> None:
     svc.enqueue("mail")
     args: dict[str, Any] = {"topics": "mail", "timeout": 0, name: value}
-    said = "mail|topic" if name == "topics" else name
+    said = name.removesuffix("s")  # of several topics it says which one is wrong
 
     refused(svc.store, said, lambda: svc.reserve(**args))
     refused(svc.store, said, lambda: svc.consume(**args))
