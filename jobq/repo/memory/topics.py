@@ -1,5 +1,6 @@
 """Queues, agendas and counts, in memory."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -33,6 +34,9 @@ class MemoryTopics(TopicRepository):
         self._seq = 0
         self._slot = 0
         self._queues: defaultdict[int, SortedList[Waiting]] = defaultdict(SortedList)
+        # The queues that have jobs, and some that had: taking out does not note it.
+        self._filled: SortedList[int] = SortedList()
+        self._is_filled: set[int] = set()
         self._agendas: dict[Agenda, Entries] = {agenda: SortedDict() for agenda in Agenda}
         self._settings: dict[int, TopicSettings] = {}
         self._of_store = NO_SETTINGS
@@ -148,6 +152,9 @@ class MemoryTopics(TopicRepository):
     def push(self, topic: int, jobs: Sequence[Waiting]) -> None:
         queue = self._queues[topic]
         self._undo.note(self._take_out, queue, jobs)
+        if topic not in self._is_filled:
+            self._filled.add(topic)
+            self._is_filled.add(topic)
         queue.update(jobs)
 
     def pop(self, topic: int, limit: int) -> list[Waiting]:
@@ -180,8 +187,28 @@ class MemoryTopics(TopicRepository):
         return bool(self._queues[topic])
 
     def queued_of(self, topics: Sequence[int], limit: int) -> list[int]:
-        queues = self._queues
-        return list(islice((topic for topic in topics if queues.get(topic)), limit))
+        filled = self._filled
+        found: list[int] = []
+        empty: list[int] = []
+        at, end = 0, len(topics)
+        while at < end and len(found) < limit:
+            place = filled.bisect_left(topics[at])
+            if place == len(filled):
+                break
+            number = filled[place]
+            if number > topics[at]:
+                at = bisect_left(topics, number, at + 1)
+                continue
+            at += 1
+            if self._queues.get(number):
+                found.append(number)
+            else:
+                empty.append(number)
+        if not self._undo:  # else a job may be put in again where it was
+            for number in empty:
+                self._is_filled.discard(number)
+                filled.discard(number)
+        return found
 
     @staticmethod
     def _take_out(queue: SortedList[Waiting], jobs: Sequence[Waiting]) -> None:
@@ -364,6 +391,7 @@ class MemoryTopics(TopicRepository):
         ],
     ) -> None:
         self._queues, self._agendas = queues, agendas
+        self._filled, self._is_filled = SortedList(queues), set(queues)
         self._counts, self._totals, self._empty, self._figures = counts
 
     def restore(self, agenda: Agenda, entries: Iterable[tuple[Held, bytes]]) -> None:

@@ -64,7 +64,7 @@ def ready_in(tx: Transaction, choice: "Choice") -> float:
         return soonest
     for part in [part for tier in choice.tiers for part in (tier.named, tier.matched)]:
         after = 0
-        while topics := _with_jobs(tx, part[after:], MOST_WINDOW):
+        while topics := _with_jobs(tx, part[after:] if after else part, MOST_WINDOW):
             for topic in topics:
                 soonest = min(soonest, limits.ready_in(tx, topic))
                 if soonest <= 0:
@@ -120,7 +120,7 @@ def _window(tx: Transaction, tier: "Tier", size: int) -> tuple[list[int], bool]:
     if not matched:
         return [], True
     start = bisect_right(matched, tier.at)
-    found = _with_jobs(tx, matched[start:], size + 1)
+    found = _with_jobs(tx, matched[start:] if start else matched, size + 1)
     if len(found) <= size and start:
         found += _with_jobs(tx, matched[:start], size + 1 - len(found))
     if len(found) <= size:
