@@ -104,7 +104,7 @@ def mix_of(topics: object, *, strict: object = False) -> str | Mix:
     for one, share in _given(topics):
         key = one if isinstance(one, Pattern) else check_name(one)
         if key in shares:
-            raise InvalidValue(f"topics names {shown(one)} twice")
+            raise InvalidValue(f"topics names {shown(one)} twice: expected each topic once")
         shares[key] = _share(one, share)
     if not shares:
         raise InvalidValue("topics is empty: expected at least one topic")

@@ -39,7 +39,10 @@ ALL: Final = {**CASES, **MIXED}
 IN_CALL: Final = {name: case for name, case in ALL.items() if not case.victim and not case.opens}
 """The verbs of a process that has the queue open."""
 
-RESERVING: Final = ("reserve", "reserve, the first of the process", "settle and reserve")
+RESERVING: Final = (
+    *("reserve", "reserve of several topics", "reserve, the first of the process"),
+    "settle and reserve",
+)
 
 CRASHING: Final = ("expire", "close")
 """Verbs that take jobs from their holder, or that are the end of it."""
@@ -349,8 +352,10 @@ ANYWHERE: Final[dict[str, Callable[[JobService], object]]] = {
     "stats": lambda svc: svc.stats(),
     "enqueue": lambda svc: svc.enqueue("mail"),
     "reserve": lambda svc: svc.reserve("mail", 1, timeout=0),
+    "reserve of several": lambda svc: svc.reserve(["mail", jobq.Pattern("m?")], 2, timeout=0),
     "done": lambda svc: svc.done_many(svc.reserve("mail", 2, timeout=0)),
     "wait": lambda svc: svc.reserve("nothing", timeout=0.002),
+    "wait for several": lambda svc: svc.reserve(["nothing", "never"], timeout=0.002),
     "consume": _consume,
 }
 

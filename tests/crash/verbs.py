@@ -166,6 +166,11 @@ CASES: Final = {
         lambda svc, _: svc.reserve("mail", 2, timeout=0), hold=_nothing
     ),
     "reserve": Case(lambda svc, _: svc.reserve("mail", 2, timeout=0)),
+    "reserve of several topics": Case(
+        lambda svc, _: svc.reserve({"mail": 2, jobq.Pattern("s*"): 1}, 5, timeout=0),
+        hold=_hold(2, "other"),
+        fill=lambda svc: svc.enqueue_many("side", ["s1", "s2", "s3"]),
+    ),
     "done": Case(
         lambda _, held: held[0].done(
             {"a": 1}, then=[NewJob("mail", "then"), NewJob("new", "then", delay=1000)]
@@ -272,7 +277,8 @@ MIXED: Final = {
         f"{name}, topics in memory": CASES[name]._replace(topics="memory")
         for name in (
             *("enqueue", "enqueue into a new topic", "enqueue with a delay", "enqueue_many"),
-            *("reserve, the first of the process", "reserve", "done", "done and forgotten"),
+            *("reserve, the first of the process", "reserve", "reserve of several topics"),
+            *("done", "done and forgotten"),
             *("done_many", "settle and reserve", "retry", "release_many", "extend", "cancel"),
             *("reset", "delete", "promote", "expire", "prune", "close"),
         )
