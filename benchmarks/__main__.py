@@ -1,13 +1,13 @@
 """All benchmarks one after the other, in their quick forms, or those that are named.
 
-python -m benchmarks [batches] [latency] [waiting] [redelivery] [contention] [coroutines]
+python -m benchmarks [batches] [latency] [waiting] [redelivery] [contention] [coroutines] [shares]
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from benchmarks import batches, contention, coroutines, latency, redelivery, waiting
+from benchmarks import batches, contention, coroutines, latency, redelivery, shares, waiting
 
 ALL: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "batches": batches.main,
@@ -16,6 +16,7 @@ ALL: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "redelivery": redelivery.main,
     "contention": contention.main,
     "coroutines": coroutines.main,
+    "shares": shares.main,
 }
 
 
