@@ -29,12 +29,21 @@ def ring(topic: int) -> int:
 
 
 def topic_of_ring(number: int) -> int:
-    """The topic whose ring has this number.
+    """The topic whose ring has this number, which is that of a ring.
 
     >>> topic_of_ring(ring(7))
     7
     """
     return number & ~_RING
+
+
+def topic_if_ring(queue: int) -> int | None:
+    """The topic whose ring the queue is; None if it is none.
+
+    >>> topic_if_ring(ring(5)), topic_if_ring(5)
+    (5, None)
+    """
+    return queue ^ _RING if queue & _RING and queue < 2 * _RING else None
 
 
 def lane_member(lane: int) -> bytes:
@@ -179,7 +188,7 @@ class FlowRepository(ABC):
 
     @abstractmethod
     def all_lingering(self) -> Iterator[tuple[bytes, int, Lingering]]:
-        """Job, token and hold of all of them, in the order of ids and tokens."""
+        """Job, token and hold of all that can be read, in the order of ids and tokens."""
 
     def flush(self) -> None:  # noqa: B027 - most engines keep nothing back
         """Write what was kept back until the end of the transaction."""
@@ -187,9 +196,21 @@ class FlowRepository(ABC):
     # For check and rebuild.
 
     @abstractmethod
+    def all_keys(self) -> Iterator[tuple[str, Key]]:
+        """All unique keys that can be read, in the order of their UTF-8 bytes."""
+
+    @abstractmethod
     def all_lanes(self) -> Iterator[tuple[int, Lane]]:
-        """All lanes, the topics' own ones that have a record included, by number."""
+        """All lanes that can be read, the topics' own ones included that have one, by number."""
 
     @abstractmethod
     def strays(self) -> Iterator[str]:
         """Sentences about records that cannot be read or contradict one another."""
+
+    @abstractmethod
+    def mend(self) -> None:
+        """Remove records that cannot be read, and let the others not contradict one another.
+
+        Raises:
+            StoreCorrupt: They are damaged so that nothing can be made of their room.
+        """

@@ -99,7 +99,8 @@ class JobState(NamedTuple):
         holder: Who holds it, or held it when it ended, 8 bytes; `NOBODY` if nobody.
         reserved_us: When it was last reserved (UTC); 0 if never.
         ended_us: When it was done or canceled (UTC); 0 unless it is.
-        notes: Which `Note`s it has, as a sum of their bits; and `LISTED`, `TERMS`, `KEEPS_SLOT`.
+        notes: Which `Note`s it has, as a sum of their bits; and `LISTED`, `TERMS`,
+            `KEEPS_SLOT`, `KEYLESS`.
         lane: The queue in which it stands, or whose place it takes while it is reserved: its
             topic's number, or that of its group's lane; 0 if it has a group and neither.
         size: Bytes of its payload.
@@ -152,6 +153,11 @@ KEEPS_SLOT: Final = 0x20
 """A bit of `JobState.notes` that is no note: the job is delayed, but goes on counting as reserved
 in its lane."""
 
+KEYLESS: Final = 0x40
+"""A bit of `JobState.notes` that is no note: the job has not got the unique key that it has a right
+to, because another job had it when it came (by an import, or to wait again), or an operator gave
+the key away. So from its records alone it is known who has which key."""
+
 
 class Figure(IntEnum):
     """Numbers that are kept of each topic, beside its counts."""
@@ -169,6 +175,15 @@ def done_list(topic: int) -> int:
     Its entries have weight 0, and places in the order in which the jobs were done.
     """
     return topic | 0x8000_0000
+
+
+def is_done_list(queue: int) -> bool:
+    """Whether the queue is a list of done jobs.
+
+    >>> is_done_list(done_list(5)), is_done_list(5)
+    (True, False)
+    """
+    return queue >> 31 == 1
 
 
 def initial_state(body: JobBody) -> JobState:

@@ -282,7 +282,7 @@ class TransactionalStore(Store):
 
         def operation(tx: Transaction) -> CheckReport:
             tx.topics.clear()
-            rebuild(tx)
+            rebuild(tx, mend=True)
             return check(tx, self._damage)
 
         self._choices.forget()

@@ -1,6 +1,6 @@
 """One LMDB transaction as the repositories see it: databases, the meta record, what is dirty."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple, TypeVar
 
 import lmdb
@@ -96,3 +96,22 @@ def ascending(entries: Iterable[tuple[Raw, V]]) -> Iterator[tuple[Raw, V]]:
             raise StoreCorrupt(f"the key {key.hex()} comes after {last.hex()}: the tree is damaged")
         last = key
         yield entry
+
+
+def refuse_damaged_tree(
+    access: Access, db: lmdb._Database, read: Callable[[bytes], object]
+) -> None:
+    """Dropping a tree, or records of it, gives pages away: it has to be sure that they are its own.
+
+    *read* takes a key apart, and raises StoreCorrupt if it cannot be one of the tree's.
+
+    Raises:
+        StoreCorrupt: It is not.
+    """
+    entries = 0
+    with access.txn.cursor(db) as cursor:
+        for key, _ in ascending(cursor.iternext()):
+            read(bytes(key))
+            entries += 1
+    if entries != access.txn.stat(db)["entries"]:
+        raise StoreCorrupt("the tree of an index is damaged, so its pages cannot be used again")

@@ -1,11 +1,19 @@
 """Unique keys, lanes and lingering holds, in LMDB."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from jobq.errors import StoreCorrupt
-from jobq.repo.flow import FlowRepository, Key, Lane, Lingering
-from jobq.repo.lmdb.access import Access, ascending
-from jobq.repo.lmdb.keys import group_key, lane_key, lingering_key, over_key, unique_key
+from jobq.repo.flow import FIRST_LANE, FlowRepository, Key, Lane, Lingering
+from jobq.repo.lmdb.access import Access, ascending, refuse_damaged_tree
+from jobq.repo.lmdb.keys import (
+    group_key,
+    lane_key,
+    lingering_key,
+    over_key,
+    read_flow_kind,
+    unique_key,
+)
 from jobq.repo.lmdb.records import (
     decode_key,
     decode_lane,
@@ -16,6 +24,8 @@ from jobq.repo.lmdb.records import (
     encode_lingering,
     encode_note,
 )
+
+T = TypeVar("T")
 
 
 class LmdbFlow(FlowRepository):
@@ -56,7 +66,8 @@ class LmdbFlow(FlowRepository):
     def keys(self, after: str | None, limit: int) -> list[tuple[str, Key]]:
         found: list[tuple[str, Key]] = []
         for at, data in self._under(b"k", None if after is None else unique_key(after)):
-            found.append((at[1:].decode(), decode_key(at, data)))
+            key = decode_key(at, data)  # first: the name of a damaged one may be no text
+            found.append((at[1:].decode(), key))
             if len(found) == limit:
                 break
         return found
@@ -147,41 +158,122 @@ class LmdbFlow(FlowRepository):
         self._delete(lingering_key(job_id, token))
 
     def lingering_of(self, job_id: bytes) -> list[tuple[bytes, int, Lingering]]:
-        return list(self._lingering_under(b"h" + job_id))
+        return [
+            (job_id, int.from_bytes(at[17:]), decode_lingering(at, data))
+            for at, data in self._under(b"h" + job_id)
+        ]
 
     def all_lingering(self) -> Iterator[tuple[bytes, int, Lingering]]:
-        return self._lingering_under(b"h")
-
-    def _lingering_under(self, prefix: bytes) -> Iterator[tuple[bytes, int, Lingering]]:
-        for at, data in self._under(prefix):
-            yield at[1:17], int.from_bytes(at[17:]), decode_lingering(at, data)
+        for at, lingering in self._readable(b"h", decode_lingering):
+            yield at[1:17], int.from_bytes(at[17:]), lingering
 
     # For check and rebuild.
 
+    def all_keys(self) -> Iterator[tuple[str, Key]]:
+        for at, key in self._readable(b"k", decode_key):
+            yield at[1:].decode(), key
+
     def all_lanes(self) -> Iterator[tuple[int, Lane]]:
-        for at, data in self._under(b"l"):
+        for at, lane in self._readable(b"l", decode_lane):
             number = int.from_bytes(at[1:])
-            lane = self._lanes.get(number) or decode_lane(at, data)
-            yield number, lane
+            yield number, self._lanes.get(number) or lane
+
+    def _readable(
+        self, prefix: bytes, decode: Callable[[bytes, bytes], T]
+    ) -> Iterator[tuple[bytes, T]]:
+        """The records that begin so, without the damaged ones, which are strays."""
+        for at, data in self._under(prefix):
+            try:
+                record = decode(at, data)
+            except StoreCorrupt:
+                continue
+            yield at, record
 
     def strays(self) -> Iterator[str]:
-        for at, data in self._under(b"g"):
-            number = int.from_bytes(decode_note(at, data))
-            lane = self.lane(number)
-            if lane is None or group_key(lane.topic, lane.group) != at:
-                yield f"group key {at.hex()} names lane {number}, which is not its own"
-        for number, lane in self.all_lanes():
-            if lane.group and self.lane_number(lane.topic, lane.group) != number:
-                yield f"lane {number} is of group {lane.group!r}, which does not name it"
-        for at, _ in self._under(b"o"):
-            name = at[9:].decode()
-            key = self.key(name)
-            if key is None or key.until_us != int.from_bytes(at[1:9]):
-                yield f"unique key {name!r} has a period that it does not know of"
-        for at, data in self._under(b"k"):
-            name, key = at[1:].decode(), decode_key(at, data)
-            if key.until_us and self._get(over_key(key.until_us, name)) is None:
-                yield f"the period of unique key {name!r} is not noted"
+        records = 0
+        for at, data in self._under(b""):
+            records += 1
+            wrong = self._wrong_with(at, data) or self._missing_for(at, data)
+            if wrong:
+                yield wrong
+        there = self._access.txn.stat(self._access.db.flow)["entries"]
+        if records != there:
+            yield f"of {there} records of flow control only {records} can be come by"
+
+    def _wrong_with(self, at: bytes, data: bytes) -> str:
+        """Why a record should not be there; empty if it should."""
+        kind = at[:1]
+        try:
+            if kind == b"k":
+                decode_key(at, data)
+            elif kind == b"h":
+                decode_lingering(at, data)
+            elif kind == b"l":
+                return self._wrong_with_lane(at, decode_lane(at, data))
+            elif kind == b"g":
+                return self._wrong_with_group(at, int.from_bytes(decode_note(at, data)))
+            elif kind == b"o":
+                decode_note(at, data)
+                until_us, name = int.from_bytes(at[1:9]), at[9:].decode()
+                key = self._intact(unique_key(name), decode_key)
+                if key is None or key.until_us != until_us:
+                    return f"unique key {name!r} has a period that it does not know of"
+            else:
+                read_flow_kind(at)
+        except StoreCorrupt as error:
+            return str(error)
+        return ""
+
+    def _wrong_with_lane(self, at: bytes, lane: Lane) -> str:
+        number = int.from_bytes(at[1:])
+        if bool(lane.group) is not (number >= FIRST_LANE):
+            return f"lane {number} cannot be that of group {lane.group!r}"
+        named = self._intact(group_key(lane.topic, lane.group), decode_note)
+        if not lane.group or named is None or int.from_bytes(named) == number:
+            return ""
+        return f"lane {number} is of group {lane.group!r}, which has lane {int.from_bytes(named)}"
+
+    def _wrong_with_group(self, at: bytes, number: int) -> str:
+        lane = self._intact(lane_key(number), decode_lane)
+        if lane is not None and group_key(lane.topic, lane.group) == at:
+            return ""
+        return f"group {at[5:].decode()!r} has lane {number}, which is not its own"
+
+    def _missing_for(self, at: bytes, data: bytes) -> str:
+        """Which record is not there that an intact one asks for; empty if all are."""
+        if at[:1] == b"k":
+            until_us, name = decode_key(at, data).until_us, at[1:].decode()
+            if until_us and self._get(over_key(until_us, name)) is None:
+                return f"the period of unique key {name!r} is not noted"
+        elif at[:1] == b"l":
+            lane = decode_lane(at, data)
+            if lane.group and self._get(group_key(lane.topic, lane.group)) is None:
+                number = int.from_bytes(at[1:])
+                return f"lane {number} is of group {lane.group!r}, which does not name it"
+        return ""
+
+    def _intact(self, at: bytes, decode: Callable[[bytes, bytes], T]) -> T | None:
+        """What stands there, if it can be read."""
+        data = self._get(at)
+        try:
+            return None if data is None else decode(at, data)
+        except StoreCorrupt:
+            return None
+
+    def mend(self) -> None:
+        refuse_damaged_tree(self._access, self._access.db.flow, read_flow_kind)
+        self._lanes.clear()
+        self._written.clear()
+        for at in [at for at, data in self._under(b"") if self._wrong_with(at, data)]:
+            self._delete(at)
+        for at, data in [it for it in self._under(b"") if self._missing_for(*it)]:
+            if at[:1] == b"k":
+                over = over_key(decode_key(at, data).until_us, at[1:].decode())
+                self._put(over, encode_note(over, b""))
+            else:
+                lane = decode_lane(at, data)
+                of = group_key(lane.topic, lane.group)
+                self._put(of, encode_note(of, at[1:]))
 
     # The database.
 

@@ -221,3 +221,19 @@ def lingering_key(job_id: bytes, token: int) -> bytes:
     b'\x00\x00\x00\x00\x03'
     """
     return b"h" + job_id + token.to_bytes(4)
+
+
+def read_flow_kind(key: bytes) -> bytes:
+    """What kind of record of flow control stands under a key: its first byte.
+
+    >>> read_flow_kind(lane_key(7))
+    b'l'
+
+    Raises:
+        StoreCorrupt: It cannot be one.
+    """
+    if key[:1] not in {b"k", b"o", b"l", b"g", b"h"}:
+        raise StoreCorrupt(
+            f"flow control has the key {key.hex()}; `jobq check` lists what is wrong"
+        )
+    return key[:1]

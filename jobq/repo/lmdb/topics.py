@@ -2,14 +2,12 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, takewhile
 from typing import Final
 
-import lmdb
-
 from jobq.errors import StoreCorrupt, StoreFull
-from jobq.repo.lmdb.access import Access, ascending
+from jobq.repo.lmdb.access import Access, ascending, refuse_damaged_tree
 from jobq.repo.lmdb.keys import (
     agenda_key,
     queue_key,
@@ -204,7 +202,9 @@ class LmdbTopics(TopicRepository):
         key = topic_settings_key(STORE)
         data = self._access.txn.get(key, db=self._access.db.topics)
         if data is None:
-            raise StoreCorrupt("the settings of the store are missing")
+            raise StoreCorrupt(
+                "the store should have settings, but has none; `jobq check` lists what is wrong"
+            )
         settings = self._settings[STORE] = decode_topic_settings(key, bytes(data))
         return settings
 
@@ -527,7 +527,10 @@ class LmdbTopics(TopicRepository):
                 yield f"topic number {number} is named {topic.name!r}, but that is no name of it"
         for key, _ in self._under(b"s"):
             _, number = read_topic_key(key)
-            if number != STORE and not self._topic(number).configured:
+            if number == STORE:
+                if not self._access.meta.configured:
+                    yield "the store has settings that it does not know of"
+            elif not self._topic(number).configured:
                 yield f"topic {self.name(number)!r} has settings that it does not know of"
 
     # For rebuild.
@@ -541,8 +544,9 @@ class LmdbTopics(TopicRepository):
         access = self._access
         access.dirty = True
         for db, read in ((access.db.queue, read_queue_key), (access.db.agenda, read_agenda_key)):
-            self._refuse_damaged_tree(db, read)
+            refuse_damaged_tree(access, db, read)
             access.txn.drop(db, delete=False)
+        access.meta.watched[:] = [0] * len(WATCHED)
 
     def clear(self) -> None:
         access = self._access
@@ -551,19 +555,6 @@ class LmdbTopics(TopicRepository):
         self._numbers = {topic.name: number for number, topic in self._topics.items()}
         access.meta.totals[:] = [0] * len(STATUSES)
         access.meta.size = 0
-        access.meta.watched[:] = [0] * len(WATCHED)
-
-    def _refuse_damaged_tree(
-        self, db: lmdb._Database, read: Callable[[bytes], tuple[int, int, int]]
-    ) -> None:
-        """Dropping a tree gives all its pages away: it has to be sure that they are its own."""
-        entries = 0
-        with self._access.txn.cursor(db) as cursor:
-            for key, _ in ascending(cursor.iternext()):
-                read(bytes(key))
-                entries += 1
-        if entries != self._access.txn.stat(db)["entries"]:
-            raise StoreCorrupt("the tree of an index is damaged, so its pages cannot be used again")
 
     def _mend_names(self) -> dict[int, Topic]:
         """All topics by number, without counts: one of two records says what the other should.
@@ -591,6 +582,7 @@ class LmdbTopics(TopicRepository):
                     damaged.append(key)
         for key in damaged:
             txn.delete(key, db=db)
+        self._access.meta.configured = STORE in configured
         for number, topic in found.items():
             if number not in named:
                 key = topic_name_key(topic.name)

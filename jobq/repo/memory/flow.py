@@ -123,12 +123,19 @@ class MemoryFlow(FlowRepository):
 
     # For check and rebuild.
 
+    def all_keys(self) -> Iterator[tuple[str, Key]]:
+        for name, key in self._keys.items():
+            yield name.decode(), key
+
     def all_lanes(self) -> Iterator[tuple[int, Lane]]:
         for number in sorted(self._lanes):
             yield number, self._lanes[number]
 
     def strays(self) -> Iterator[str]:
         yield from ()  # nothing here can contradict itself
+
+    def mend(self) -> None:
+        pass
 
     @staticmethod
     def _beyond(found: SortedDict[K, V], after: K | None) -> Iterator[K]:

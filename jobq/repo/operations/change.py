@@ -21,6 +21,7 @@ from jobq.repo.operations.places import (
     withdraw,
 )
 from jobq.repo.repositories import (
+    KEYLESS,
     LISTED,
     NOBODY,
     TERMS,
@@ -123,7 +124,7 @@ def reset(tx: Transaction, ids: Sequence[bytes], where: Selector | None = None) 
             options = renewed[job_id]
             group = options.group
             lane = state.topic if group is None else groups.lane_for(tx, state.topic, group)
-            notes = (state.notes & ~TERMS) | terms_of(options)
+            notes = (state.notes & ~(TERMS | KEYLESS)) | terms_of(options)
             state = state._replace(notes=notes, lane=lane)
             uniques.take(tx, job_id, options)
         new = state._replace(

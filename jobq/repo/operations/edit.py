@@ -12,6 +12,7 @@ from jobq.repo.operations.places import note_due, put_back, withdraw
 from jobq.repo.operations.topics import numbers_of
 from jobq.repo.repositories import (
     KEEPS_SLOT,
+    KEYLESS,
     TERMS,
     JobBody,
     JobState,
@@ -70,10 +71,8 @@ def _keep_without_key(
 
 def _change(tx: Transaction, chosen: Chosen, change: Change) -> None:
     bodies = _rewritten(tx, chosen, change)
-    changed = [(job_id, body) for job_id, body in bodies.items() if body != chosen[job_id][0]]
-    if changed:
-        tx.jobs.rewrite(changed)
-    _change_keys(tx, chosen, bodies, change)
+    if not _KEY.isdisjoint(change.options):
+        _change_keys(tx, chosen, bodies)
     _place(tx, chosen, bodies, change)
 
 
@@ -91,15 +90,11 @@ def _rewritten(tx: Transaction, chosen: Chosen, change: Change) -> dict[bytes, J
     return bodies
 
 
-def _change_keys(
-    tx: Transaction, chosen: Chosen, bodies: dict[bytes, JobBody], change: Change
-) -> None:
-    if _KEY.isdisjoint(change.options):
-        return
+def _change_keys(tx: Transaction, chosen: Chosen, bodies: dict[bytes, JobBody]) -> None:
     for job_id, (old, _) in chosen.items():
         name = old.options.unique
         if name is not None and uniques.holder(tx, name) == job_id:
-            tx.flow.drop_key(name)
+            uniques.let_go(tx, name, job_id)
         new = bodies[job_id].options
         if new.unique is not None and uniques.holder(tx, new.unique) is None:
             uniques.take(tx, job_id, new)
@@ -125,28 +120,39 @@ def _place(tx: Transaction, chosen: Chosen, bodies: dict[bytes, JobBody], change
             new = new._replace(topic=number, seq=places[job_id])
         if change.weight is not None:
             new = new._replace(weight=change.weight)
-        new = _with_terms(body, bodies[job_id], old, new)
+        new = _with_terms(tx, job_id, (body, bodies[job_id]), old, new)
         if _moves(old, new, change):
             moving.append((job_id, new, change.delay_us or 0))
         elif new != old:
             staying.append((job_id, new))
             _count_again(tx, old, new)
     _watch_again(tx, chosen, bodies, [job_id for job_id, _ in staying])
-    tx.jobs.update(staying)
     withdraw(tx, [(job_id, chosen[job_id][1]) for job_id, _, _ in moving])
+    changed = [(job_id, body) for job_id, body in bodies.items() if body != chosen[job_id][0]]
+    if changed:  # not before they have left: where they stand, they stand by what was there
+        tx.jobs.rewrite(changed)
+    tx.jobs.update(staying)
+    for _, new, _ in moving:
+        if new.notes & KEEPS_SLOT:
+            groups.keep_slot(tx, new)  # which it has lost by leaving
     put_back(tx, moving)
     deadlines.watch(tx, [(job_id, bodies[job_id]) for job_id, _, _ in moving])
 
 
-def _with_terms(body: JobBody, new_body: JobBody, old: JobState, new: JobState) -> JobState:
+def _with_terms(
+    tx: Transaction, job_id: bytes, bodies: tuple[JobBody, JobBody], old: JobState, new: JobState
+) -> JobState:
     """The state with the bits, the lane and the size that it has by its new body."""
-    notes = (new.notes & ~(TERMS | KEEPS_SLOT)) | terms_of(new_body.options)
-    group = new_body.options.group
+    before, after = bodies
+    notes = (new.notes & ~(TERMS | KEEPS_SLOT | KEYLESS)) | terms_of(after.options)
+    group = after.options.group
     lane = new.topic if group is None else 0
-    if group is not None and group == body.options.group and new.topic == old.topic:
+    if group is not None and group == before.options.group and new.topic == old.topic:
         lane = old.lane
         notes |= old.notes & KEEPS_SLOT
-    return new._replace(notes=notes, lane=lane, size=len(new_body.payload))
+    if uniques.is_keyless(tx, job_id, after.options):
+        notes |= KEYLESS
+    return new._replace(notes=notes, lane=lane, size=len(after.payload))
 
 
 def _count_again(tx: Transaction, old: JobState, new: JobState) -> None:

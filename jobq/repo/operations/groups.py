@@ -30,7 +30,8 @@ from jobq.repo.repositories import (
 from jobq.states import Status
 from jobq.topic import TopicSettings
 
-_EMPTY: Final = Lane(0, 0, 0, 0, 0, 0, 0, "")
+EMPTY: Final = Lane(0, 0, 0, 0, 0, 0, 0, "")
+"""A lane that has nothing; its topic and its group have to be put in."""
 
 
 def is_reserved(state: JobState) -> bool:
@@ -48,11 +49,11 @@ def lane_for(tx: Transaction, topic: int, group: str) -> int:
     number = tx.flow.lane_number(topic, group)
     if number is None:
         number = FIRST_LANE + tx.topics.next_seq(1)
-        tx.flow.put_lane(number, _EMPTY._replace(topic=topic, group=group))
+        tx.flow.put_lane(number, EMPTY._replace(topic=topic, group=group))
         lanes = tx.topics.figure(topic, Figure.LANES)
         tx.topics.set_figure(topic, Figure.LANES, lanes + 1)
         if not lanes:  # from now on the topic's own lane takes its turn
-            tx.flow.put_lane(topic, _EMPTY._replace(topic=topic))
+            tx.flow.put_lane(topic, EMPTY._replace(topic=topic))
             tx.unseated[topic] = topic
     return number
 
@@ -172,7 +173,7 @@ def _seat(tx: Transaction, topic: int, number: int, *, wake: bool) -> None:
     first = tx.topics.waiting(number, LEAST_WEIGHT, 1)
     may, due_us = bool(first), 0
     if number != topic:  # groups' limits do not hold for jobs without a group
-        may, due_us = _may_be_served(tx, lane, settings, has_jobs=may)
+        may, due_us = may_be_served(tx, lane, settings, has_jobs=may)
     new = _placed(tx, topic, number, lane, first[0].weight if may else None)
     if wake and new.turn and not lane.turn:
         _wake(tx, topic, number, new, settings)
@@ -188,7 +189,7 @@ def _seat(tx: Transaction, topic: int, number: int, *, wake: bool) -> None:
         tx.flow.put_lane(number, new)
 
 
-def _may_be_served(
+def may_be_served(
     tx: Transaction, lane: Lane, settings: TopicSettings, *, has_jobs: bool
 ) -> tuple[bool, int]:
     """Whether a group's lane may be served now, and when it has to be looked at again, or 0."""

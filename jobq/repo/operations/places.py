@@ -10,6 +10,7 @@ from jobq.repo.operations import groups, limits, room, terms, uniques
 from jobq.repo.operations.damage import damaged
 from jobq.repo.repositories import (
     AGENDA_OF,
+    KEEPS_SLOT,
     LISTED,
     NOBODY,
     TERMS,
@@ -196,7 +197,8 @@ def _ended(ending: Ending, until_us: int, slot: int, now_us: int) -> JobState:
         (
             topic, weight, seq, ending.status, ending.reason, ending.settled,
             attempt, token, retries, crashes, resets,
-            until_us, slot, holder, reserved_us, now_us, notes, lane, size,
+            until_us, slot, holder, reserved_us, now_us, notes & ~KEEPS_SLOT,
+            lane if lane == topic else 0, size,
         ),
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ long as it waits, ready or delayed.
 from collections.abc import Sequence
 
 from jobq.repo.operations import deadlines, groups, uniques
-from jobq.repo.repositories import JobBody, JobState, Transaction
+from jobq.repo.repositories import KEEPS_SLOT, JobBody, JobState, Transaction
 
 
 def stop_waiting(tx: Transaction, jobs: Sequence[tuple[bytes, JobState]]) -> None:
@@ -35,6 +35,8 @@ def wait_again(tx: Transaction, jobs: Sequence[tuple[bytes, JobState]]) -> None:
 
 def place(tx: Transaction, job_id: bytes, state: JobState, delay_us: int) -> JobState:
     """A job of a group on its way to its lane, or to a delay: with the lane that it has there."""
+    if delay_us > 0 and state.notes & KEEPS_SLOT:
+        return state
     blocks = groups.is_reserved(state) and tx.topics.settings(state.topic).blocks_group
     state = groups.lose_slot(tx, state)
     if delay_us <= 0:

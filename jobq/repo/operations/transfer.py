@@ -12,6 +12,7 @@ from jobq.repo.operations.reports import keep, log_of, progress_of, result_of
 from jobq.repo.operations.topics import numbers_of
 from jobq.repo.repositories import (
     AGENDA_OF,
+    KEYLESS,
     NOBODY,
     TERMS,
     JobBody,
@@ -113,7 +114,8 @@ def add_copies(
     for job_id, copy in sorted(chosen.items()):
         body, state = _placed(tx, copy, numbers[copy.topic], places[job_id])
         bodies.append((job_id, body))
-        state = state._replace(notes=_with_notes(tx, copy, state))
+        keyless = KEYLESS if uniques.take_over(tx, job_id, body, state.status) else 0
+        state = state._replace(notes=_with_notes(tx, copy, state) | keyless)
         if state != initial_state(body):
             states.append((job_id, state))
         if state.status is Status.READY:
@@ -128,16 +130,8 @@ def add_copies(
     tx.jobs.update(states)
     for (number, lane), waiting in queues.items():
         make_ready(tx, number, lane, waiting)
-    _bind(tx, bound)
+    deadlines.watch(tx, bound)
     return outcomes, base
-
-
-def _bind(tx: Transaction, jobs: Sequence[tuple[bytes, JobBody]]) -> None:
-    """Jobs that are not finished have deadlines, and their unique keys if nobody else has."""
-    deadlines.watch(tx, jobs)
-    for job_id, body in jobs:
-        if body.options.unique is not None and uniques.holder(tx, body.options.unique) is None:
-            uniques.take(tx, job_id, body.options)
 
 
 def _places(

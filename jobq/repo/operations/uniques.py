@@ -5,12 +5,12 @@ A key is taken at the enqueue, and given up as `unique_for` says: when the job i
 is finished or forgotten (`unfinished`), or when its period is over, whatever becomes of the job.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from jobq.options import DEFAULTS, JobOptions
 from jobq.repo.flow import Key
-from jobq.repo.repositories import TERMS, Agenda, JobState, Transaction
+from jobq.repo.repositories import KEYLESS, TERMS, Agenda, JobBody, JobState, Transaction
 from jobq.states import FINISHED, Status
 
 SWEPT: Final = 4
@@ -56,6 +56,22 @@ def take(tx: Transaction, job_id: bytes, options: JobOptions) -> None:
     tx.flow.put_key(options.unique, Key(job_id, until_us))
 
 
+def take_over(tx: Transaction, job_id: bytes, body: JobBody, status: Status) -> bool:
+    """A job comes from another store: it has its key, if nobody else has; whether it has not.
+
+    A period is that from the enqueue there.
+    """
+    options = body.options
+    if options.unique is None or holder(tx, options.unique) not in {None, job_id}:
+        return is_keyless(tx, job_id, options) and status not in FINISHED
+    if period := period_us(options):
+        if body.created_us + period > tx.wall_us:
+            tx.flow.put_key(options.unique, Key(job_id, body.created_us + period))
+    elif status not in FINISHED:
+        tx.flow.put_key(options.unique, Key(job_id, 0))
+    return False
+
+
 def give_up(tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]) -> None:
     """Finished or forgotten jobs have their keys no longer, save for a period."""
     for job_id, options in options_of(tx, jobs):
@@ -81,10 +97,55 @@ def handed_out(tx: Transaction, job_id: bytes, options: JobOptions) -> None:
 
 def wait_again(tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]) -> None:
     """Jobs have to wait again: those that have keys while they wait get them back if they can."""
+    without: dict[bytes, bool] = {}
     for job_id, options in options_of(tx, jobs):
         name = options.unique
-        if name is not None and is_while_waiting(options) and holder(tx, name) is None:
-            tx.flow.put_key(name, Key(job_id, 0))
+        if name is not None and is_while_waiting(options):
+            has = holder(tx, name)
+            without[job_id] = has is not None and has != job_id
+            if has is None:
+                tx.flow.put_key(name, Key(job_id, 0))
+    if without:
+        _note_keyless(tx, without)
+
+
+def _note_keyless(tx: Transaction, without: Mapping[bytes, bool]) -> None:
+    """Write into the states of jobs whether they are without their keys."""
+    changed = []
+    for job_id, state in zip(without, tx.jobs.states(list(without)), strict=True):
+        if state is not None:
+            notes = (state.notes & ~KEYLESS) | (KEYLESS if without[job_id] else 0)
+            if notes != state.notes:
+                changed.append((job_id, state._replace(notes=notes)))
+    tx.jobs.update(changed)
+
+
+def is_keyless(tx: Transaction, job_id: bytes, options: JobOptions) -> bool:
+    """Whether a job that waits has a right to a key, and has not got it."""
+    if options.unique is None or period_us(options):
+        return False
+    return holder(tx, options.unique) != job_id
+
+
+def let_go(tx: Transaction, name: str, job_id: bytes) -> None:
+    """A job's key is free from now on, whatever lingers of the job."""
+    if tx.topics.standing(Agenda.LINGER):
+        for _, token, lingering in tx.flow.lingering_of(job_id):
+            if lingering.unique == name:
+                tx.flow.put_lingering(job_id, token, lingering._replace(unique=None))
+    tx.flow.drop_key(name)
+
+
+def release(tx: Transaction, name: str) -> bool:
+    """An operator gives a key away, whoever has it; whether anybody had."""
+    key = tx.flow.key(name)
+    if key is None:
+        return False
+    let_go(tx, name, key.job)
+    (both,) = tx.jobs.both([key.job])
+    if both is not None and not key.until_us and has_right(both[0].options, both[1]) == name:
+        _note_keyless(tx, {key.job: True})
+    return not key.until_us or key.until_us > tx.wall_us
 
 
 def free_after(tx: Transaction, name: str, job_id: bytes) -> None:
@@ -93,15 +154,18 @@ def free_after(tx: Transaction, name: str, job_id: bytes) -> None:
     if key is None or key.job != job_id or key.until_us:
         return
     (both,) = tx.jobs.both([job_id])
-    if both is None or both[1].status in FINISHED or not _has(both[0].options, both[1], name):
+    has = both is not None and has_right(both[0].options, both[1]) == name
+    if not (has or _lingers(tx, job_id, name)):  # of an earlier reservation
         tx.flow.drop_key(name)
 
 
-def _has(options: JobOptions, state: JobState, name: str) -> bool:
-    """Whether an unfinished job has the key by right."""
-    if options.unique != name:
-        return False
-    return not (is_while_waiting(options) and state.status is Status.RESERVED)
+def has_right(options: JobOptions, state: JobState) -> str | None:
+    """The key that a job should have as it is now; not one that it has for a period."""
+    if options.unique is None or period_us(options) or state.status in FINISHED:
+        return None
+    if is_while_waiting(options) and state.status is Status.RESERVED:
+        return None
+    return options.unique
 
 
 def options_of(
