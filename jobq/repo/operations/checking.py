@@ -23,6 +23,7 @@ from jobq.repo.repositories import (
     done_list,
 )
 from jobq.states import Status
+from jobq.topic import TopicSettings
 
 PAGE: Final = 512
 
@@ -57,7 +58,8 @@ class Checker:
         self.jobs = 0
         self._topics: dict[int, str] = {}
         self._places = CheckedPlaces(tx, self._topics)
-        self._flow = CheckedFlow(tx, self._topics, self._places)
+        self._settings: dict[int, TopicSettings] = {}
+        self._flow = CheckedFlow(tx, self._topics, self._settings, self._places)
         self._counts: defaultdict[tuple[int, Status], int] = defaultdict(int)
         self._sizes: Counter[int] = Counter()
         self._listed: Counter[int] = Counter()
@@ -67,6 +69,7 @@ class Checker:
         """A sentence for each thing that is wrong."""
         for part in (
             self._read_topics,
+            self._read_settings,
             self._places.read_queues,
             self._places.read_agendas,
             self._flow.read,
@@ -75,7 +78,6 @@ class Checker:
             self._compare_rest,
             self._compare_counts,
             self._compare_size,
-            self._read_settings,
             self._tx.jobs.strays,
             self._tx.topics.strays,
             self._tx.flow.strays,
@@ -216,7 +218,7 @@ class Checker:
     def _read_settings(self) -> Iterator[str]:
         for number, name in self._topics.items():
             try:
-                self._tx.topics.settings(number)
+                self._settings[number] = self._tx.topics.settings(number)
             except self._damage as error:
                 yield f"the settings of topic {name!r} cannot be read: {error}"
         try:

@@ -19,14 +19,22 @@ from jobq.repo.repositories import (
     terms_of,
 )
 from jobq.states import Status
+from jobq.topic import TopicSettings
 
 
 class CheckedFlow:
     """What flow control keeps, and how much of it the jobs account for so far."""
 
-    def __init__(self, tx: Transaction, topics: Mapping[int, str], places: CheckedPlaces) -> None:
+    def __init__(
+        self,
+        tx: Transaction,
+        topics: Mapping[int, str],
+        settings: Mapping[int, TopicSettings],
+        places: CheckedPlaces,
+    ) -> None:
         self._tx = tx
         self._topics = topics
+        self._settings = settings
         self._places = places
         self._lanes: dict[int, Lane] = {}
         self._holds: list[tuple[bytes, int, Lingering]] = []
@@ -136,7 +144,9 @@ class CheckedFlow:
 
     def _compare_seat(self, number: int, lane: Lane, name: str) -> Iterator[str]:
         """Whether it stands in the ring if it may be served, and only then."""
-        most = self._tx.topics.settings(lane.topic).group_concurrency if lane.group else None
+        if lane.topic not in self._settings:
+            return  # they cannot be read, which is known already
+        most = self._settings[lane.topic].group_concurrency if lane.group else None
         first = self._places.first.get(number)
         may = first is not None and (most is None or lane.running < most)
         if lane.turn and not may:

@@ -1,6 +1,6 @@
 """What anybody may change of a job that waits: topic, weight, time, payload, options."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -126,7 +126,7 @@ def _place(tx: Transaction, chosen: Chosen, bodies: dict[bytes, JobBody], change
         elif new != old:
             staying.append((job_id, new))
             _count_again(tx, old, new)
-    _watch_again(tx, chosen, bodies, [job_id for job_id, _ in staying])
+    _watch_again(tx, chosen, bodies, chosen.keys() - {job_id for job_id, _, _ in moving})
     withdraw(tx, [(job_id, chosen[job_id][1]) for job_id, _, _ in moving])
     changed = [(job_id, body) for job_id, body in bodies.items() if body != chosen[job_id][0]]
     if changed:  # not before they have left: where they stand, they stand by what was there
@@ -169,7 +169,7 @@ def _count_again(tx: Transaction, old: JobState, new: JobState) -> None:
 
 
 def _watch_again(
-    tx: Transaction, chosen: Chosen, bodies: dict[bytes, JobBody], staying: Sequence[bytes]
+    tx: Transaction, chosen: Chosen, bodies: dict[bytes, JobBody], staying: Collection[bytes]
 ) -> None:
     """Jobs that stay where they stand may have other deadlines."""
     changed = [
