@@ -7,8 +7,9 @@ intervals ahead. It is a token bucket of b tokens that fills by one each T, with
 a second number. Source: ITU-T I.371, annex A; the form with one number is that of virtual
 scheduling.
 
-A clock that was set back, or has begun anew, would find a TAT far ahead. It never counts as more
-than a burst: after any jump of the clock a limit is wrong by one burst at most.
+A clock that has begun anew, as that of a boot does, may find a TAT farther ahead than a burst,
+which no job can have brought about: it counts as none. So after any jump of the clock a limit is
+wrong by one burst at most, and for no longer than one takes.
 """
 
 import math
@@ -39,7 +40,15 @@ class Limit(NamedTuple):
         return cls(max(1, math.ceil(period * 1_000_000_000 / jobs)), burst or jobs)
 
     def _tat(self, tat_ns: int, now_ns: int) -> int:
-        return min(max(tat_ns, now_ns), now_ns + self.burst * self.interval_ns)
+        return now_ns if tat_ns > self.latest(now_ns) else max(tat_ns, now_ns)
+
+    def latest(self, now_ns: int) -> int:
+        """The latest TAT that can be: as if a whole burst had gone just now.
+
+        >>> Limit(100, 3).latest(1000)
+        1300
+        """
+        return now_ns + self.burst * self.interval_ns
 
     def allowed(self, tat_ns: int, now_ns: int) -> int:
         """How many jobs may go now, 0 to the burst.

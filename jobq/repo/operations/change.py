@@ -221,9 +221,11 @@ def purge(
         count += len(ready)
     if weight is not None:
         return Purged(count, PurgeFrom(seq, last, weight, job_id))
+    # Jobs of groups stand in queues of their own: they are found by the walk as well.
+    walked = statuses if groups.has_lanes(tx, number) else statuses - {Status.READY}
     while limit > 0:
         counts = tx.topics.counts(number)
-        if job_id >= last or not any(counts[status] for status in statuses - {Status.READY}):
+        if job_id >= last or not any(counts[status] for status in walked):
             return Purged(count, None)
         ids = tx.jobs.ids(job_id, min(PAGE, limit))
         found = [

@@ -17,6 +17,7 @@ from jobq.job import LEAST_WEIGHT, name_of
 from jobq.rate import Limit
 from jobq.repo.flow import FIRST_LANE, Lane, lane_member, lane_of, ring
 from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.soon import note_due
 from jobq.repo.repositories import (
     KEEPS_SLOT,
     NOBODY,
@@ -32,6 +33,9 @@ from jobq.topic import TopicSettings
 
 EMPTY: Final = Lane(0, 0, 0, 0, 0, 0, 0, "")
 """A lane that has nothing; its topic and its group have to be put in."""
+SETTINGS: Final = ("group_concurrency", "group_rate", "group_burst", "ageing")
+"""The settings that decide where lanes stand."""
+
 
 
 def is_reserved(state: JobState) -> bool:
@@ -54,7 +58,8 @@ def lane_for(tx: Transaction, topic: int, group: str) -> int:
         tx.topics.set_figure(topic, Figure.LANES, lanes + 1)
         if not lanes:  # from now on the topic's own lane takes its turn
             tx.flow.put_lane(topic, EMPTY._replace(topic=topic))
-            tx.unseated[topic] = topic
+            if tx.topics.waits(topic):
+                tx.unseated[topic] = topic
     return number
 
 
@@ -71,8 +76,24 @@ def count(tx: Transaction, topic: int, number: int, *, ready: int = 0, running: 
 
 def take_back(tx: Transaction, state: JobState) -> None:
     """A job that `pop` gave stands in its lane again."""
-    grouped = is_grouped(state)
-    count(tx, state.topic, state.lane, ready=int(grouped), running=-int(grouped))
+    if is_grouped(state):
+        _refund(tx, state)
+        count(tx, state.topic, state.lane, ready=1, running=-1)
+    else:
+        count(tx, state.topic, state.topic)
+
+
+def pass_over(tx: Transaction, state: JobState) -> None:
+    """A job of a group that `pop` gave is finished, and was not handed out."""
+    _refund(tx, state)
+    count(tx, state.topic, state.lane, running=-1)
+
+
+def _refund(tx: Transaction, state: JobState) -> None:
+    limit = _limit(tx.topics.settings(state.topic))
+    if limit is not None:
+        lane = _lane(tx, state.lane)
+        tx.flow.put_lane(state.lane, lane._replace(tat_ns=lane.tat_ns - limit.interval_ns))
 
 
 def has_lanes(tx: Transaction, topic: int) -> bool:
@@ -92,9 +113,14 @@ def keep_slot(tx: Transaction, state: JobState) -> JobState:
     return state._replace(notes=state.notes | KEEPS_SLOT)
 
 
+def keeps_slot(state: JobState) -> bool:
+    """Whether it does."""
+    return bool(state.notes & KEEPS_SLOT)
+
+
 def lose_slot(tx: Transaction, state: JobState) -> JobState:
     """It does not any more."""
-    if not state.notes & KEEPS_SLOT:
+    if not keeps_slot(state):
         return state
     count(tx, state.topic, state.lane, running=-1)
     return state._replace(notes=state.notes & ~KEEPS_SLOT, lane=0)
@@ -182,6 +208,8 @@ def _seat(tx: Transaction, topic: int, number: int, *, wake: bool) -> None:
             tx.topics.unhold(Agenda.LANE, [(new.due_us, number, lane_member(number))])
         if due_us:
             tx.topics.hold_at(Agenda.LANE, Held(due_us, number, lane_member(number)), NOBODY)
+            if first:
+                note_due(tx, topic, due_us - tx.boot_us)
         new = new._replace(due_us=due_us)
     if number != topic and not (first or new.running or due_us):
         _drop(tx, topic, number)
@@ -194,13 +222,13 @@ def may_be_served(
 ) -> tuple[bool, int]:
     """Whether a group's lane may be served now, and when it has to be looked at again, or 0."""
     now_ns = tx.boot_us * 1000
+    limit = _limit(settings)
     if not has_jobs:
         # An empty lane is kept for as long as its rate is not as if it had never been.
-        idle = not lane.running and lane.tat_ns > now_ns
-        return False, -(-lane.tat_ns // 1000) if idle else 0
+        rated = limit is not None and not lane.running and lane.tat_ns > now_ns
+        return False, -(-lane.tat_ns // 1000) if rated else 0
     if settings.group_concurrency is not None and lane.running >= settings.group_concurrency:
         return False, 0
-    limit = _limit(settings)
     next_ns = now_ns if limit is None else limit.next_ns(lane.tat_ns, now_ns)
     return next_ns <= now_ns, -(-next_ns // 1000) if next_ns > now_ns else 0
 
@@ -252,14 +280,36 @@ def look_again(tx: Transaction, limit: int) -> int:
     return len(due)
 
 
+def left_behind(tx: Transaction) -> list[int]:
+    """Lanes that are to be looked at again later than any rate asks for: the clock began anew."""
+    found = []
+    if tx.topics.standing(Agenda.LANE):
+        for held, _ in tx.topics.held(Agenda.LANE):
+            number = lane_of(held.id)
+            limit = _limit(tx.topics.settings(_lane(tx, number).topic))
+            if limit is None or held.at_us * 1000 > limit.latest(tx.boot_us * 1000) + 1000:
+                found.append(number)
+    return found
+
+
+def catch_up(tx: Transaction) -> None:
+    """Look at these lanes now; to be done when a boot is over."""
+    tx.unseated.update((number, _lane(tx, number).topic) for number in left_behind(tx))
+
+
 def reseat(tx: Transaction, topic: int) -> None:
     """Look at all lanes of a topic again, because its settings have changed."""
     if not has_lanes(tx, topic):
         return
+    limit = _limit(tx.topics.settings(topic))
+    latest_ns = 0 if limit is None else limit.latest(tx.boot_us * 1000)
     after: str | None = None
     while lanes := tx.flow.lanes(topic, after, 1000):
         after = lanes[-1][1].group
-        tx.unseated.update((number, topic) for number, _ in lanes)
+        for number, lane in lanes:
+            tx.unseated[number] = topic
+            if lane.tat_ns > latest_ns:
+                tx.flow.put_lane(number, lane._replace(tat_ns=latest_ns))
     tx.unseated[topic] = topic
 
 

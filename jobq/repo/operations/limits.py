@@ -59,9 +59,17 @@ def freed(tx: Transaction, topic: int, jobs: int) -> None:
             tx.woken[topic] = tx.woken.get(topic, 0) + min(jobs, waiting)
 
 
-def lifted(tx: Transaction, topic: int) -> None:
-    """Settings have changed: whoever waits has to look again."""
-    groups.reseat(tx, topic)
+def changed(tx: Transaction, topic: int, old: TopicSettings, new: TopicSettings) -> None:
+    """The settings of a topic have changed, and hold from now on: whoever waits has to look again.
+
+    What was handed out before counts against the new rate, as far as that can remember it.
+    """
+    if (old.rate, old.burst) != (new.rate, new.burst):
+        limit, tat_ns = rate_of(new), tx.topics.figure(topic, Figure.TAT_NS)
+        kept = 0 if limit is None else min(tat_ns, limit.latest(tx.boot_us * 1000))
+        tx.topics.set_figure(topic, Figure.TAT_NS, kept)
+    if any(getattr(old, name) != getattr(new, name) for name in groups.SETTINGS):
+        groups.reseat(tx, topic)
     waiting = tx.topics.counts(topic)[Status.READY]
     tx.woken[topic] = tx.woken.get(topic, 0) + max(1, waiting)
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from jobq.repo.operations import limits
 from jobq.repo.repositories import IDLE_US, Transaction
 from jobq.topic import NO_SETTINGS, TopicSettings
 
@@ -47,5 +48,7 @@ def configure(tx: Transaction, name: str, changes: Mapping[str, Any]) -> TopicSe
     old = settings_of(tx, name)
     new = old.changed(changes)
     if new != old:
-        tx.topics.configure(numbers_of(tx, [name])[name], new)
+        number = numbers_of(tx, [name])[name]
+        tx.topics.configure(number, new)
+        limits.changed(tx, number, old, new)
     return new
