@@ -22,6 +22,7 @@ from jobq.repo.lmdb.opening import LEVELS, MAP_SIZE, Settings
 from jobq.repo.lmdb.registry import REGISTRY
 from jobq.repo.lmdb.topics import UNKNOWN
 from jobq.repo.operations.shares import ready_in
+from jobq.repo.operations import groups
 from jobq.repo.repositories import Agenda, Transaction
 from jobq.repo.transactional import TIMELESS, Kind, TransactionalStore
 from jobq.shares import Mix
@@ -103,6 +104,9 @@ class LmdbStore(TransactionalStore):
                 # Somebody else has the lock, and will recover, or the next call here.
                 with contextlib.suppress(StoreBusy):
                     self.advance(RECOVERY_STEP)
+            if self._read(groups.left_behind):
+                with contextlib.suppress(StoreBusy):
+                    self._write(groups.catch_up, TIMELESS)
         except BaseException:
             self.close()
             raise

@@ -8,7 +8,8 @@ from jobq.clock import utc
 from jobq.job import Change
 from jobq.repo.operations import deadlines, groups, uniques
 from jobq.repo.operations.change import Chosen, select
-from jobq.repo.operations.places import note_due, put_back, withdraw
+from jobq.repo.operations.places import put_back, withdraw
+from jobq.repo.operations.soon import note_due
 from jobq.repo.operations.topics import numbers_of
 from jobq.repo.repositories import (
     KEEPS_SLOT,

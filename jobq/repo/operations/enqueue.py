@@ -11,7 +11,8 @@ from jobq.options import DEFAULTS, UNSET, JobOptions
 from jobq.repo.base import Retention
 from jobq.repo.operations import caps, deadlines, groups, uniques
 from jobq.repo.operations.edit import change_waiting
-from jobq.repo.operations.places import make_ready, note_due
+from jobq.repo.operations.places import make_ready
+from jobq.repo.operations.soon import note_due
 from jobq.repo.operations.topics import numbers_of
 from jobq.repo.repositories import NOBODY, Agenda, JobBody, Transaction, Waiting
 from jobq.states import FINISHED, Status

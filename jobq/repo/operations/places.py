@@ -8,6 +8,7 @@ from jobq.job import JobSpec, name_of
 from jobq.repo.base import Retention
 from jobq.repo.operations import groups, limits, room, terms, uniques
 from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.soon import note_due
 from jobq.repo.repositories import (
     AGENDA_OF,
     KEEPS_SLOT,
@@ -24,11 +25,6 @@ from jobq.repo.repositories import (
 from jobq.states import FINISHED, Event, Reason, Status
 from jobq.topic import NO_SETTINGS, TopicSettings
 
-SOON_US: Final = 1_500_000
-"""What falls due within this time wakes the waiters of its topic, so that they shorten their
-sleep. A waiter looks at the clock at least once a second by itself; what is due later than this
-it will see in time."""
-
 
 def make_ready(tx: Transaction, number: int, lane: int, waiting: list[Waiting]) -> None:
     """Into the queue of a lane, counted, and whoever waits for the topic is to be woken."""
@@ -38,12 +34,6 @@ def make_ready(tx: Transaction, number: int, lane: int, waiting: list[Waiting]) 
         groups.count(tx, number, lane, ready=len(waiting))
     else:
         tx.woken[number] = tx.woken.get(number, 0) + len(waiting)
-
-
-def note_due(tx: Transaction, number: int, in_us: int) -> None:
-    """Waiters of the topic may have to sleep shorter than they thought."""
-    if in_us <= SOON_US:
-        tx.soon.add(number)
 
 
 WAITS: Final = frozenset({Status.READY, Status.DELAYED})

@@ -10,7 +10,8 @@ from jobq.options import DEFAULTS, JobOptions
 from jobq.repo.base import Retention
 from jobq.repo.operations import ageing, deadlines, groups, limits, room, terms
 from jobq.repo.operations.damage import damaged
-from jobq.repo.operations.places import Ending, finish, note_due
+from jobq.repo.operations.places import Ending, finish
+from jobq.repo.operations.soon import note_due
 from jobq.repo.repositories import (
     TERMS,
     Agenda,
@@ -183,7 +184,7 @@ def _within(settings: TopicSettings, lease_us: int, options: JobOptions) -> tupl
 def _lapse(tx: Transaction, job_id: bytes, body: JobBody, state: JobState) -> Ending:
     """A job that was taken out of its queue too late: it waits no more, and is to be finished."""
     if groups.is_grouped(state):
-        groups.leave(tx, [state])
+        groups.pass_over(tx, state)
     tx.topics.count(state.topic, Status.READY, -1)
     tx.topics.add_size(state.topic, -state.size)
     deadlines.unwatch(tx, [(job_id, body)])

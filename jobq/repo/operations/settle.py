@@ -10,8 +10,9 @@ from jobq.repo.base import Retention
 from jobq.repo.operations import deadlines, lingering
 from jobq.repo.operations.enqueue import carry_out, plan
 from jobq.repo.operations.history import with_attempt
-from jobq.repo.operations.places import Ending, finish, leave, note_due, put_back
+from jobq.repo.operations.places import Ending, finish, leave, put_back
 from jobq.repo.operations.reports import keep
+from jobq.repo.operations.soon import note_due
 from jobq.repo.repositories import TERMS, Agenda, JobState, Note, Transaction
 from jobq.states import Event, Outcome, Reason, Status
 

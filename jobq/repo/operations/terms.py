@@ -35,10 +35,11 @@ def wait_again(tx: Transaction, jobs: Sequence[tuple[bytes, JobState]]) -> None:
 
 def place(tx: Transaction, job_id: bytes, state: JobState, delay_us: int) -> JobState:
     """A job of a group on its way to its lane, or to a delay: with the lane that it has there."""
-    if delay_us > 0 and state.notes & KEEPS_SLOT:
-        return state
-    blocks = groups.is_reserved(state) and tx.topics.settings(state.topic).blocks_group
-    state = groups.lose_slot(tx, state)
     if delay_us <= 0:
+        state = groups.lose_slot(tx, state)
         return state._replace(lane=groups.find_lane(tx, job_id, state))
-    return groups.keep_slot(tx, state) if blocks else state._replace(lane=0)
+    if groups.keeps_slot(state):  # it is put off once more
+        return state
+    if groups.is_reserved(state) and tx.topics.settings(state.topic).blocks_group:
+        return groups.keep_slot(tx, state)
+    return state._replace(lane=0)
