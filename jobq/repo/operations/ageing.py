@@ -6,6 +6,11 @@ Nothing has to be rewritten as time goes by. Within one weight the place decides
 job of each weight has to be compared: a reservation looks at as many jobs as there are different
 weights, and as it takes.
 
+With groups, that holds within each lane: its first job decides where it stands in the ring, as
+always under its weight. Lanes of one weight go on taking turns, whatever the age of their jobs;
+among the weights, the lane goes whose turn it is in its weight and whose first job comes first by
+effective weight. So a group's low jobs are served in the end, and no group by its age alone.
+
 A job's age is that of its id: from when it was enqueued, to the millisecond.
 """
 
@@ -28,7 +33,7 @@ def pop(tx: Transaction, lane: int, limit: int, ageing: float) -> list[Waiting]:
 
 def first(tx: Transaction, lane: int, limit: int, ageing: float) -> list[Waiting]:
     """The first *limit* jobs of a queue, by effective weight; they stay in it."""
-    ageing_us = max(1, round(ageing * 1e6))
+    ageing_us = in_us(ageing)
     heap: list[tuple[int, Waiting, Iterator[Waiting]]] = []
     for head in heads(tx, lane):
         rest = _of_weight(tx, lane, head)
@@ -44,6 +49,11 @@ def first(tx: Transaction, lane: int, limit: int, ageing: float) -> list[Waiting
         else:
             heapreplace(heap, (standing(following, ageing_us), following, rest))
     return found
+
+
+def in_us(ageing: float) -> int:
+    """The setting in microseconds, at least one."""
+    return max(1, round(ageing * 1e6))
 
 
 def standing(job: Waiting, ageing_us: int) -> int:

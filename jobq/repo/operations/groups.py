@@ -16,6 +16,7 @@ from typing import Final
 from jobq.job import LEAST_WEIGHT, name_of
 from jobq.rate import Limit
 from jobq.repo.flow import FIRST_LANE, Lane, lane_member, lane_of, ring
+from jobq.repo.operations import ageing
 from jobq.repo.operations.damage import damaged
 from jobq.repo.operations.soon import note_due
 from jobq.repo.repositories import (
@@ -65,7 +66,7 @@ def lane_for(tx: Transaction, topic: int, group: str) -> int:
 
 def count(tx: Transaction, topic: int, number: int, *, ready: int = 0, running: int = 0) -> None:
     """Jobs have come to a lane, or gone, ready ones or those that count as reserved."""
-    lane = _lane(tx, number)
+    lane = lane_at(tx, number)
     if number != topic:
         new = lane._replace(ready=lane.ready + ready, running=lane.running + running)
         tx.flow.put_lane(number, new)
@@ -75,7 +76,7 @@ def count(tx: Transaction, topic: int, number: int, *, ready: int = 0, running: 
 
 
 def take_back(tx: Transaction, state: JobState) -> None:
-    """A job that `pop` gave stands in its lane again."""
+    """A job that `turns.pop` gave stands in its lane again."""
     if is_grouped(state):
         _refund(tx, state)
         count(tx, state.topic, state.lane, ready=1, running=-1)
@@ -84,15 +85,15 @@ def take_back(tx: Transaction, state: JobState) -> None:
 
 
 def pass_over(tx: Transaction, state: JobState) -> None:
-    """A job of a group that `pop` gave is finished, and was not handed out."""
+    """A job of a group that `turns.pop` gave is finished, and was not handed out."""
     _refund(tx, state)
     count(tx, state.topic, state.lane, running=-1)
 
 
 def _refund(tx: Transaction, state: JobState) -> None:
-    limit = _limit(tx.topics.settings(state.topic))
+    limit = rate_of(tx.topics.settings(state.topic))
     if limit is not None:
-        lane = _lane(tx, state.lane)
+        lane = lane_at(tx, state.lane)
         tx.flow.put_lane(state.lane, lane._replace(tat_ns=lane.tat_ns - limit.interval_ns))
 
 
@@ -137,72 +138,43 @@ def find_lane(tx: Transaction, job_id: bytes, state: JobState) -> int:
     return state.topic if group is None else lane_for(tx, state.topic, group)
 
 
-def pop(tx: Transaction, topic: int, limit: int) -> list[Waiting]:
-    """Take up to *limit* jobs, lane by lane in their turn; they count as reserved there."""
-    seat_all(tx)
-    taken: list[Waiting] = []
-    while len(taken) < limit:
-        first = tx.topics.waiting(ring(topic), LEAST_WEIGHT, limit - len(taken))
-        if not first:
-            break
-        # Those behind in the ring come after these have been served again, if they weigh more.
-        round_ = [seat for seat in first if seat.weight == first[0].weight]
-        tx.topics.remove(ring(topic), round_)
-        alone = len(round_) == 1 and len(first) == 1
-        for seat in round_:
-            most = limit - len(taken) if alone else 1
-            taken += _serve(tx, topic, lane_of(seat.id), most, seat.weight)
-        seat_all(tx, wake=False)  # they stood there before: nobody waits for what is left
-    return taken
-
-
-def _serve(tx: Transaction, topic: int, number: int, most: int, weight: int) -> list[Waiting]:
-    """Take the first jobs of a lane that was taken out of the ring."""
-    lane = _lane(tx, number)
-    settings = tx.topics.settings(topic)
-    limit = _limit(settings)
-    now_ns = tx.boot_us * 1000
-    if number != topic:
-        if settings.group_concurrency is not None:
-            most = min(most, settings.group_concurrency - lane.running)
-        if limit is not None:
-            most = min(most, limit.allowed(lane.tat_ns, now_ns))
-    jobs = tx.topics.waiting(number, LEAST_WEIGHT, max(0, most))
-    if most > 0 and not (jobs and jobs[0].weight == weight):
-        raise damaged(f"the ring of topic {tx.topics.name(topic)!r} does not match its lanes")
-    tx.topics.remove(number, jobs)
-    lane = lane._replace(turn=0, weight=0)
-    if number != topic:
-        lane = lane._replace(ready=lane.ready - len(jobs), running=lane.running + len(jobs))
-        if limit is not None:
-            lane = lane._replace(tat_ns=limit.after(lane.tat_ns, now_ns, len(jobs)))
-    tx.flow.put_lane(number, lane)
-    tx.unseated[number] = topic
-    return jobs
-
-
-def seat_all(tx: Transaction, *, wake: bool = True) -> None:
+def seat_all(tx: Transaction) -> None:
     """Let every lane for which something has changed stand where it belongs.
 
     In the order of the changes, which is that of their turns.
     """
     while tx.unseated:
         number = next(iter(tx.unseated))
-        _seat(tx, tx.unseated.pop(number), number, wake=wake)
+        _look_and_seat(tx, tx.unseated.pop(number), number)
 
 
-def _seat(tx: Transaction, topic: int, number: int, *, wake: bool) -> None:
-    lane = tx.flow.lane(number)
-    if lane is None:  # forgotten meanwhile
+def _look_and_seat(tx: Transaction, topic: int, number: int) -> None:
+    before = tx.flow.lane(number)
+    if before is None:  # forgotten meanwhile
         return
     settings = tx.topics.settings(topic)
-    first = tx.topics.waiting(number, LEAST_WEIGHT, 1)
-    may, due_us = bool(first), 0
+    first = next(iter(front(tx, number, 1, settings)), None)
+    lane = seat(tx, number, before, first, settings)
+    if lane.turn and not before.turn:
+        _wake(tx, topic, number, lane, settings)
+
+
+def front(tx: Transaction, number: int, limit: int, settings: TopicSettings) -> list[Waiting]:
+    """The jobs of a lane that come first; they stay in it."""
+    if settings.ageing is None:
+        return tx.topics.waiting(number, LEAST_WEIGHT, limit)
+    return ageing.first(tx, number, limit, settings.ageing)
+
+
+def seat(
+    tx: Transaction, number: int, lane: Lane, first: Waiting | None, settings: TopicSettings
+) -> Lane:
+    """Let a lane stand where it belongs, by its first job; gives it as it is then."""
+    topic = lane.topic
+    may, due_us = first is not None, 0
     if number != topic:  # groups' limits do not hold for jobs without a group
         may, due_us = may_be_served(tx, lane, settings, has_jobs=may)
-    new = _placed(tx, topic, number, lane, first[0].weight if may else None)
-    if wake and new.turn and not lane.turn:
-        _wake(tx, topic, number, new, settings)
+    new = _placed(tx, topic, number, lane, first.weight if may and first else None)
     if new.due_us != due_us:
         if new.due_us:
             tx.topics.unhold(Agenda.LANE, [(new.due_us, number, lane_member(number))])
@@ -215,6 +187,7 @@ def _seat(tx: Transaction, topic: int, number: int, *, wake: bool) -> None:
         _drop(tx, topic, number)
     elif new != lane:
         tx.flow.put_lane(number, new)
+    return new
 
 
 def may_be_served(
@@ -222,7 +195,7 @@ def may_be_served(
 ) -> tuple[bool, int]:
     """Whether a group's lane may be served now, and when it has to be looked at again, or 0."""
     now_ns = tx.boot_us * 1000
-    limit = _limit(settings)
+    limit = rate_of(settings)
     if not has_jobs:
         # An empty lane is kept for as long as its rate is not as if it had never been.
         rated = limit is not None and not lane.running and lane.tat_ns > now_ns
@@ -263,7 +236,7 @@ def _drop(tx: Transaction, topic: int, number: int) -> None:
     lanes = tx.topics.figure(topic, Figure.LANES) - 1
     tx.topics.set_figure(topic, Figure.LANES, lanes)
     if not lanes:  # the topic has no ring any more
-        own = _lane(tx, topic)
+        own = lane_at(tx, topic)
         if own.turn:
             seat = Waiting(own.weight, own.turn, lane_member(topic))
             tx.topics.remove(ring(topic), [seat])
@@ -275,7 +248,7 @@ def look_again(tx: Transaction, limit: int) -> int:
     due = tx.topics.due(Agenda.LANE, tx.boot_us, limit)
     for place in due:
         number = lane_of(place.id)
-        tx.unseated[number] = _lane(tx, number).topic
+        tx.unseated[number] = lane_at(tx, number).topic
     seat_all(tx)
     return len(due)
 
@@ -286,7 +259,7 @@ def left_behind(tx: Transaction) -> list[int]:
     if tx.topics.standing(Agenda.LANE):
         for held, _ in tx.topics.held(Agenda.LANE):
             number = lane_of(held.id)
-            limit = _limit(tx.topics.settings(_lane(tx, number).topic))
+            limit = rate_of(tx.topics.settings(lane_at(tx, number).topic))
             if limit is None or held.at_us * 1000 > limit.latest(tx.boot_us * 1000) + 1000:
                 found.append(number)
     return found
@@ -294,14 +267,14 @@ def left_behind(tx: Transaction) -> list[int]:
 
 def catch_up(tx: Transaction) -> None:
     """Look at these lanes now; to be done when a boot is over."""
-    tx.unseated.update((number, _lane(tx, number).topic) for number in left_behind(tx))
+    tx.unseated.update((number, lane_at(tx, number).topic) for number in left_behind(tx))
 
 
 def reseat(tx: Transaction, topic: int) -> None:
     """Look at all lanes of a topic again, because its settings have changed."""
     if not has_lanes(tx, topic):
         return
-    limit = _limit(tx.topics.settings(topic))
+    limit = rate_of(tx.topics.settings(topic))
     latest_ns = 0 if limit is None else limit.latest(tx.boot_us * 1000)
     after: str | None = None
     while lanes := tx.flow.lanes(topic, after, 1000):
@@ -313,12 +286,14 @@ def reseat(tx: Transaction, topic: int) -> None:
     tx.unseated[topic] = topic
 
 
-def _limit(settings: TopicSettings) -> Limit | None:
+def rate_of(settings: TopicSettings) -> Limit | None:
+    """The rate of each group of a topic; None if it has none."""
     rate = settings.group_rate
     return None if rate is None else Limit.of(rate, settings.group_burst)
 
 
-def _lane(tx: Transaction, number: int) -> Lane:
+def lane_at(tx: Transaction, number: int) -> Lane:
+    """A lane that has to be there."""
     lane = tx.flow.lane(number)
     if lane is None:
         raise damaged(f"lane {number} is not there")

@@ -8,7 +8,7 @@ from typing import Final
 from jobq.job import Reservation, name_of
 from jobq.options import DEFAULTS, JobOptions
 from jobq.repo.base import Retention
-from jobq.repo.operations import ageing, deadlines, groups, limits, room, terms
+from jobq.repo.operations import ageing, deadlines, groups, limits, room, terms, turns
 from jobq.repo.operations.damage import damaged
 from jobq.repo.operations.places import Ending, finish
 from jobq.repo.operations.soon import note_due
@@ -68,7 +68,7 @@ def take_from(
 def _pop(tx: Transaction, number: int, n: int, settings: TopicSettings) -> list[Waiting]:
     """Take the next jobs out of their queues; of groups, they count as reserved."""
     if groups.has_lanes(tx, number):
-        return groups.pop(tx, number, n)
+        return turns.pop(tx, number, n)
     if settings.ageing is not None:
         return ageing.pop(tx, number, n, settings.ageing)
     return tx.topics.pop(number, n)
