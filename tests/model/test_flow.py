@@ -1,0 +1,277 @@
+"""Random stories of groups, limits, rates and ageing: every store answers as the plain model does.
+
+The clock stops wherever something falls due, so that one thing happens at a time. At the end all is
+set free, handed out and done. `pytest -m storm` tells many more and longer ones.
+"""
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from jobq.clock import ManualClock
+from jobq.job import Change, JobSpec, Settlement
+from jobq.options import JobOptions
+from jobq.repo.base import ReserveRequest, Store
+from jobq.states import Event, Status
+from tests.conftest import STORES, Kind
+from tests.model.flow import FlowModel
+
+settings.register_profile(
+    "flow",
+    settings.get_profile("default"),
+    max_examples=40,
+    stateful_step_count=40,
+    deadline=None,
+    print_blob=True,
+    report_multiple_bugs=False,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile(
+    "flow storm", settings.get_profile("flow"), max_examples=250, stateful_step_count=100
+)
+
+SECOND_US = 1_000_000
+
+TOPICS = st.sampled_from(["mail", "mail", "mail", "other"])
+GROUPS = st.sampled_from([None, "a", "b", "c"])
+WEIGHTS = st.integers(-1, 1)
+DELAYS = st.sampled_from([0, 0, 3 * SECOND_US, 20 * SECOND_US])
+WHICH = st.integers(0, 30)
+SETTINGS: dict[str, st.SearchStrategy[Any]] = {
+    "paused": st.sampled_from([None, None, True]),
+    "concurrency": st.sampled_from([None, 1, 2, 5]),
+    "rate": st.sampled_from([None, (1, 10.0), (3, 4.0)]),
+    "burst": st.sampled_from([None, 1, 2]),
+    "group_concurrency": st.sampled_from([None, 1, 1, 2]),
+    "group_rate": st.sampled_from([None, (1, 10.0), (2, 7.0)]),
+    "group_burst": st.sampled_from([None, 1, 3]),
+    "group_retries": st.sampled_from([None, "block", "pass"]),
+    "ageing": st.sampled_from([None, 5.0]),
+}
+
+
+class FlowStory(RuleBasedStateMachine):
+    """One story, told to a store of each kind and to the model."""
+
+    kinds: tuple[Kind, ...] = STORES
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends = contextlib.ExitStack()
+        self.directory = Path(self._ends.enter_context(tempfile.TemporaryDirectory()))
+        self.clock = ManualClock()
+        self.model = FlowModel(self.clock.wall_us(), self.clock.boot_us())
+        self.stores: dict[str, Store] = {}
+        for kind in self.kinds:
+            self.stores[kind.name] = self._open(kind)
+        self.ids: dict[str, list[bytes]] = {name: [] for name in self.stores}
+        self.held: list[tuple[int, int]] = []
+        self.unique = 0
+
+    def _open(self, kind: Kind) -> Store:
+        return kind.open(self.directory / kind.name, clock=self.clock)
+
+    def teardown(self) -> None:
+        try:
+            self._serve_all()
+        finally:
+            for store in self.stores.values():
+                store.close()
+            self._ends.close()
+
+    def _serve_all(self) -> None:
+        """Set all free, and see that every job is handed out once."""
+        for topic in ("mail", "other"):
+            for name in SETTINGS:
+                self._configure(topic, {name: None})
+        self._pass(3600 * SECOND_US)
+        for topic in ("mail", "other"):
+            self._reserve(topic, 1000)
+        assert all(
+            job.status in {Status.RESERVED, Status.DONE, Status.CANCELED} for job in self.model.jobs
+        )
+        for number, token in list(self.held):
+            self._settle(number, token, "done", 0)
+        for name, store in self.stores.items():
+            assert store.check().problems == (), name
+
+    # What happens.
+
+    @initialize(changes=st.fixed_dictionaries({}, optional=SETTINGS))
+    def begin(self, changes: dict[str, Any]) -> None:
+        if changes:
+            self._configure("mail", changes)
+
+    @rule(topic=TOPICS, group=GROUPS, weight=WEIGHTS, delay_us=DELAYS, again=st.integers(1, 3))
+    def enqueue(
+        self, topic: str, group: str | None, weight: int, delay_us: int, again: int
+    ) -> None:
+        for _ in range(again):
+            self.unique += 1  # so that no two jobs fall due in one moment
+            lease = 30 + self.unique / 1e6
+            options = JobOptions.of({"group": group, "lease": lease, "max_crashes": 0})
+            delay = delay_us and delay_us + self.unique
+            for name, store in self.stores.items():
+                self.ids[name] += store.enqueue([JobSpec(topic, weight, delay, b"", options)])
+            assert options.lease_us is not None
+            self.model.enqueue(topic, group, weight, delay, options.lease_us)
+            self._compare()
+
+    @rule(topic=TOPICS, n=st.integers(1, 5))
+    def reserve(self, topic: str, n: int) -> None:
+        self._reserve(topic, n)
+        self._compare()
+
+    @rule(
+        which=WHICH,
+        event=st.sampled_from(["done", "done", "retry", "release", "cancel"]),
+        delay_us=DELAYS,
+    )
+    def settle(self, which: int, event: str, delay_us: int) -> None:
+        if self.held:
+            self.unique += 1
+            held = self.held[-1 - which % len(self.held)]
+            self._settle(*held, event, delay_us and delay_us + self.unique)
+            self._compare()
+
+    @rule(which=WHICH)
+    def extend(self, which: int) -> None:
+        if self.held:
+            self.unique += 1
+            number, token = self.held[-1 - which % len(self.held)]
+            lease_us = 40 * SECOND_US + self.unique
+            expected = self.model.extend(number, token, lease_us)
+            for name, store in self.stores.items():
+                assert store.extend([(self.ids[name][number], token, lease_us)]) == [expected]
+            self._compare()
+
+    @rule(which=WHICH, verb=st.sampled_from(["cancel", "reset", "delete"]))
+    def change(self, which: int, verb: str) -> None:
+        if self.model.jobs:
+            number = which % len(self.model.jobs)
+            expected = getattr(self.model, verb)(number)
+            for name, store in self.stores.items():
+                assert getattr(store, verb)([self.ids[name][number]]) == [expected], name
+            self._compare()
+
+    @rule(which=WHICH)
+    def cancel_held(self, which: int) -> None:
+        held = [job for job in self.model.jobs if job.status is Status.RESERVED]
+        if held:
+            self.change(self.model.jobs.index(held[which % len(held)]), "cancel")
+
+    @rule(
+        which=WHICH,
+        change=st.fixed_dictionaries(
+            {}, optional={"topic": TOPICS, "group": GROUPS, "weight": WEIGHTS, "delay_us": DELAYS}
+        ),
+    )
+    def edit(self, which: int, change: dict[str, Any]) -> None:
+        if not self.model.jobs or not change:
+            return
+        self.unique += 1
+        number = which % len(self.model.jobs)
+        if change.get("delay_us"):
+            change = {**change, "delay_us": change["delay_us"] + self.unique}
+        expected = self.model.edit(number, change)
+        given = {name: value for name, value in change.items() if name != "group"}
+        if "group" in change:
+            given["options"] = {"group": change["group"]}
+        for name, store in self.stores.items():
+            assert store.edit([self.ids[name][number]], Change(**given)) == [expected], name
+        self._compare()
+
+    @rule(topic=TOPICS, name=st.sampled_from(list(SETTINGS)), data=st.data())
+    def configure(self, topic: str, name: str, data: st.DataObject) -> None:
+        self._configure(topic, {name: data.draw(SETTINGS[name])})
+        self._compare()
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 2.5, 10.0, 31.0]))
+    def pass_time(self, seconds: float) -> None:
+        self._pass(int(seconds * SECOND_US))
+        self._compare()
+
+    # How it is told.
+
+    def _reserve(self, topic: str, n: int) -> None:
+        expected = self.model.reserve(topic, n)
+        note(f"{topic}: {expected}")
+        for name, store in self.stores.items():
+            taken = store.reserve(ReserveRequest(topic, n))
+            got = [(self.ids[name].index(job.id), job.token) for job in taken]
+            assert got == expected, name
+        self.held += expected
+
+    def _settle(self, number: int, token: int, event: str, delay_us: int) -> None:
+        expected = self.model.settle(number, token, event, delay_us)
+        for name, store in self.stores.items():
+            settlement = Settlement(self.ids[name][number], token, Event(event), delay_us)
+            assert store.settle([settlement]).outcomes == [expected], name
+
+    def _configure(self, topic: str, changes: dict[str, Any]) -> None:
+        self.model.configure(topic, changes)
+        for store in self.stores.values():
+            store.configure(topic, changes)
+
+    def _pass(self, us: int) -> None:
+        end_us = self.model.now_us + us
+        while self.model.now_us < end_us:
+            event_us = self.model.next_event()
+            to_us = end_us if event_us is None else min(event_us, end_us)
+            self.clock.advance((to_us - self.model.now_us) / 1e6)
+            self.model.move_to(to_us)
+            for store in self.stores.values():
+                store.advance()
+
+    def _compare(self) -> None:
+        expected = [
+            None if number in self.model.gone else job.status
+            for number, job in enumerate(self.model.jobs)
+        ]
+        for name, store in self.stores.items():
+            assert store.status(self.ids[name]) == expected, name
+
+
+class Reopened(FlowStory):
+    """The durable stores are closed and opened again at any time."""
+
+    kinds = tuple(kind for kind in STORES if kind.name == "lmdb")
+
+    @rule()
+    def reopen(self) -> None:
+        for kind in self.kinds:
+            self.stores[kind.name].close()
+            self.stores[kind.name] = self._open(kind)
+
+
+STORIES = (FlowStory, Reopened)
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_limits_and_turns_are_the_models(
+    story: type[FlowStory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _tell(story, "flow", monkeypatch)
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("_turn", range(3))
+@pytest.mark.parametrize("story", STORIES)
+def test_limits_and_turns_are_the_models_in_long_stories(
+    story: type[FlowStory], _turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _tell(story, "flow storm", monkeypatch)
+
+
+def _tell(story: type[FlowStory], profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", 60, raising=False
+    )
+    run_state_machine_as_test(story, settings=settings.get_profile(profile))
