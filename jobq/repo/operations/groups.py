@@ -38,7 +38,6 @@ SETTINGS: Final = ("group_concurrency", "group_rate", "group_burst", "ageing")
 """The settings that decide where lanes stand."""
 
 
-
 def is_reserved(state: JobState) -> bool:
     """Whether somebody holds the job."""
     return state.status is Status.RESERVED

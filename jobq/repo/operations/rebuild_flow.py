@@ -68,7 +68,7 @@ class FlowAnew:
                 tx.topics.restore(Agenda.LANE, [(Held(lane.due_us, number, member), NOBODY)])
         if mend:
             tx.unseated.update((number, lane.topic) for number, lane in lanes.items())
-            groups.seat_all(tx, wake=False)
+            groups.seat_all(tx)
             tx.flow.flush()
 
     def _place_lingering(self) -> None:

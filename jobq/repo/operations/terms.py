@@ -8,7 +8,7 @@ long as it waits, ready or delayed.
 from collections.abc import Sequence
 
 from jobq.repo.operations import deadlines, groups, uniques
-from jobq.repo.repositories import KEEPS_SLOT, JobBody, JobState, Transaction
+from jobq.repo.repositories import JobBody, JobState, Transaction
 
 
 def stop_waiting(tx: Transaction, jobs: Sequence[tuple[bytes, JobState]]) -> None:
