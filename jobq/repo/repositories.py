@@ -50,6 +50,9 @@ class Agenda(IntEnum):
 WATCHED: Final = (Agenda.DEADLINE, Agenda.LINGER, Agenda.LANE)
 """The agendas that most queues never use: how many entries they have is known without a look."""
 
+BY_BOOT_CLOCK: Final = frozenset({Agenda.LEASE, Agenda.LINGER, Agenda.LANE})
+"""The agendas whose times are of the boot clock; those of the others are UTC."""
+
 AGENDA_OF: Final = {
     Status.DELAYED: Agenda.DELAYED,
     Status.RESERVED: Agenda.LEASE,

@@ -10,6 +10,7 @@ may run several operations in one transaction (group commit): one that refuses d
 the others.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -48,7 +49,15 @@ from jobq.repo.operations.settle import extend, is_held, report, settle
 from jobq.repo.operations.shares import Choices, take
 from jobq.repo.operations.topics import configure, forget_idle, listed_names, settings_of
 from jobq.repo.operations.transfer import add_copies, copy_of, size_of_copies
-from jobq.repo.repositories import Agenda, Held, JobBody, JobState, Transaction
+from jobq.repo.repositories import (
+    BY_BOOT_CLOCK,
+    WATCHED,
+    Agenda,
+    Held,
+    JobBody,
+    JobState,
+    Transaction,
+)
 from jobq.selector import Selector
 from jobq.states import Event, Outcome, Status
 from jobq.topic import TopicSettings, TopicStats
@@ -408,6 +417,18 @@ class TransactionalStore(Store):
     ) -> JobRecord:
         lines, dropped = log_of(tx, job_id, state)
         return replace(self._record(tx, job_id, body, state), log=lines, log_dropped=dropped)
+
+
+def seconds_to_next(tx: Transaction) -> float:
+    """In how many seconds something falls due, not above 0 if it has; infinity if nothing will."""
+    topics = tx.topics
+    agendas = [Agenda.DELAYED, Agenda.LEASE, *(one for one in WATCHED if topics.standing(one))]
+    waits = [math.inf]
+    for agenda in agendas:
+        at_us = topics.first_due(agenda)
+        if at_us is not None:
+            waits.append((at_us - (tx.boot_us if agenda in BY_BOOT_CLOCK else tx.wall_us)) / 1e6)
+    return min(waits)
 
 
 def _topic_stats(tx: Transaction, name: str) -> TopicStats:

@@ -24,7 +24,7 @@ from jobq.repo.lmdb.topics import UNKNOWN
 from jobq.repo.operations import groups
 from jobq.repo.operations.shares import ready_in
 from jobq.repo.repositories import Agenda, Transaction
-from jobq.repo.transactional import TIMELESS, Kind, TransactionalStore
+from jobq.repo.transactional import TIMELESS, Kind, TransactionalStore, seconds_to_next
 from jobq.shares import Mix
 
 T = TypeVar("T")
@@ -279,7 +279,7 @@ class LmdbStore(TransactionalStore):
                 return True
 
         def remove(tx: Transaction) -> None:
-            self._env.holders.remove(dead - set(tx.topics.holders()))
+            self._env.holders.remove(dead - _all_holders(tx))
 
         self._write(remove, TIMELESS, patience=patience)
         return False
@@ -290,13 +290,9 @@ class LmdbStore(TransactionalStore):
 
     def _has_due(self, tx: Transaction) -> bool:
         """Whether there is something for `advance` to do."""
-        due_us = tx.topics.first_due(Agenda.DELAYED)
-        if due_us is not None and due_us <= tx.wall_us:
+        if seconds_to_next(tx) <= 0:
             return True
-        over_us = tx.topics.first_due(Agenda.LEASE)
-        if over_us is None:
-            return False
-        return over_us <= tx.boot_us or bool(self._dead(tx.topics.holders()))
+        return bool(self._dead(_all_holders(tx)))
 
     def close(self) -> None:
         if not self._closed:
@@ -306,6 +302,14 @@ class LmdbStore(TransactionalStore):
 
     def _is_closed(self) -> StoreUnavailable:
         return StoreUnavailable(f"the store of {self._env.path} is closed: open another")
+
+
+def _all_holders(tx: Transaction) -> set[bytes]:
+    """Everybody who holds a job, or whose hold lingers."""
+    holders = set(tx.topics.holders())
+    if tx.topics.standing(Agenda.LINGER):
+        holders.update(tx.topics.holders(Agenda.LINGER))
+    return holders
 
 
 def _called(bell: Bell, seen: dict[bytes, int | None]) -> list[bytes]:
@@ -327,9 +331,4 @@ def _called(bell: Bell, seen: dict[bytes, int | None]) -> list[bytes]:
 
 def _until_next(tx: Transaction) -> float:
     """How long nothing falls due, in seconds, at most `LONGEST_SLEEP`; not above 0 if it has."""
-    due_us = tx.topics.first_due(Agenda.DELAYED)
-    over_us = tx.topics.first_due(Agenda.LEASE)
-    waits = [LONGEST_SLEEP]
-    waits += [] if due_us is None else [(due_us - tx.wall_us) / 1e6]
-    waits += [] if over_us is None else [(over_us - tx.boot_us) / 1e6]
-    return min(waits)
+    return min(LONGEST_SLEEP, seconds_to_next(tx))

@@ -16,8 +16,8 @@ from jobq.repo.memory.jobs import MemoryJobs
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
 from jobq.repo.operations.shares import ready_in
-from jobq.repo.repositories import Agenda, Transaction
-from jobq.repo.transactional import Kind, TransactionalStore
+from jobq.repo.repositories import Transaction
+from jobq.repo.transactional import Kind, TransactionalStore, seconds_to_next
 from jobq.shares import Mix
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ class MemoryStore(TransactionalStore):
                 number = tx.topics.known(topic)
                 if number is not None and tx.topics.waits(number):
                     return
-                self._changed.wait(min(timeout, LONGEST_SLEEP, self._seconds_to_next(tx)))
+                self._changed.wait(min(timeout, LONGEST_SLEEP, max(0.0, seconds_to_next(tx))))
         finally:
             self._entry.mark = None
 
@@ -155,7 +155,7 @@ class MemoryStore(TransactionalStore):
             with self._changed:
                 tx = self._transaction()
                 choice = self._choices.of(tx, mix)
-                next_s = min(LONGEST_SLEEP, self._seconds_to_next(tx))
+                next_s = min(LONGEST_SLEEP, seconds_to_next(tx))
                 sleep = min(timeout, next_s, ready_in(tx, choice))
                 if sleep <= 0:
                     return
@@ -177,18 +177,8 @@ class MemoryStore(TransactionalStore):
             if one.stamp != stamp or not one.topics.isdisjoint(changed):
                 one.called = True
 
-    def _seconds_to_next(self, tx: Transaction) -> float:
-        due_us = tx.topics.first_due(Agenda.DELAYED)
-        over_us = tx.topics.first_due(Agenda.LEASE)
-        waits_us = [
-            due - now
-            for due, now in ((due_us, tx.wall_us), (over_us, tx.boot_us))
-            if due is not None
-        ]
-        return max(0.0, min(waits_us, default=LONGEST_SLEEP * 1e6) / 1e6)
-
     def wait_ended(self, seen: dict[bytes, int | None], timeout: float) -> list[bytes]:
-        if self._read(self._seconds_to_next) <= 0:
+        if self._read(seconds_to_next) <= 0:
             self.advance()
         mark = Mark()
         self._entry.enter(mark)
@@ -197,7 +187,7 @@ class MemoryStore(TransactionalStore):
                 tx = self._transaction()
                 called = self._called(seen)
                 if not called:
-                    self._ended.wait(min(timeout, LONGEST_SLEEP, self._seconds_to_next(tx)))
+                    self._ended.wait(min(timeout, LONGEST_SLEEP, max(0.0, seconds_to_next(tx))))
                     called = self._called(seen)
                 return called
         finally:
