@@ -21,7 +21,9 @@ def test_there_are_exactly_five_states() -> None:
 
 
 def test_a_job_is_canceled_for_one_of_these_reasons() -> None:
-    assert {str(reason) for reason in Reason} == {"canceled", "rejected", "exhausted", "poison"}
+    assert {str(reason) for reason in Reason} == {
+        "canceled", "rejected", "exhausted", "expired", "poison", "dropped",
+    }  # fmt: skip
 
 
 def test_what_became_of_one_job_of_several_is_one_of_five() -> None:

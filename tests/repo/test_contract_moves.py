@@ -19,7 +19,8 @@ DAY_S = 86_400.0
 def cause(queue: Queue, event: Event, job_id: bytes, token: int) -> Outcome | None:
     """Let *event* happen to a job as far as it may; the outcome where a verb gives one.
 
-    Time passes no further than the event needs: a delay of 10 s, a lease of 10 min, a week.
+    Time passes no further than the event needs: a delay of 10 s, a lease of 10 min, a week, and for
+    a deadline 5 s.
     """
     match event:
         case Event.PROMOTE:
@@ -43,6 +44,12 @@ def cause(queue: Queue, event: Event, job_id: bytes, token: int) -> Outcome | No
             return queue.reset(job_id)
         case Event.EDIT:
             return queue.edit(job_id, delay=20)
+        case Event.LAPSE:
+            queue.clock.advance(5)
+            queue.store.advance()
+        case Event.DROP:
+            queue.store.configure("mail", {"max_jobs": 1, "when_full": "drop-oldest"})
+            queue.delete(queue.add())
         case Event.DELETE:
             return queue.delete(job_id)
         case Event.PRUNE:
@@ -60,7 +67,8 @@ def test_what_can_happen_to_a_job_in_each_state_and_what_cannot(
 ) -> None:
     # No lease or delay may end by the way, so that only the event in question happens.
     lease = LEASE_S if event is Event.EXPIRE else 100 * DAY_S
-    job_id, token = queue.job_in(status, lease=lease)
+    options = {"ttl": 5.0} if event is Event.LAPSE else {}
+    job_id, token = queue.job_in(status, lease=lease, **options)
     if status is Status.DELAYED and event in {Event.EXPIRE, Event.PRUNE}:
         queue.delete(job_id)
         job_id = queue.add(delay=100 * DAY_S)
