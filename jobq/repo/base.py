@@ -143,12 +143,15 @@ class PurgeFrom(NamedTuple):
         last: The largest id that there was then.
         weight: Ready jobs of lower weights are purged; None when all are.
         id: Jobs up to this id are purged; empty if none is yet.
+        group: The group to which that weight belongs, others before it being purged; empty for
+            jobs without a group, which come first.
     """
 
     seq: int
     last: bytes
     weight: int | None
     id: bytes = b""
+    group: str = ""
 
 
 class LookFrom(NamedTuple):

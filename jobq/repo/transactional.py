@@ -35,7 +35,7 @@ from jobq.repo.base import (
     Store,
 )
 from jobq.repo.operations import history, lingering
-from jobq.repo.operations.change import cancel, delete, purge, reset
+from jobq.repo.operations.change import cancel, delete, reset
 from jobq.repo.operations.checking import check
 from jobq.repo.operations.due import expire, lapse, promote
 from jobq.repo.operations.edit import edit, size_of_edit
@@ -43,6 +43,7 @@ from jobq.repo.operations.enqueue import add
 from jobq.repo.operations.finding import look, may_meet, meets, page
 from jobq.repo.operations.groups import look_again, seat_all
 from jobq.repo.operations.places import prune, size_of
+from jobq.repo.operations.purging import purge
 from jobq.repo.operations.rebuild import rebuild
 from jobq.repo.operations.reports import log_of, progress_of, result_of
 from jobq.repo.operations.settle import extend, is_held, report, settle

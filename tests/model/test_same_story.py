@@ -625,7 +625,7 @@ def tell_stories(story: type[SameStory], profile: str, monkeypatch: pytest.Monke
         for small in (
             "jobq.repo.transactional.PAGE",
             "jobq.repo.operations.checking.PAGE",
-            "jobq.repo.operations.change.PAGE",
+            "jobq.repo.operations.purging.PAGE",
             "jobq.repo.lmdb.topics.PLACE",
         ):
             monkeypatch.setattr(small, 3)

@@ -175,3 +175,49 @@ def test_a_purge_outlives_the_store(durable_opener: Opener, clock: ManualClock) 
     durable_opener.close(first)
 
     assert durable_opener().stats().totals.total == 0
+
+
+# Groups.
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 1000])
+def test_ready_jobs_of_all_groups_are_forgotten_in_steps(queue: Queue, limit: int) -> None:
+    for number in range(12):
+        queue.add(group=f"g{number % 4}", weight=number % 3, payload=b"p")
+    queue.add()
+    queue.add(group="g0", delay=9)
+    others = [queue.add("mail-slow", group="g0"), queue.add("mail-slow")]
+
+    assert sum(purge(queue, statuses=frozenset({Status.READY}), limit=limit)) == 13
+    assert queue.counts("mail") == {"delayed": 1}
+    assert queue.order("mail-slow") == others
+
+
+def test_a_purge_of_groups_comes_to_an_end_while_others_enqueue(queue: Queue) -> None:
+    for number in range(9):
+        queue.add(group=f"g{number}")
+    gone = 0
+    later = []
+    after: PurgeFrom | None = None
+    while True:
+        jobs, after = queue.store.purge("mail", WAITING, after, 2)
+        gone += jobs
+        if after is None:
+            break
+        later += [queue.add(group=f"g{len(later) % 12}"), queue.add(group=f"a{len(later)}")]
+
+    assert gone == 9
+    assert set(queue.order()) == set(later)
+
+
+def test_a_purge_leaves_a_group_whose_job_is_held_as_it_was(queue: Queue) -> None:
+    queue.store.configure("mail", {"group_concurrency": 1})
+    first, *_ = [queue.add(group="g") for _ in range(3)]
+    held = queue.take_one()
+    assert held.id == first
+    assert sum(purge(queue)) == 2
+
+    last = queue.add(group="g")
+    assert queue.take() == []
+    queue.done(held)
+    assert queue.take_one().id == last

@@ -1,16 +1,12 @@
-"""What anybody may ask of jobs: cancel, reset, delete, purge."""
+"""What anybody may ask of jobs: cancel, reset, delete."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import takewhile
-from typing import Final
 
-from jobq.job import LEAST_WEIGHT, MOST_WEIGHT
 from jobq.options import JobOptions
-from jobq.repo.base import Purged, PurgeFrom, Retention
+from jobq.repo.base import Retention
 from jobq.repo.operations import groups, lingering, uniques
-from jobq.repo.operations.damage import damaged
 from jobq.repo.operations.finding import meets
 from jobq.repo.operations.history import keep_attempt, succeeded_at_once, with_attempt, with_error
 from jobq.repo.operations.places import (
@@ -37,9 +33,6 @@ from jobq.states import Event, Outcome, Reason, Status, can_move
 
 Chosen = dict[bytes, tuple[JobBody, JobState]]
 """Jobs to which something happens, as they were before."""
-
-PAGE: Final = 64
-"""How many jobs a purge reads at once: those that have not moved come with their payloads."""
 
 
 def select(
@@ -193,76 +186,3 @@ def delete(tx: Transaction, ids: Sequence[bytes], where: Selector | None = None)
     outcomes, chosen = select(tx, ids, Event.DELETE, lambda *_: Outcome.MISSING, where)
     forget(tx, states_of(chosen))
     return outcomes
-
-
-def purge(
-    tx: Transaction, topic: str, statuses: frozenset[Status], after: PurgeFrom | None, limit: int
-) -> Purged:
-    """A step of forgetting a topic's jobs: first its queue, which costs no look at any other job.
-
-    For the other statuses all jobs of the store are looked at, by id, until the topic counts none
-    of them. That the jobs of then are told from later ones by their places, and that the walk has
-    an end, lets it come to one while others enqueue.
-    """
-    number = tx.topics.known(topic)
-    last = tx.jobs.last_id()
-    if number is None or last is None:
-        return Purged(0, None)
-    seq, last, weight, job_id = after or PurgeFrom(tx.topics.next_seq(0) - 1, last, LEAST_WEIGHT)
-    count = 0
-    if Status.READY not in statuses:
-        weight = None
-    if weight is not None:
-        ready, weight, limit = _ready(tx, number, seq, weight, limit)
-        states = tx.jobs.states([waiting.id for waiting in ready])
-        if not all(states):
-            raise damaged(f"the queue of topic {topic!r} names a job that is not there")
-        forget(tx, [(job.id, state) for job, state in zip(ready, states, strict=True) if state])
-        count += len(ready)
-    if weight is not None:
-        return Purged(count, PurgeFrom(seq, last, weight, job_id))
-    # Jobs of groups stand in queues of their own: they are found by the walk as well.
-    walked = statuses if groups.has_lanes(tx, number) else statuses - {Status.READY}
-    while limit > 0:
-        counts = tx.topics.counts(number)
-        if job_id >= last or not any(counts[status] for status in walked):
-            return Purged(count, None)
-        ids = tx.jobs.ids(job_id, min(PAGE, limit))
-        found = [
-            (one, state)
-            for one, state in zip(ids, tx.jobs.states(ids), strict=True)
-            if state is not None
-            and state.topic == number
-            and state.status in statuses
-            and state.seq <= seq
-            and one <= last
-        ]
-        forget(tx, found)
-        count += len(found)
-        limit -= len(ids)
-        job_id = ids[-1] if ids else last
-    return Purged(count, PurgeFrom(seq, last, None, job_id))
-
-
-def _ready(
-    tx: Transaction, number: int, seq: int, weight: int, limit: int
-) -> tuple[list[Waiting], int | None, int]:
-    """The topic's ready jobs with places up to *seq*, from a weight on; no more than *limit*.
-
-    Also gives the weight to go on from, None if there is no other, and what is left of the limit.
-    """
-    found: list[Waiting] = []
-    while limit > 0:
-        waiting = tx.topics.waiting(number, weight, limit)
-        old = list(takewhile(lambda job: job.seq <= seq, waiting))
-        found += old
-        if len(old) < len(waiting):  # all behind it in its weight came later, too
-            weight = waiting[len(old)].weight + 1
-        elif len(waiting) < limit:
-            return found, None, limit - len(waiting)
-        else:
-            weight = waiting[-1].weight
-        limit -= len(waiting)
-        if weight > MOST_WEIGHT:
-            return found, None, limit
-    return found, weight, 0
