@@ -50,6 +50,7 @@ from jobq.repo.operations.settle import extend, is_held, report, settle
 from jobq.repo.operations.shares import Choices, take
 from jobq.repo.operations.topics import configure, forget_idle, listed_names, settings_of
 from jobq.repo.operations.transfer import add_copies, copy_of, size_of_copies
+from jobq.repo.operations.uniques import sweep
 from jobq.repo.repositories import (
     BY_BOOT_CLOCK,
     WATCHED,
@@ -207,6 +208,7 @@ class TransactionalStore(Store):
     def prune(self, limit: int = 1000) -> int:
         def operation(tx: Transaction) -> int:
             pruned = prune(tx, limit, self._retention, tx.topics.configured())
+            sweep(tx, limit)
             if pruned < limit:
                 forget_idle(tx, limit, limit)
             return pruned

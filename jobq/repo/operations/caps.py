@@ -3,9 +3,11 @@
 Caps hold for jobs that are enqueued. What comes back (retries, resets, imports) is never refused.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
 from heapq import merge
+from itertools import islice
+from operator import add
 from typing import Final, NamedTuple
 
 from jobq.errors import QueueFull
@@ -25,12 +27,23 @@ class Coming(NamedTuple):
     Attributes:
         jobs: How many jobs.
         ready: How many of them are ready at once.
-        size: Bytes of their payloads.
+        size: Bytes of their payloads; of jobs that are there already, by how much they grow.
+        ready_size: Bytes of those that are ready at once.
     """
 
     jobs: int
     ready: int
     size: int
+    ready_size: int
+
+    @classmethod
+    def of(cls, size: int, *, jobs: int = 1, ready: bool) -> "Coming":
+        """One new job; or none, and one that is there grows."""
+        return cls(jobs, jobs if ready else 0, size, size if ready else 0)
+
+    def and_(self, more: "Coming") -> "Coming":
+        """Both together."""
+        return Coming(*map(add, self, more))
 
 
 def waiting(tx: Transaction, topic: int) -> int:
@@ -47,8 +60,10 @@ def refuse(tx: Transaction, coming: Mapping[str, Coming]) -> list[str]:
     Raises:
         QueueFull: A topic, or the store, is full or takes no new jobs.
     """
-    trimmed = []
-    everything = Coming(*(sum(parts) for parts in zip(*coming.values(), strict=True)))
+    trimmed: list[str] = []
+    if not coming:
+        return trimmed
+    everything = reduce(Coming.and_, coming.values())
     _refuse_by(tx, "the store", 0, tx.topics.store_settings(), everything)
     for name, more in coming.items():
         number = tx.topics.known(name)
@@ -58,8 +73,7 @@ def refuse(tx: Transaction, coming: Mapping[str, Coming]) -> list[str]:
             if settings.when_full in {None, "reject"}:
                 _refuse_by(tx, what, number, settings, more)
                 continue
-            if settings.draining:
-                raise QueueFull(f"{what} is draining: it takes no new jobs")
+            _refuse_if_draining(what, settings, more)
             if _excess(tx, number, settings, more):
                 _refuse_what_cannot_go(tx, what, number, settings, more)
                 trimmed.append(name)
@@ -71,20 +85,24 @@ def _refuse_by(
 ) -> None:
     if settings is NO_SETTINGS:
         return
-    if settings.draining:
-        raise QueueFull(f"{what} is draining: it takes no new jobs")
+    _refuse_if_draining(what, settings, more)
     if excess := _excess(tx, number, settings, more):
         raise QueueFull(f"{what} is full: {excess}")
+
+
+def _refuse_if_draining(what: str, settings: TopicSettings, more: Coming) -> None:
+    if settings.draining and more.jobs:
+        raise QueueFull(f"{what} is draining: it takes no new jobs")
 
 
 def _excess(tx: Transaction, number: int, settings: TopicSettings, more: Coming) -> str:
     """What would be too much; empty if nothing is."""
     jobs, size = waiting(tx, number), tx.topics.size(number)
-    if settings.max_jobs is not None and jobs + more.jobs > settings.max_jobs:
+    if settings.max_jobs is not None and more.jobs and jobs + more.jobs > settings.max_jobs:
         return (
             f"{jobs} jobs wait, and {more.jobs} more would pass its max_jobs, {settings.max_jobs}"
         )
-    if settings.max_bytes is not None and size + more.size > settings.max_bytes:
+    if settings.max_bytes is not None and more.size and size + more.size > settings.max_bytes:
         return (
             f"{size} bytes wait, and {more.size} more would pass its max_bytes, "
             f"{settings.max_bytes}"
@@ -103,11 +121,24 @@ def _refuse_what_cannot_go(
             f"{what} is full: {staying} delayed jobs alone would pass its max_jobs, "
             f"{settings.max_jobs}"
         )
-    if settings.max_bytes is not None and more.size > settings.max_bytes:
+    if settings.max_bytes is None:
+        return
+    excess = tx.topics.size(number) + more.size - settings.max_bytes
+    if excess > more.ready_size and not _can_let_go(tx, number, excess - more.ready_size):
         raise QueueFull(
-            f"{what} is full: {more.size} bytes alone would pass its max_bytes, "
-            f"{settings.max_bytes}"
+            f"{what} is full: without all of its ready jobs {more.size} more bytes would still "
+            f"pass its max_bytes, {settings.max_bytes}"
         )
+
+
+def _can_let_go(tx: Transaction, topic: int, size: int) -> bool:
+    """Whether the topic has ready jobs of that size together. Costs no more than letting them go."""
+    for lane in _lanes(tx, topic):
+        jobs = tx.topics.last_waiting(lane)
+        while size > 0 and (page := list(islice(jobs, PAGE))):
+            found = tx.jobs.states([job.id for job in page])
+            size -= sum(state.size for state in found if state is not None)
+    return size <= 0
 
 
 def trim(tx: Transaction, topics: Iterable[str], retention: Retention) -> None:
@@ -189,13 +220,10 @@ def _lowest(tx: Transaction, topic: int) -> Iterator[bytes]:
     return (job.id for job in merge(*tails, reverse=True))
 
 
-def coming_by_topic(specs: Iterable[tuple[str, int, int]]) -> dict[str, Coming]:
-    """By topic, out of topic, delay and size of each job."""
-    jobs: Counter[str] = Counter()
-    ready: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for topic, delay_us, size in specs:
-        jobs[topic] += 1
-        ready[topic] += delay_us <= 0
-        sizes[topic] += size
-    return {topic: Coming(jobs[topic], ready[topic], sizes[topic]) for topic in jobs}
+def by_topic(parts: Iterable[tuple[str, Coming]]) -> dict[str, Coming]:
+    """What is to be added to each topic, all in all."""
+    found: dict[str, Coming] = {}
+    for topic, more in parts:
+        before = found.get(topic)
+        found[topic] = more if before is None else before.and_(more)
+    return found

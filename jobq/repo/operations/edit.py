@@ -1,12 +1,11 @@
 """What anybody may change of a job that waits: topic, weight, time, payload, options."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from jobq.clock import utc
 from jobq.job import Change
-from jobq.repo.operations import deadlines, groups, uniques
+from jobq.repo.operations import deadlines, groups, room, uniques
 from jobq.repo.operations.change import Chosen, select
 from jobq.repo.operations.places import put_back, withdraw
 from jobq.repo.operations.soon import note_due
@@ -22,8 +21,10 @@ from jobq.repo.repositories import (
 )
 from jobq.selector import Selector
 from jobq.states import Event, Outcome, Status
+from jobq.topic import NO_SETTINGS
 
 _KEY: Final = frozenset({"unique", "unique_for"})
+_ENDS: Final = frozenset({"deadline", "ttl"})
 
 
 def size_of_edit(ids: Sequence[bytes], change: Change) -> int:
@@ -42,8 +43,8 @@ def edit(
     One that would get a key which another job has is a `CONFLICT`, and stays as it is.
     """
     outcomes, chosen = select(tx, ids, Event.EDIT, lambda *_: Outcome.OK, where)
-    if "unique" in change.options and change.options["unique"] is not None:
-        _keep_without_key(tx, ids, outcomes, chosen, change.options["unique"])
+    if not _KEY.isdisjoint(change.options):
+        _keep_without_key(tx, ids, outcomes, chosen, change)
     if chosen:
         _change(tx, chosen, change)
     return outcomes
@@ -57,47 +58,61 @@ def change_waiting(tx: Transaction, job_id: bytes, change: Change) -> None:
 
 
 def _keep_without_key(
-    tx: Transaction, ids: Sequence[bytes], outcomes: list[Outcome], chosen: Chosen, name: str
+    tx: Transaction, ids: Sequence[bytes], outcomes: list[Outcome], chosen: Chosen, change: Change
 ) -> None:
-    """A key is one job's: the one that has it, or the first that can get it."""
-    has = uniques.holder(tx, name)
-    if has is None:
-        has = next(iter(chosen), None)
+    """Leave out the jobs that would get a key, or have it otherwise, which is another job's."""
+    taken: set[str] = set()
+    refused: set[bytes] = set()
+    for job_id, (body, _) in chosen.items():
+        old, new = body.options, change.options_over(body.options)
+        if new.unique is None:
+            continue
+        if "unique" not in change.options and new.unique_for == old.unique_for:
+            continue
+        if new.unique in taken or uniques.holder(tx, new.unique) not in {None, job_id}:
+            refused.add(job_id)
+        else:
+            taken.add(new.unique)
+    if not refused:
+        return
     for position, job_id in enumerate(ids):
-        if job_id in chosen and job_id != has:
+        if job_id in refused:
             outcomes[position] = Outcome.CONFLICT
-    for job_id in [one for one in chosen if one != has]:
+    for job_id in refused:
         del chosen[job_id]
 
 
 def _change(tx: Transaction, chosen: Chosen, change: Change) -> None:
-    bodies = _rewritten(tx, chosen, change)
-    if not _KEY.isdisjoint(change.options):
-        _change_keys(tx, chosen, bodies)
+    bodies = {job_id: _rewritten(tx, old, change) for job_id, (old, _) in chosen.items()}
+    _change_keys(tx, chosen, bodies, change)
     _place(tx, chosen, bodies, change)
 
 
-def _rewritten(tx: Transaction, chosen: Chosen, change: Change) -> dict[bytes, JobBody]:
-    """Payload and options stand in the bodies."""
-    bodies = {}
-    for job_id, (old, _) in chosen.items():
-        payload = old.payload if change.payload is None else change.payload
-        options = change.options_over(old.options)
-        if change.options.get("ttl") is not None:  # from now, as if it were enqueued now
-            least = tx.wall_us + max(1, round(change.options["ttl"] * 1e6))
-            given = change.options.get("deadline")
-            options = replace(options, deadline=min(given or utc(least), utc(least)))
-        bodies[job_id] = old._replace(payload=payload, options=options)
-    return bodies
+def _rewritten(tx: Transaction, old: JobBody, change: Change) -> JobBody:
+    """Payload and options stand in the body.
+
+    Deadline and time to live are one thing: naming one of them takes the place of both.
+    """
+    payload = old.payload if change.payload is None else change.payload
+    options = change.options_over(old.options)
+    if not _ENDS.isdisjoint(change.options):
+        given = {name: change.options.get(name) for name in _ENDS}
+        options = replace(options, **given)
+        options = replace(options, deadline=deadlines.resolved(tx, options, NO_SETTINGS))
+    return old._replace(payload=payload, options=options)
 
 
-def _change_keys(tx: Transaction, chosen: Chosen, bodies: dict[bytes, JobBody]) -> None:
-    for job_id, (old, _) in chosen.items():
-        name = old.options.unique
-        if name is not None and uniques.holder(tx, name) == job_id:
-            uniques.let_go(tx, name, job_id)
-        new = bodies[job_id].options
-        if new.unique is not None and uniques.holder(tx, new.unique) is None:
+def _change_keys(
+    tx: Transaction, chosen: Chosen, bodies: dict[bytes, JobBody], change: Change
+) -> None:
+    if _KEY.isdisjoint(change.options):
+        return
+    for job_id, (body, _) in chosen.items():
+        old, new = body.options, bodies[job_id].options
+        asked = "unique" in change.options and uniques.is_keyless(tx, job_id, new)
+        if asked or (old.unique, old.unique_for) != (new.unique, new.unique_for):
+            if old.unique is not None:
+                uniques.lose(tx, job_id, old.unique)
             uniques.take(tx, job_id, new)
 
 
@@ -127,17 +142,21 @@ def _place(tx: Transaction, chosen: Chosen, bodies: dict[bytes, JobBody], change
         elif new != old:
             staying.append((job_id, new))
             _count_again(tx, old, new)
-    _watch_again(tx, chosen, bodies, chosen.keys() - {job_id for job_id, _, _ in moving})
-    withdraw(tx, [(job_id, chosen[job_id][1]) for job_id, _, _ in moving])
-    changed = [(job_id, body) for job_id, body in bodies.items() if body != chosen[job_id][0]]
-    if changed:  # not before they have left: where they stand, they stand by what was there
-        tx.jobs.rewrite(changed)
+    gone = [(job_id, _as_it_leaves(chosen[job_id][1], new)) for job_id, new, _ in moving]
+    withdraw(tx, gone)  # by the old bodies, which say where deadlines are watched
+    watched = [job_id for job_id, _, _ in moving]
+    watched += _unwatch_changed(tx, chosen, bodies, set(watched))
+    rewritten = [(job_id, body) for job_id, body in bodies.items() if body != chosen[job_id][0]]
+    if rewritten:
+        tx.jobs.rewrite(rewritten)
     tx.jobs.update(staying)
-    for _, new, _ in moving:
-        if new.notes & KEEPS_SLOT:
-            groups.keep_slot(tx, new)  # which it has lost by leaving
     put_back(tx, moving)
-    deadlines.watch(tx, [(job_id, bodies[job_id]) for job_id, _, _ in moving])
+    deadlines.watch(tx, [(job_id, bodies[job_id]) for job_id in watched])
+
+
+def _as_it_leaves(old: JobState, new: JobState) -> JobState:
+    """What is taken out of its place: a job that stays in its group keeps its slot there."""
+    return old._replace(notes=old.notes & ~KEEPS_SLOT) if new.notes & KEEPS_SLOT else old
 
 
 def _with_terms(
@@ -167,19 +186,20 @@ def _count_again(tx: Transaction, old: JobState, new: JobState) -> None:
     if (old.topic, old.size) != (new.topic, new.size):
         tx.topics.add_size(old.topic, -old.size)
         tx.topics.add_size(new.topic, new.size)
+        room.roomier(tx, (old.topic,))
 
 
-def _watch_again(
-    tx: Transaction, chosen: Chosen, bodies: dict[bytes, JobBody], staying: Collection[bytes]
-) -> None:
-    """Jobs that stay where they stand may have other deadlines."""
+def _unwatch_changed(
+    tx: Transaction, chosen: Chosen, bodies: dict[bytes, JobBody], moving: set[bytes]
+) -> list[bytes]:
+    """Those of the jobs that stay where they stand which have other deadlines now."""
     changed = [
         job_id
-        for job_id in staying
-        if chosen[job_id][0].options.deadline_us != bodies[job_id].options.deadline_us
+        for job_id, (old, _) in chosen.items()
+        if job_id not in moving and old.options.deadline_us != bodies[job_id].options.deadline_us
     ]
     deadlines.unwatch(tx, [(job_id, chosen[job_id][0]) for job_id in changed])
-    deadlines.watch(tx, [(job_id, bodies[job_id]) for job_id in changed])
+    return changed
 
 
 def _moves(old: JobState, new: JobState, change: Change) -> bool:

@@ -13,9 +13,9 @@ from jobq.repo.operations import caps, deadlines, groups, uniques
 from jobq.repo.operations.edit import change_waiting
 from jobq.repo.operations.places import make_ready
 from jobq.repo.operations.soon import note_due
-from jobq.repo.operations.topics import numbers_of
-from jobq.repo.repositories import NOBODY, Agenda, JobBody, Transaction, Waiting
-from jobq.states import FINISHED, Status
+from jobq.repo.operations.topics import numbers_of, settings_of
+from jobq.repo.repositories import NOBODY, Agenda, JobBody, JobState, Transaction, Waiting
+from jobq.states import FINISHED, Event, Status, can_move
 from jobq.topic import NO_SETTINGS, TopicSettings
 
 _NOBODY_LEAVES: Final[frozenset[bytes]] = frozenset()
@@ -30,13 +30,13 @@ class Plan:
 
     Attributes:
         new: The jobs to add, in order.
-        replaced: Jobs that are there already, and what to make of them.
+        replaced: Jobs that are there already, what they are, and what to make of them.
         answers: By position: the id of a job that is there, or where in *new* its own is.
         trimmed: Topics in which others have to go.
     """
 
     new: Sequence[JobSpec]
-    replaced: list[tuple[bytes, Change]] = field(default_factory=list)
+    replaced: list[tuple[bytes, JobState, Change]] = field(default_factory=list)
     answers: list[bytes | int] | None = None
     trimmed: list[str] = field(default_factory=list)
 
@@ -66,14 +66,28 @@ def plan(
 def _refuse(tx: Transaction, made: Plan) -> None:
     """Refuse what there is no room for. Costs a look at each topic, if nothing is configured."""
     names = {spec.topic for spec in made.new}
+    names.update(str(change.topic) for _, _, change in made.replaced)
     if tx.topics.store_settings() is NO_SETTINGS:
         numbers = [tx.topics.known(name) for name in names]
         if all(number is None or tx.topics.settings(number) is NO_SETTINGS for number in numbers):
             return
-    coming = caps.coming_by_topic(
-        (spec.topic, spec.delay_us, len(spec.payload)) for spec in made.new
-    )
-    made.trimmed = caps.refuse(tx, coming)
+    coming = [
+        (spec.topic, caps.Coming.of(len(spec.payload), ready=spec.delay_us <= 0))
+        for spec in made.new
+    ]
+    last = {job_id: (state, change) for job_id, state, change in made.replaced}
+    coming += [_growth(tx, *replaced) for replaced in last.values()]
+    made.trimmed = caps.refuse(tx, caps.by_topic(coming))
+
+
+def _growth(tx: Transaction, state: JobState, change: Change) -> tuple[str, caps.Coming]:
+    """What a job that is replaced adds to its topic, which may be another one from now on."""
+    topic = str(change.topic)
+    size = len(change.payload or b"")
+    ready = state.status is Status.READY and not change.delay_us
+    if tx.topics.known(topic) == state.topic:
+        return topic, caps.Coming.of(max(0, size - state.size), jobs=0, ready=ready)
+    return topic, caps.Coming.of(size, ready=ready)
 
 
 def _resolve(
@@ -95,11 +109,11 @@ def _resolve(
                 raise UniqueConflict(f"two jobs of one call have the unique key {name!r}")
             at = first[name]
             if policy == "replace":
-                new[at] = spec._replace(delay_us=spec.delay_us or new[at].delay_us)
+                new[at] = _over(spec, new[at])
             answers.append(at)
             continue
         has = uniques.holder(tx, name)
-        if has is None or has in leaving:
+        if has is None or (has in leaving and uniques.ends_with(tx, has, name)):
             first[name] = len(new)
             answers.append(len(new))
             new.append(spec)
@@ -107,37 +121,59 @@ def _resolve(
         if policy == "raise":
             raise UniqueConflict(f"job {name_of(has)} has the unique key {name!r}", name_of(has))
         if policy == "replace":
-            _refuse_unless_waiting(tx, has, name)
-            made.replaced.append((has, _change_to(spec)))
+            state = _waiting_state(tx, has, name)
+            made.replaced.append((has, state, _change_to(tx, spec)))
         answers.append(has)
     made.new, made.answers = new, answers
 
 
-def _refuse_unless_waiting(tx: Transaction, job_id: bytes, name: str) -> None:
+def _waiting_state(tx: Transaction, job_id: bytes, name: str) -> JobState:
+    """The state of the job that has the key and is to be replaced.
+
+    Raises:
+        UniqueConflict: It does not wait.
+    """
     (state,) = tx.jobs.states([job_id])
-    status = None if state is None else state.status
-    if status not in {Status.READY, Status.DELAYED}:
-        what = "was forgotten" if status is None else f"is {status}"
-        what += "" if status in FINISHED or status is None else " already"
-        raise UniqueConflict(
-            f"job {name_of(job_id)} has the unique key {name!r} and {what}: it cannot be replaced",
-            name_of(job_id),
-        )
+    if state is not None and can_move(state.status, Event.EDIT):
+        return state
+    what = "was forgotten" if state is None else f"is {state.status}"
+    what += " already" if state is not None and state.status not in FINISHED else ""
+    raise UniqueConflict(
+        f"job {name_of(job_id)} has the unique key {name!r} and {what}: it cannot be replaced",
+        name_of(job_id),
+    )
 
 
-def _change_to(spec: JobSpec) -> Change:
-    """What makes a waiting job what a new one would be; its time stays if there is no delay."""
+def _over(spec: JobSpec, first: JobSpec) -> JobSpec:
+    """The job of *first*, replaced by a later one of the call as if it were there already."""
+    options, below = spec.options, first.options
+    if options.deadline is not None or options.ttl is not None:
+        below = replace(below, deadline=None, ttl=None)
+    options = replace(
+        options.over(below), unique_for=below.unique_for, on_conflict=below.on_conflict
+    )
+    return spec._replace(delay_us=spec.delay_us or first.delay_us, options=options)
+
+
+def _change_to(tx: Transaction, spec: JobSpec) -> Change:
+    """What makes a waiting job what a new one would be; its time stays if there is no delay.
+
+    A time to live begins anew, that of its topic too: it counts from the last enqueue.
+    """
     options = {
         name: getattr(spec.options, name)
         for name in spec.options.as_dict()
         if name not in _OF_THE_CALL
     }
+    settings = settings_of(tx, spec.topic)
+    if settings.ttl is not None:
+        options["deadline"] = deadlines.resolved(tx, spec.options, settings)
     return Change(spec.topic, spec.weight, spec.delay_us or None, spec.payload, options)
 
 
 def carry_out(tx: Transaction, made: Plan, retention: Retention) -> list[bytes]:
     """Write what was decided; gives the ids by position."""
-    for job_id, change in made.replaced:
+    for job_id, _, change in made.replaced:
         change_waiting(tx, job_id, change)
     ids = _create(tx, made.new)
     if made.trimmed:

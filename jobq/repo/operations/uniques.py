@@ -5,7 +5,7 @@ A key is taken at the enqueue, and given up as `unique_for` says: when the job i
 is finished or forgotten (`unfinished`), or when its period is over, whatever becomes of the job.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from jobq.options import DEFAULTS, JobOptions
@@ -45,15 +45,38 @@ def held_key(tx: Transaction, job_id: bytes, options: JobOptions) -> str | None:
 
 
 def take(tx: Transaction, job_id: bytes, options: JobOptions) -> None:
-    """Let a job have its key, which nobody else has."""
+    """Let a job have its key, which nobody else has.
+
+    Or one that waits again since that was decided, in the same call: it goes without.
+    """
     if options.unique is None:
         return
+    has = tx.flow.key(options.unique)
+    if has is not None and not has.until_us and has.job != job_id:
+        _note_keyless(tx, {has.job: True})
     until_us = 0
     if period := period_us(options):
         until_us = tx.wall_us + period
-        for name in tx.flow.keys_over(tx.wall_us, SWEPT):
-            tx.flow.drop_key(name)
+        sweep(tx, SWEPT)
     tx.flow.put_key(options.unique, Key(job_id, until_us))
+
+
+def sweep(tx: Transaction, limit: int) -> None:
+    """Give up keys whose periods are over."""
+    for name in tx.flow.keys_over(tx.wall_us, limit):
+        tx.flow.drop_key(name)
+
+
+def lose(tx: Transaction, job_id: bytes, name: str) -> None:
+    """Let a job have the key no longer, unless a holder works on with it."""
+    if holder(tx, name) == job_id and not _lingers(tx, job_id, name):
+        tx.flow.drop_key(name)
+
+
+def ends_with(tx: Transaction, job_id: bytes, name: str) -> bool:
+    """Whether the key, which the job has, is free as soon as the job is finished."""
+    key = tx.flow.key(name)
+    return key is not None and not key.until_us and not _lingers(tx, job_id, name)
 
 
 def take_over(tx: Transaction, job_id: bytes, body: JobBody, status: Status) -> bool:
@@ -75,9 +98,8 @@ def take_over(tx: Transaction, job_id: bytes, body: JobBody, status: Status) -> 
 def give_up(tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]) -> None:
     """Finished or forgotten jobs have their keys no longer, save for a period."""
     for job_id, options in options_of(tx, jobs):
-        name = held_key(tx, job_id, options)
-        if name is not None and not _lingers(tx, job_id, name):
-            tx.flow.drop_key(name)
+        if options.unique is not None and not period_us(options):
+            lose(tx, job_id, options.unique)
 
 
 def _lingers(tx: Transaction, job_id: bytes, name: str) -> bool:
@@ -90,9 +112,7 @@ def _lingers(tx: Transaction, job_id: bytes, name: str) -> bool:
 def handed_out(tx: Transaction, job_id: bytes, options: JobOptions) -> None:
     """A job waits no longer."""
     if options.unique is not None and is_while_waiting(options):
-        name = held_key(tx, job_id, options)
-        if name is not None:
-            tx.flow.drop_key(name)
+        lose(tx, job_id, options.unique)
 
 
 def wait_again(tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]) -> None:
@@ -180,17 +200,3 @@ def options_of(
         for job_id, body in zip(ids, tx.jobs.bodies(ids), strict=True)
         if body is not None
     ]
-
-
-def conflicts(
-    tx: Transaction, wanted: Sequence[JobOptions], freeing: frozenset[bytes] = frozenset()
-) -> list[bytes | None]:
-    """By position: the job that has the key; None where the key is to be had, or none is wanted.
-
-    *freeing* are jobs that give their keys up in this very operation.
-    """
-    found: list[bytes | None] = []
-    for options in wanted:
-        has = None if options.unique is None else holder(tx, options.unique)
-        found.append(None if has in freeing else has)
-    return found
