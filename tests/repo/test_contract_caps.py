@@ -6,7 +6,6 @@ import pytest
 
 from jobq.clock import ManualClock
 from jobq.errors import QueueFull
-from jobq.ids import to_raw
 from jobq.repo.base import Store
 from jobq.repo.transactional import DRAINS
 from jobq.states import Outcome, Reason, Status
@@ -43,18 +42,14 @@ def cap_store(store: Store, **settings: Any) -> None:
 
 def waiting(queue: Queue, topic: str = "mail") -> list[bytes]:
     """The jobs of the topic that wait, by id."""
-    found = [
-        job
-        for status in (Status.READY, Status.DELAYED)
-        for job in queue.store.find(status, topic, None, 10_000)
-    ]
-    return sorted(to_raw(job.id) for job in found)
+    found = queue.get_many(Status.READY) + queue.get_many(Status.DELAYED)
+    return sorted(job_id for job_id in found if queue.get(job_id).topic == topic)
 
 
 def dropped(queue: Queue) -> list[bytes]:
     """The jobs that were dropped, by id."""
-    found = queue.store.find(Status.CANCELED, None, None, 10_000)
-    return sorted(to_raw(job.id) for job in found if job.reason is Reason.DROPPED)
+    found = queue.get_many(Status.CANCELED)
+    return sorted(job_id for job_id in found if queue.get(job_id).reason is Reason.DROPPED)
 
 
 # Refused.
@@ -89,7 +84,7 @@ def test_as_many_bytes_wait_as_may_and_not_one_more(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"max_jobs": 5}, {"max_bytes": 5}])
-def test_a_batch_comes_as_a_whole_or_not_at_all(queue: Queue, settings: dict[str, int]) -> None:
+def test_a_batch_comes_as_a_whole_or_not_at_all(queue: Queue, settings: dict[str, Any]) -> None:
     cap(queue, **settings)
     queue.store.enqueue([spec(payload=b"x")] * 3)
     with pytest.raises(QueueFull):

@@ -197,7 +197,7 @@ def test_a_purge_of_groups_comes_to_an_end_while_others_enqueue(queue: Queue) ->
     for number in range(9):
         queue.add(group=f"g{number}")
     gone = 0
-    later = []
+    later: list[bytes] = []
     after: PurgeFrom | None = None
     while True:
         jobs, after = queue.store.purge("mail", WAITING, after, 2)

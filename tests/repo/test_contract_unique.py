@@ -69,7 +69,7 @@ def test_a_second_enqueue_may_be_refused_and_writes_nothing(queue: Queue) -> Non
 def test_a_second_enqueue_may_replace_what_the_first_brought(
     queue: Queue, clock: ManualClock, delay: float
 ) -> None:
-    options = {"unique": "k", "name": "first", "lease": 5.0, "max_retries": 3}
+    options: dict[str, Any] = {"unique": "k", "name": "first", "lease": 5.0, "max_retries": 3}
     first = queue.add(payload=b"1", weight=2, delay=delay, **options)
     before = queue.get(first)
     clock.advance(1)
@@ -262,6 +262,22 @@ def test_a_job_cannot_leave_its_key_to_the_follow_up_of_one_that_is_only_retried
             [retry(mine), done(other, follow=(spec(unique="k", on_conflict="raise"),))]
         )
     assert queue.counts() == {"reserved": 2}
+
+
+def test_a_job_that_waits_again_goes_without_the_key_of_a_follow_up_of_the_same_call(
+    queue: Queue,
+) -> None:
+    queue.add(unique="k", unique_for="waiting")
+    queue.add()
+    mine, other = queue.take(n=2)
+    settled = queue.store.settle([retry(mine), done(other, follow=(spec(unique="k"),))])
+    ((), (follow,)) = settled.follow_ids
+    assert has_key(queue, follow)
+
+    queue.delete(follow)
+    assert is_free(queue)
+    assert queue.edit(mine.id, options={"unique": "k"}) is Outcome.OK  # asked for, it is had
+    assert has_key(queue, mine.id)
 
 
 # Until when a job has its key.

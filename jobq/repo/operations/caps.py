@@ -132,7 +132,7 @@ def _refuse_what_cannot_go(
 
 
 def _can_let_go(tx: Transaction, topic: int, size: int) -> bool:
-    """Whether the topic has ready jobs of that size together. Costs no more than letting them go."""
+    """Whether the topic has ready jobs of that size together; costs less than letting them go."""
     for lane in _lanes(tx, topic):
         jobs = tx.topics.last_waiting(lane)
         while size > 0 and (page := list(islice(jobs, PAGE))):
