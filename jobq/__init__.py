@@ -27,7 +27,7 @@ from jobq.errors import (
     UniqueConflict,
 )
 from jobq.factory import open  # noqa: A004 - jobq.open is the name that users expect
-from jobq.job import KEEP, Attempt, JobRecord, LogLine, Progress
+from jobq.job import KEEP, Attempt, JobRecord, LogLine, Progress, UniqueKey
 from jobq.options import JobOptions
 from jobq.repo.base import CheckReport, Stats
 from jobq.service import (
@@ -41,7 +41,7 @@ from jobq.service import (
 )
 from jobq.shares import Pattern
 from jobq.states import Event, Outcome, Reason, Status
-from jobq.topic import TopicSettings, TopicStats
+from jobq.topic import GroupStats, TopicLimits, TopicSettings, TopicStats
 
 __all__ = [
     "Attempt",
@@ -51,6 +51,7 @@ __all__ = [
     "BulkResult",
     "CheckReport",
     "Event",
+    "GroupStats",
     "InvalidTransition",
     "InvalidValue",
     "Job",
@@ -78,8 +79,10 @@ __all__ = [
     "StoreFull",
     "StoreLocked",
     "StoreUnavailable",
+    "TopicLimits",
     "TopicSettings",
     "TopicStats",
     "UniqueConflict",
+    "UniqueKey",
     "open",
 ]

@@ -34,7 +34,10 @@ class ReservationLost(JobqError):
 
 
 class JobNotFound(JobqError):
-    """No job has this id: it never existed, was deleted, or its retention is over."""
+    """No job has this id: it never existed, was deleted, or its retention is over.
+
+    Likewise for what else a caller names that is not there: a unique key, a group.
+    """
 
 
 class StoreFull(JobqError):

@@ -261,6 +261,26 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class UniqueKey:
+    """A unique key that a job has, or had when a period began that is not over.
+
+    Attributes:
+        key: The key.
+        job_id: The job. It may be finished, or forgotten, if the key is taken for a period.
+        until: When that period is over; None if the job has the key by its state.
+    """
+
+    key: str
+    job_id: str
+    until: datetime | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values: the time as ISO 8601 text."""
+        until = None if self.until is None else self.until.isoformat()
+        return {"key": self.key, "job_id": self.job_id, "until": until}
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """Everything that the store knows of one job, as it was when it was read.
 
@@ -357,6 +377,11 @@ class JobRecord:
         clock as it stood when the record was read.
         """
         return _utc(self.lease_until_us)
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When it is canceled as expired unless it was handed out; None if it has no deadline."""
+        return self.options.deadline
 
     @property
     def reserved_at(self) -> datetime | None:

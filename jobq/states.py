@@ -70,6 +70,8 @@ class Outcome(StrEnum):
 
 FINISHED = frozenset({Status.DONE, Status.CANCELED})
 
+UNFINISHED = frozenset(Status) - FINISHED
+
 TRANSITIONS: Mapping[tuple[Status | None, Event], frozenset[Status]] = MappingProxyType(
     {
         (None, Event.ENQUEUE): frozenset({Status.READY, Status.DELAYED}),

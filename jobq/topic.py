@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import Any, Final, Literal, TypedDict
 
 from jobq.errors import InvalidValue, shown
@@ -170,8 +171,24 @@ def check_settings(args: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-STORE_SETTINGS: Final = frozenset({"paused", "draining", "max_jobs", "max_bytes"})
+STORE_SETTINGS: Final = ("paused", "draining", "max_jobs", "max_bytes")
 """The settings that a store has as a whole too."""
+
+
+def check_store_settings(args: Mapping[str, Any]) -> dict[str, Any]:
+    """As `check_settings`, for the store as a whole.
+
+    Raises:
+        InvalidValue: There is none, or one is wrong or not for the store as a whole.
+    """
+    checked = check_settings(args)
+    for name in checked:
+        if name not in STORE_SETTINGS:
+            known = ", ".join(STORE_SETTINGS)
+            raise InvalidValue(
+                f"setting {name!r} is for topics alone: expected one of {known} for the whole store"
+            )
+    return checked
 
 
 def _flag(name: str, value: object) -> bool | None:
@@ -224,7 +241,16 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
 
 @dataclass(frozen=True, slots=True)
 class TopicStats:
-    """How many jobs of one topic are in each state; kept with every change, never scanned."""
+    """How many jobs of one topic are in each state; kept with every change, never scanned.
+
+    Attributes:
+        name: The topic's name.
+        bytes: What the payloads of those that wait, ready and delayed, have together.
+        running: How many count against `TopicSettings.concurrency`: the reserved ones, and those
+            that were canceled under a holder who may not know it yet.
+        groups: How many groups have jobs that are ready or running, or a rate to remember.
+        paused: No job is handed out: the topic is paused, or the whole store is.
+    """
 
     name: str
     ready: int = 0
@@ -232,6 +258,10 @@ class TopicStats:
     reserved: int = 0
     done: int = 0
     canceled: int = 0
+    bytes: int = 0
+    running: int = 0
+    groups: int = 0
+    paused: bool = False
 
     @property
     def total(self) -> int:
@@ -246,3 +276,63 @@ class TopicStats:
     def of(self, status: Status) -> int:
         """The number of jobs in *status*."""
         return int(getattr(self, status.value))
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStats:
+    """A group of a topic that has jobs to serve, or a rate to remember.
+
+    Attributes:
+        group: Its name.
+        ready: How many of its jobs are ready.
+        running: How many count against `TopicSettings.group_concurrency`: the reserved ones,
+            those that wait for a retry and keep their place, and those that linger.
+        lingering: How many of these were canceled under a holder who may not know it yet.
+        next_at: When its rate lets the next job go; None if one may go now.
+    """
+
+    group: str
+    ready: int
+    running: int
+    lingering: int = 0
+    next_at: datetime | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values: the time as ISO 8601 text."""
+        return {**_plain(self), "next_at": _iso(self.next_at)}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicLimits:
+    """What limits a topic, or the store as a whole, and how near it is to that.
+
+    Attributes:
+        settings: What is set.
+        running: How many jobs count as reserved, see `TopicStats.running`.
+        lingering: How many of these were canceled under a holder who may not know it yet.
+        allowed: How many jobs the rate lets go now; None if there is no rate.
+        next_at: When the rate lets the next job go; None if one may go now, or there is no rate.
+        jobs: How many jobs wait, ready and delayed ones.
+        bytes: What their payloads have together.
+    """
+
+    settings: TopicSettings
+    running: int = 0
+    lingering: int = 0
+    allowed: int | None = None
+    next_at: datetime | None = None
+    jobs: int = 0
+    bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values: the settings that are set, the time as ISO 8601 text."""
+        settings = self.settings.as_dict()
+        return {**_plain(self), "settings": settings, "next_at": _iso(self.next_at)}
+
+
+def _plain(value: GroupStats | TopicLimits) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

@@ -18,23 +18,32 @@ Rules that hold for every method:
 - Time moves at the head of every writing method, in bounded steps (`advance`).
 
 Errors: `JobqError` and its children only; see `jobq.errors`. `StoreFull` only comes from what
-adds jobs, or may make them larger. `StoreUnavailable`, `StoreBusy`, `StoreCorrupt` may come from
-any method.
+adds jobs, or may make them larger; `QueueFull` and `UniqueConflict` only from what adds jobs.
+`StoreUnavailable`, `StoreBusy`, `StoreCorrupt` may come from any method.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from jobq.clock import utc
-from jobq.job import Change, JobCopy, JobRecord, JobSpec, Report, Reservation, Settlement
+from jobq.job import (
+    Change,
+    JobCopy,
+    JobRecord,
+    JobSpec,
+    Report,
+    Reservation,
+    Settlement,
+    UniqueKey,
+)
 from jobq.selector import Selector
 from jobq.shares import Mix
 from jobq.states import Outcome, Status
-from jobq.topic import TopicSettings, TopicStats
+from jobq.topic import GroupStats, TopicLimits, TopicSettings, TopicStats
 
 DAY_US: Final = 86_400 * 1_000_000
 
@@ -202,7 +211,8 @@ class Stats:
         topics: By name.
         next_due_us: When the next delayed job of the store becomes ready (UTC), whichever topics
             were asked for; None if there is none.
-        store: Facts about the store itself: `kind`, and for a file its path, size and such.
+        store: Facts about the store itself: `kind`, and for a file its path, size and such; and
+            its settings as a whole, those that are set.
     """
 
     topics: tuple[TopicStats, ...]
@@ -212,8 +222,10 @@ class Stats:
     @property
     def totals(self) -> TopicStats:
         """All topics together, under the name `*`."""
-        sums = {status.value: sum(topic.of(status) for topic in self.topics) for status in Status}
-        return TopicStats("*", **sums)
+        counted = [status.value for status in Status] + ["bytes", "running", "groups"]
+        sums = {name: sum(getattr(topic, name) for topic in self.topics) for name in counted}
+        paused = bool(self.topics) and all(topic.paused for topic in self.topics)
+        return TopicStats("*", **sums, paused=paused)
 
     @property
     def next_due(self) -> datetime | None:
@@ -254,10 +266,15 @@ class Store(ABC):
         """Add the jobs, all or none, and give their ids in the same order.
 
         Each id is larger than every one that this store has given before. Jobs without a delay
-        are ready, behind all jobs of their topic and weight; the others are delayed.
+        are ready, behind all jobs of their topic and weight; the others are delayed. For a job
+        whose unique key another one has, the id of that one is given, which is left as it is or
+        becomes what the new one would be, as `JobOptions.on_conflict` says.
 
         Raises:
             StoreFull: No room; nothing was added.
+            QueueFull: A topic, or the store, has as many jobs waiting as its settings allow, or
+                is draining. `rooms` tells when there may be room.
+            UniqueConflict: Another job has a unique key, and that was to be refused.
         """
 
     @abstractmethod
@@ -363,12 +380,35 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:
-        """Change settings of a topic, and give all that it has then.
+    def configure(self, topic: str | None, changes: Mapping[str, Any]) -> TopicSettings:
+        """Change settings of a topic (None: of the store as a whole), and give all of them.
 
-        *changes* are checked values of fields of `TopicSettings`; None unsets one, and those not
-        named stay. A topic that does not exist yet is made if anything is set. Settings hold for
-        jobs that finish from then on. No room for new jobs is no reason to refuse it.
+        *changes* are checked values of fields of `TopicSettings`, for the store only those in
+        `STORE_SETTINGS`; None unsets one, and those not named stay. A topic that does not exist
+        yet is made if anything is set. Settings hold for everybody at once, and whoever waits for
+        jobs or for room is woken if they may let something go that could not before. How long
+        jobs are kept is decided when they finish. No room for new jobs is no reason to refuse it.
+        """
+
+    @abstractmethod
+    def release_keys(self, keys: Sequence[str]) -> list[Outcome]:
+        """Let nobody have these unique keys; the jobs that had them go on without.
+
+        Outcomes: `OK`, `MISSING` (nobody has it).
+        """
+
+    @abstractmethod
+    def release_groups(self, topic: str, groups: Sequence[str]) -> list[Outcome]:
+        """End what lingers of these groups' canceled jobs, and let their rates begin anew.
+
+        Outcomes: `OK`, `MISSING` (the group has no job to serve, and no rate to remember).
+        """
+
+    @abstractmethod
+    def release_limits(self, topic: str) -> int:
+        """End all that lingers of a topic's canceled jobs, and let its rate begin anew.
+
+        Gives how many holds have ended. The rates of groups stay.
         """
 
     @abstractmethod
@@ -420,6 +460,21 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def rooms(self, topics: Collection[str]) -> list[bytes]:
+        """What stands in `wait_ended`, like ids of jobs, for: there may be room for new jobs.
+
+        In these topics, or in the store as a whole. To be asked for anew now and then: a topic
+        that did not exist has one when it does.
+        """
+
+    @abstractmethod
+    def emptied(self, topic: str | None) -> list[bytes]:
+        """What stands in `wait_ended` for: nothing unfinished may be left, see `unfinished`.
+
+        Only while the topic (None: the store as a whole) is draining does anybody tell that.
+        """
+
+    @abstractmethod
     def wake(self) -> None:
         """Make every `wait` and `wait_ended` of this process return now."""
 
@@ -430,6 +485,13 @@ class Store(ABC):
     @abstractmethod
     def get(self, ids: Sequence[bytes]) -> list[JobRecord | None]:
         """Each job's whole record; None where there is no such job."""
+
+    @abstractmethod
+    def with_keys(self, keys: Sequence[str]) -> list[JobRecord | None]:
+        """The whole records of the jobs that have these unique keys.
+
+        None where nobody has it, or its job is forgotten.
+        """
 
     @abstractmethod
     def find(self, selector: Selector, after: bytes | None, limit: int) -> list[JobRecord]:
@@ -460,8 +522,30 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def settings(self, topic: str) -> TopicSettings:
-        """The settings of a topic; those of an unknown one are all unset."""
+    def settings(self, topic: str | None) -> TopicSettings:
+        """The settings of a topic (None: of the store as a whole).
+
+        Those of an unknown topic are all unset.
+        """
+
+    @abstractmethod
+    def unfinished(self, topic: str | None) -> int:
+        """How many jobs of a topic (None: of the store) are neither done nor canceled."""
+
+    @abstractmethod
+    def keys(self, after: str | None, limit: int) -> list[UniqueKey]:
+        """The first *limit* unique keys that are taken, beyond *after*, by their UTF-8 bytes."""
+
+    @abstractmethod
+    def groups(self, topic: str, after: str | None, limit: int) -> list[GroupStats]:
+        """The first *limit* groups of a topic beyond *after*, by the UTF-8 bytes of their names.
+
+        Those that have jobs which are ready or running, or a rate to remember.
+        """
+
+    @abstractmethod
+    def limits(self, topic: str | None) -> TopicLimits:
+        """What limits a topic (None: the store as a whole), and how near it is to that."""
 
     @abstractmethod
     def stats(self, topic: str | None = None) -> Stats:

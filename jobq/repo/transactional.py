@@ -12,13 +12,22 @@ the others.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 from jobq import ids as job_ids
 from jobq.errors import StoreCorrupt
-from jobq.job import Change, JobCopy, JobRecord, JobSpec, Report, Reservation, Settlement
+from jobq.job import (
+    Change,
+    JobCopy,
+    JobRecord,
+    JobSpec,
+    Report,
+    Reservation,
+    Settlement,
+    UniqueKey,
+)
 from jobq.repo.base import (
     Advanced,
     CheckReport,
@@ -34,7 +43,7 @@ from jobq.repo.base import (
     Stats,
     Store,
 )
-from jobq.repo.operations import history, lingering
+from jobq.repo.operations import history, lingering, overview, room, uniques
 from jobq.repo.operations.change import cancel, delete, reset
 from jobq.repo.operations.checking import check
 from jobq.repo.operations.due import expire, lapse, promote
@@ -62,7 +71,7 @@ from jobq.repo.repositories import (
 )
 from jobq.selector import Selector
 from jobq.states import Event, Outcome, Status
-from jobq.topic import TopicSettings, TopicStats
+from jobq.topic import GroupStats, TopicLimits, TopicSettings
 
 T = TypeVar("T")
 
@@ -199,8 +208,17 @@ class TransactionalStore(Store):
             lambda tx: edit(tx, ids, change, where), Kind(adds=size_of_edit(ids, change))
         )
 
-    def configure(self, topic: str, changes: Mapping[str, Any]) -> TopicSettings:
+    def configure(self, topic: str | None, changes: Mapping[str, Any]) -> TopicSettings:
         return self._write(lambda tx: configure(tx, topic, changes), DRAINS)
+
+    def release_keys(self, keys: Sequence[str]) -> list[Outcome]:
+        return self._write(lambda tx: overview.release_keys(tx, keys), DRAINS)
+
+    def release_groups(self, topic: str, groups: Sequence[str]) -> list[Outcome]:
+        return self._write(lambda tx: overview.release_groups(tx, topic, groups), DRAINS)
+
+    def release_limits(self, topic: str) -> int:
+        return self._write(lambda tx: overview.release_limits(tx, topic), DRAINS)
 
     def advance(self, limit: int = 1000) -> Advanced:
         return self._write(lambda tx: self._advance(tx, limit), TIMELESS)
@@ -228,6 +246,17 @@ class TransactionalStore(Store):
             return [
                 None if both is None else self._whole_record(tx, job_id, *both)
                 for job_id, both in zip(ids, tx.jobs.both(ids), strict=True)
+            ]
+
+        return self._read(operation)
+
+    def with_keys(self, keys: Sequence[str]) -> list[JobRecord | None]:
+        def operation(tx: Transaction) -> list[JobRecord | None]:
+            holders = [uniques.holder(tx, key) for key in keys]
+            return [
+                None if job_id is None or both is None else self._whole_record(tx, job_id, *both)
+                for job_id in holders
+                for both in (tx.jobs.both([job_id] if job_id else []) or [None])
             ]
 
         return self._read(operation)
@@ -260,19 +289,38 @@ class TransactionalStore(Store):
     def topics(self) -> list[str]:
         return self._read(listed_names)
 
-    def settings(self, topic: str) -> TopicSettings:
+    def settings(self, topic: str | None) -> TopicSettings:
         return self._read(lambda tx: settings_of(tx, topic))
+
+    def unfinished(self, topic: str | None) -> int:
+        return self._read(lambda tx: overview.unfinished(tx, topic))
+
+    def rooms(self, topics: Collection[str]) -> list[bytes]:
+        return self._read(lambda tx: room.rooms(tx, topics))
+
+    def emptied(self, topic: str | None) -> list[bytes]:
+        return self._read(lambda tx: room.emptied(tx, topic))
+
+    def keys(self, after: str | None, limit: int) -> list[UniqueKey]:
+        return self._read(lambda tx: overview.keys(tx, after, limit))
+
+    def groups(self, topic: str, after: str | None, limit: int) -> list[GroupStats]:
+        return self._read(lambda tx: overview.groups_of(tx, topic, after, limit))
+
+    def limits(self, topic: str | None) -> TopicLimits:
+        return self._read(lambda tx: overview.limits_of(tx, topic))
 
     def stats(self, topic: str | None = None) -> Stats:
         def operation(tx: Transaction) -> Stats:
             names = listed_names(tx) if topic is None else [topic]
             return Stats(
-                tuple(_topic_stats(tx, name) for name in names),
+                tuple(overview.topic_stats(tx, name) for name in names),
                 tx.topics.first_due(Agenda.DELAYED),
+                tx.topics.store_settings().as_dict(),
             )
 
         stats = self._read(operation)
-        return Stats(stats.topics, stats.next_due_us, self._facts())
+        return Stats(stats.topics, stats.next_due_us, {**self._facts(), **stats.store})
 
     def export_jobs(self, after: bytes | None, limit: int) -> Exported:
         def operation(tx: Transaction) -> Exported:
@@ -432,11 +480,3 @@ def seconds_to_next(tx: Transaction) -> float:
         if at_us is not None:
             waits.append((at_us - (tx.boot_us if agenda in BY_BOOT_CLOCK else tx.wall_us)) / 1e6)
     return min(waits)
-
-
-def _topic_stats(tx: Transaction, name: str) -> TopicStats:
-    number = tx.topics.known(name)
-    if number is None:
-        return TopicStats(name)
-    counts = tx.topics.counts(number)
-    return TopicStats(name, **{status.value: counts[status] for status in Status})

@@ -19,13 +19,12 @@ from jobq import ids
 from jobq.errors import JobqError
 from jobq.job import KEEP, JobRecord, Settlement
 from jobq.options import OptionArgs, several
-from jobq.repo.base import CheckReport, Stats
+from jobq.repo.base import CheckReport
 from jobq.service.batch import Gathering, NewJob
 from jobq.service.filters import Filters
-from jobq.service.specs import Delay, SpecMaker
+from jobq.service.specs import Delay
 from jobq.shares import Topics
 from jobq.states import Outcome, Reason, Status
-from jobq.topic import SettingArgs, TopicSettings
 
 if TYPE_CHECKING:
     from jobq.service.aio import AsyncJobs, Bridge
@@ -58,9 +57,10 @@ class AsyncBatch(Gathering):
         ids: After the block: the ids, in the order of the calls.
     """
 
-    def __init__(self, holding: "Holding", maker: SpecMaker) -> None:
-        super().__init__(maker)
+    def __init__(self, holding: "Holding", seconds: float | None) -> None:
+        super().__init__(holding.maker)
         self._holding = holding
+        self._seconds = seconds
 
     async def __aenter__(self) -> Self:
         self._check_open()
@@ -74,12 +74,24 @@ class AsyncBatch(Gathering):
     ) -> None:
         self._ended = True
         if kind is None and self._specs:
-            added = await bridge_of(self._holding).enqueue(self._specs)
+            added = await bridge_of(self._holding).enqueue(self._specs, self._seconds)
             self.ids: list[str] = [ids.to_text(raw) for raw in added]
 
 
-class AsyncVerbs:
-    """The verbs of `JobService` for coroutines."""
+class Twins:
+    """What the verbs for coroutines work with."""
+
+    @property
+    def _service(self) -> "JobService":
+        return cast("JobService", self)
+
+    @property
+    def _bridge(self) -> "Bridge":
+        return bridge_of(self._service._holding)
+
+
+class AsyncVerbs(Twins):
+    """The verbs of `JobService` for coroutines; those on topics and limits are elsewhere."""
 
     # Jobs in.
 
@@ -90,12 +102,14 @@ class AsyncVerbs:
         *,
         weight: int = 0,
         delay: Delay | None = None,
+        timeout: float | None = 0,  # noqa: ASYNC109 - as for `enqueue`: it ends with QueueFull
         **options: Unpack[OptionArgs],
     ) -> str:
         """`enqueue` for coroutines: add a job and give its id."""
         service = self._service
         spec = service._maker.one(topic, payload, weight, delay, options)
-        return ids.to_text((await self._bridge.enqueue([spec]))[0])
+        limit = service._timeout(timeout)
+        return ids.to_text((await self._bridge.enqueue([spec], limit))[0])
 
     async def aenqueue_many(
         self,
@@ -104,15 +118,18 @@ class AsyncVerbs:
         *,
         weight: int = 0,
         delay: Delay | None = None,
+        timeout: float | None = 0,  # noqa: ASYNC109 - as for `enqueue`: it ends with QueueFull
         **options: Unpack[OptionArgs],
     ) -> list[str]:
         """`enqueue_many` for coroutines: a job for each payload, all or none."""
-        specs = self._service._specs(topic, payloads, weight, delay, options)
-        return [ids.to_text(raw) for raw in await self._bridge.enqueue(specs)]
+        service = self._service
+        specs = service._specs(topic, payloads, weight, delay, options)
+        limit = service._timeout(timeout)
+        return [ids.to_text(raw) for raw in await self._bridge.enqueue(specs, limit)]
 
-    def abatch(self) -> AsyncBatch:
+    def abatch(self, *, timeout: float | None = 0) -> AsyncBatch:
         """`batch` for coroutines: `async with svc.abatch() as b: b.enqueue(…)`."""
-        return AsyncBatch(self._service._holding, self._service._maker)
+        return AsyncBatch(self._service._holding, self._service._timeout(timeout))
 
     # Jobs out.
 
@@ -203,9 +220,15 @@ class AsyncVerbs:
         """`status` for coroutines."""
         return await self._bridge.call(lambda: self._service.status(job_id))
 
-    async def aget(self, job_id: str) -> JobRecord:
+    @overload
+    async def aget(self, job_id: str) -> JobRecord: ...
+    @overload
+    async def aget(self, *, unique: str) -> JobRecord: ...
+    async def aget(self, job_id: str | None = None, *, unique: str | None = None) -> JobRecord:
         """`get` for coroutines: all that is known of the job."""
-        return await self._bridge.call(lambda: self._service.get(job_id))
+        get: Any = self._service.get
+        record: JobRecord = await self._bridge.call(lambda: get(job_id, unique=unique))
+        return record
 
     async def await_job(
         self,
@@ -247,14 +270,6 @@ class AsyncVerbs:
     async def amatch(self, part: str, *, limit: int = 2) -> list[str]:
         """`match` for coroutines: the first *limit* ids that have *part* in them."""
         return await self._bridge.call(lambda: self._service.match(part, limit=limit))
-
-    async def atopics(self) -> list[str]:
-        """`topics` for coroutines: the names of all topics, sorted."""
-        return await self._bridge.call(self._service.topics)
-
-    async def astats(self, topic: str | None = None) -> Stats:
-        """`stats` for coroutines: how many jobs are in each state, by topic."""
-        return await self._bridge.call(lambda: self._service.stats(topic))
 
     async def acheck(self, *, repair: bool = False) -> CheckReport:
         """`check` for coroutines: compare every job with every index and counter."""
@@ -334,14 +349,6 @@ class AsyncVerbs:
         """`purge` for coroutines: forget the jobs of a topic that wait, or are in *status*."""
         return await self._bridge.call(lambda: self._service.purge(topic, status))
 
-    async def aconfigure(self, topic: str, **settings: Unpack[SettingArgs]) -> TopicSettings:
-        """`configure` for coroutines: change settings of a topic, and give all that it has."""
-        return await self._bridge.call(lambda: self._service.configure(topic, **settings))
-
-    async def asettings(self, topic: str) -> TopicSettings:
-        """`settings` for coroutines: the settings of a topic."""
-        return await self._bridge.call(lambda: self._service.settings(topic))
-
     async def aprune(self) -> int:
         """`prune` for coroutines: forget all finished jobs whose retention is over."""
         return await self._bridge.call(self._service.prune)
@@ -382,14 +389,6 @@ class AsyncVerbs:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-    @property
-    def _service(self) -> "JobService":
-        return cast("JobService", self)
-
-    @property
-    def _bridge(self) -> "Bridge":
-        return bridge_of(self._service._holding)
 
 
 class AsyncJob:

@@ -1,14 +1,16 @@
 """Several jobs in one commit: the batch, and the job that follows another."""
 
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from jobq import ids
 from jobq.errors import InvalidValue, shown
 from jobq.job import JobSpec
 from jobq.options import OptionArgs
-from jobq.repo.base import Store
 from jobq.service.specs import Delay, SpecMaker
+
+if TYPE_CHECKING:
+    from jobq.service.holding import Holding
 
 
 class NewJob:
@@ -95,9 +97,10 @@ class Batch(Gathering):
         ids: After the block: the ids, in the order of the calls.
     """
 
-    def __init__(self, store: Store, maker: SpecMaker) -> None:
-        super().__init__(maker)
-        self._store = store
+    def __init__(self, holding: "Holding", seconds: float | None) -> None:
+        super().__init__(holding.maker)
+        self._holding = holding
+        self._seconds = seconds
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -111,4 +114,5 @@ class Batch(Gathering):
     ) -> None:
         self._ended = True
         if kind is None and self._specs:
-            self.ids: list[str] = [ids.to_text(raw) for raw in self._store.enqueue(self._specs)]
+            added = self._holding.enqueue(self._specs, self._seconds)
+            self.ids: list[str] = [ids.to_text(raw) for raw in added]

@@ -1,14 +1,18 @@
 """What a service holds: its jobs' way to the store, and giving back what is left at the end."""
 
 import os
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jobq import ids
-from jobq.job import Reservation, Settlement
+from jobq.errors import QueueFull
+from jobq.job import JobSpec, Reservation, Settlement
 from jobq.repo.base import ReserveRequest, Settled, Store
 from jobq.service.job import Backoff, Job
 from jobq.service.keeper import Keeper
 from jobq.service.latch import Latch
+from jobq.service.patience import Patience
 from jobq.service.reports import Reports
 from jobq.service.specs import SpecMaker
 from jobq.states import Event, Outcome
@@ -46,6 +50,25 @@ class Holding:
         self.bridges: dict[int, Bridge] = {}
         self._pid = os.getpid()
         self._held: dict[tuple[bytes, int], None] = {}
+
+    def enqueue(self, specs: Sequence[JobSpec], seconds: float | None) -> list[bytes]:
+        """Add the jobs; waits so long for room if there is none (None: until the service stops).
+
+        Raises:
+            QueueFull: There is no room, or has not been in time.
+        """
+        patience = None
+        while True:
+            try:
+                return self.store.enqueue(specs)
+            except QueueFull:
+                if seconds == 0:
+                    raise
+                if patience is None:
+                    rooms = partial(self.store.rooms, {spec.topic for spec in specs})
+                    patience = Patience(self, rooms, seconds)
+                if not patience.again():
+                    raise
 
     def reserve(self, request: ReserveRequest) -> list[Job]:
         """Reserve; the jobs are in the hands of this service."""

@@ -4,6 +4,7 @@ import logging
 import random
 import traceback as tracebacks
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
@@ -110,6 +111,11 @@ class Job(AsyncJob):
     def crashes(self) -> int:
         """How often a holder died with it or overran its lease."""
         return self._reservation.crashes
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When it was to be begun at the latest; retries after it end it. None if there is none."""
+        return self._reservation.options.deadline
 
     @property
     def options(self) -> JobOptions:

@@ -10,8 +10,8 @@ from typing import Any, Final, Self, Unpack, overload
 from jobq import codec, ids
 from jobq.errors import InvalidValue, StoreUnavailable, shown
 from jobq.job import KEEP, Change, JobRecord, JobSpec, Settlement
-from jobq.options import JobOptions, OptionArgs, integer, seconds, several
-from jobq.repo.base import CheckReport, ReserveRequest, Stats, Store
+from jobq.options import JobOptions, OptionArgs, integer, seconds, several, text
+from jobq.repo.base import CheckReport, ReserveRequest, Store
 from jobq.service import transfer
 from jobq.service.asynchronous import AsyncVerbs
 from jobq.service.batch import Batch
@@ -24,9 +24,10 @@ from jobq.service.matching import matching
 from jobq.service.reports import Reports
 from jobq.service.selection import MOST_FOUND, Selection
 from jobq.service.specs import Delay, SpecMaker, check_weight, delay_us
+from jobq.service.topics import AsyncTopicVerbs, TopicVerbs, no_key
 from jobq.shares import Topics, mix_of
 from jobq.states import FINISHED, Event, Outcome, Status, invalid_transition
-from jobq.topic import SettingArgs, TopicSettings, check_name, check_settings
+from jobq.topic import check_name
 
 MOST_AT_ONCE: Final = 10_000
 """The most jobs of one reservation: it bounds how long the write lock is held."""
@@ -40,7 +41,7 @@ WAITING: Final = frozenset({Status.READY, Status.DELAYED})
 _log = logging.getLogger("jobq")
 
 
-class JobService(AsyncVerbs):
+class JobService(TopicVerbs, AsyncTopicVerbs, AsyncVerbs):
     """A queue of jobs over a store. Safe to use from any number of threads and event loops.
 
     Every verb has a twin for coroutines, named `a` + verb; see `docs/asyncio.md`.
@@ -87,9 +88,12 @@ class JobService(AsyncVerbs):
         *,
         weight: int = 0,
         delay: Delay | None = None,
+        timeout: float | None = 0,
         **options: Unpack[OptionArgs],
     ) -> str:
         """Add a job and give its id. When this returns, the job is as durable as the store.
+
+        If its unique key is another job's, the id of that one is given; see `JobOptions`.
 
         Args:
             topic: Its topic's name: 1 to 255 UTF-8 bytes, any character. Topics need no making.
@@ -97,15 +101,22 @@ class JobService(AsyncVerbs):
                 datetime, date, timedelta, UUID or Decimal, nested at will.
             weight: -32768 to 32767; lower is served first, equal ones in the order of enqueueing.
             delay: Seconds, or a timedelta, until it becomes ready; None or 0 for at once.
+            timeout: Seconds to wait for room where settings let no more jobs wait, or for the end
+                of draining: 0 does not wait, None waits until `stop`.
             **options: See `JobOptions`.
 
         Raises:
             InvalidValue: An argument is wrong; nothing was written.
             PayloadTooLarge: The payload is larger than the limit.
-            StoreFull: No room; nothing was written.
+            QueueFull: The topic, or the store, has as many jobs waiting as its settings allow, or
+                is draining, and that did not change in time; nothing was written.
+            UniqueConflict: Its unique key is another job's, and `on_conflict` is `raise`; or it is
+                `replace` and that one does not wait. Nothing was written.
+            StoreFull: No room in the file or on the disk; nothing was written.
         """
         spec = self._maker.one(topic, payload, weight, delay, options)
-        return ids.to_text(self.store.enqueue([spec])[0])
+        limit = self._timeout(timeout)
+        return ids.to_text(self._holding.enqueue([spec], limit)[0])
 
     def enqueue_many(
         self,
@@ -114,18 +125,28 @@ class JobService(AsyncVerbs):
         *,
         weight: int = 0,
         delay: Delay | None = None,
+        timeout: float | None = 0,
         **options: Unpack[OptionArgs],
     ) -> list[str]:
         """Add a job for each payload in one commit, all or none, and give their ids in order.
 
-        Arguments and errors as for `enqueue`; a wrong payload is named by its position.
+        Arguments and errors as for `enqueue`; a wrong payload is named by its position. It waits
+        for room for all of them.
         """
         specs = self._specs(topic, payloads, weight, delay, options)
-        return [ids.to_text(raw) for raw in self.store.enqueue(specs)]
+        limit = self._timeout(timeout)
+        return [ids.to_text(raw) for raw in self._holding.enqueue(specs, limit)]
 
-    def batch(self) -> Batch:
-        """A context manager that enqueues jobs of several topics in one commit at its end."""
-        return Batch(self.store, self._maker)
+    def batch(self, *, timeout: float | None = 0) -> Batch:
+        """A context manager that enqueues jobs of several topics in one commit at its end.
+
+        Args:
+            timeout: Seconds that the end waits for room for all of them, as for `enqueue`.
+
+        Raises:
+            InvalidValue: The timeout is wrong.
+        """
+        return Batch(self._holding, self._timeout(timeout))
 
     # Jobs out.
 
@@ -237,13 +258,28 @@ class JobService(AsyncVerbs):
             raise not_found(job_id)
         return status
 
-    def get(self, job_id: str) -> JobRecord:
-        """All that is known of the job.
+    @overload
+    def get(self, job_id: str) -> JobRecord: ...
+    @overload
+    def get(self, *, unique: str) -> JobRecord: ...
+    def get(self, job_id: str | None = None, *, unique: str | None = None) -> JobRecord:
+        """All that is known of the job: `svc.get(job_id)` or `svc.get(unique="user-7")`.
+
+        Args:
+            job_id: Its id.
+            unique: The unique key that it has.
 
         Raises:
-            JobNotFound: No job has this id.
-            InvalidValue: It is no id.
+            JobNotFound: No job has this id, or this key.
+            InvalidValue: It is no id, or no key; or not one of the two is given.
         """
+        if unique is not None and job_id is None:
+            (record,) = self.store.with_keys([text("unique", unique)])
+            if record is None:
+                raise no_key(unique)
+            return record
+        if job_id is None or unique is not None:
+            raise InvalidValue("expected either an id or a unique key")
         (record,) = self.store.get([ids.to_raw(job_id)])
         if record is None:
             raise not_found(job_id)
@@ -335,20 +371,6 @@ class JobService(AsyncVerbs):
             InvalidValue: An argument is wrong.
         """
         return matching(self.store, part, integer("limit", limit, 1, MOST_FOUND))
-
-    def topics(self) -> list[str]:
-        """The names of all topics, sorted.
-
-        One that has had neither jobs nor settings for an hour is not listed any more.
-        """
-        return self.store.topics()
-
-    def stats(self, topic: str | None = None) -> Stats:
-        """How many jobs are in each state, by topic; without scanning.
-
-        Of one topic, or of all that `topics` lists. One that does not exist counts nothing.
-        """
-        return self.store.stats(None if topic is None else check_name(topic))
 
     def check(self, *, repair: bool = False) -> CheckReport:
         """Compare every job with every index and counter; `.ok` if all is well.
@@ -542,32 +564,6 @@ class JobService(AsyncVerbs):
             total += count
         return total
 
-    # What holds for a topic.
-
-    def configure(self, topic: str, **settings: Unpack[SettingArgs]) -> TopicSettings:
-        """Change settings of a topic, and give all that it has then.
-
-        Those given change, None unsets one, the others stay. They are kept in the store, for all
-        processes, and hold for jobs that finish from then on. A topic that has settings is there,
-        with or without jobs.
-
-        Args:
-            topic: The topic's name; it need not exist yet.
-            **settings: See `TopicSettings`.
-
-        Raises:
-            InvalidValue: No setting is given, or one is unknown or wrong.
-        """
-        return self.store.configure(check_name(topic), check_settings(settings))
-
-    def settings(self, topic: str) -> TopicSettings:
-        """The settings of a topic; all unset if it has none, or does not exist.
-
-        Raises:
-            InvalidValue: It is no name of a topic.
-        """
-        return self.store.settings(check_name(topic))
-
     # The end.
 
     @property
@@ -646,7 +642,9 @@ class JobService(AsyncVerbs):
         return ReserveRequest(chosen, integer("n", n, 1, MOST_AT_ONCE))
 
     def _timeout(self, timeout: float | None) -> float | None:
-        return None if timeout is None else seconds("timeout", timeout)
+        if timeout is None or (type(timeout) is int and not timeout):  # as mostly
+            return timeout
+        return seconds("timeout", timeout)
 
     def _ended(self, job_id: str, over: float | None = None) -> JobRecord | None:
         """The record of a finished job; None if it may be waited for.

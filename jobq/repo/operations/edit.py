@@ -152,6 +152,8 @@ def _place(tx: Transaction, chosen: Chosen, bodies: dict[bytes, JobBody], change
     tx.jobs.update(staying)
     put_back(tx, moving)
     deadlines.watch(tx, [(job_id, bodies[job_id]) for job_id in watched])
+    if leaving:
+        room.emptier(tx, {chosen[job_id][1].topic for job_id in leaving})
 
 
 def _as_it_leaves(old: JobState, new: JobState) -> JobState:

@@ -70,6 +70,11 @@ def changed(tx: Transaction, topic: int, old: TopicSettings, new: TopicSettings)
         tx.topics.set_figure(topic, Figure.TAT_NS, kept)
     if any(getattr(old, name) != getattr(new, name) for name in groups.SETTINGS):
         groups.reseat(tx, topic)
+    wake(tx, topic)
+
+
+def wake(tx: Transaction, topic: int) -> None:
+    """Whoever waits for jobs of the topic has to look again."""
     waiting = tx.topics.counts(topic)[Status.READY]
     tx.woken[topic] = tx.woken.get(topic, 0) + max(1, waiting)
 

@@ -149,6 +149,7 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
     if forgotten:
         tx.ended += [job_id for job_id, _ in forgotten]
         tx.jobs.delete(forgotten)
+    room.emptier(tx, own)
     prune(tx, 2 * len(endings) + 16, retention, limited)
 
 
@@ -319,6 +320,7 @@ def forget(tx: Transaction, jobs: Sequence[tuple[bytes, JobState]]) -> None:
         uniques.give_up(tx, jobs)
         tx.jobs.delete(jobs)
         tx.ended += [job_id for job_id, _ in jobs]
+        room.emptier(tx, {state.topic for _, state in jobs})
 
 
 def size_of(specs: Sequence[JobSpec]) -> int:

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from jobq.repo.operations import limits
+from jobq.repo.operations import limits, room
 from jobq.repo.repositories import IDLE_US, Transaction
+from jobq.states import Status
 from jobq.topic import NO_SETTINGS, TopicSettings
 
 LOOK: Final = 16
@@ -37,18 +38,38 @@ def forget_idle(tx: Transaction, look: int, most: int) -> None:
         tx.soon.add(number)  # its waiters have to wait for the name from now on
 
 
-def settings_of(tx: Transaction, name: str) -> TopicSettings:
-    """The settings of a topic, also of one that does not exist."""
+def settings_of(tx: Transaction, name: str | None) -> TopicSettings:
+    """The settings of a topic, also of one that does not exist; None stands for the store."""
+    if name is None:
+        return tx.topics.store_settings()
     number = tx.topics.known(name)
     return NO_SETTINGS if number is None else tx.topics.settings(number)
 
 
-def configure(tx: Transaction, name: str, changes: Mapping[str, Any]) -> TopicSettings:
-    """Change settings of a topic; it is made only if there is something to be kept of it."""
+def configure(tx: Transaction, name: str | None, changes: Mapping[str, Any]) -> TopicSettings:
+    """Change settings of a topic, or of the store; whoever waits for what they allow looks again.
+
+    A topic is made only if there is something to be kept of it.
+    """
     old = settings_of(tx, name)
     new = old.changed(changes)
-    if new != old:
-        number = numbers_of(tx, [name])[name]
+    if new == old:
+        return old
+    number = 0 if name is None else numbers_of(tx, [name])[name]
+    if number:
         tx.topics.configure(number, new)
         limits.changed(tx, number, old, new)
+    else:
+        tx.topics.configure_store(new)
+        if old.paused and not new.paused:
+            _wake_all(tx)
+    room.reconfigured(tx, number, old, new)
     return new
+
+
+def _wake_all(tx: Transaction) -> None:
+    """Whoever waits for a topic that has ready jobs looks again."""
+    for name in tx.topics.names():
+        number = tx.topics.known(name)
+        if number is not None and tx.topics.counts(number)[Status.READY]:
+            limits.wake(tx, number)

@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
+from jobq.errors import QueueFull
 from jobq.job import JobRecord, JobSpec, Settlement
 from jobq.repo.base import ReserveRequest
-from jobq.service.aio.requests import Ask, Awaiting, Enqueue, Extend, Request, Settle
+from jobq.service.aio.requests import Ask, Awaiting, Enqueue, Extend, Request, Settle, Watch
 from jobq.service.aio.writer import Writer
 from jobq.service.holding import Holding
 from jobq.service.job import Job
@@ -35,14 +37,33 @@ class Bridge:
         self._starting = threading.Lock()
         self._callers: ThreadPoolExecutor | None = None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the service was stopped."""
+        return self._holding.stopped
+
     # Writes, merged with those of others.
 
-    async def enqueue(self, specs: Sequence[JobSpec]) -> list[bytes]:
-        """Add the jobs, all or none; gives their ids."""
+    async def enqueue(self, specs: Sequence[JobSpec], seconds: float | None) -> list[bytes]:
+        """Add the jobs, all or none; gives their ids. Waits so long for room if there is none."""
         if not specs:
             return []
-        request = Enqueue(asyncio.get_running_loop(), specs)
-        ids: list[bytes] = await self._written(request)
+        try:
+            return await self._add(specs)
+        except QueueFull:
+            if seconds == 0:
+                raise
+        topics, store = {spec.topic for spec in specs}, self._holding.store
+        async with self.patience(lambda: store.rooms(topics), seconds) as patience:
+            while True:
+                try:
+                    return await self._add(specs)
+                except QueueFull:
+                    if not await patience.again():
+                        raise
+
+    async def _add(self, specs: Sequence[JobSpec]) -> list[bytes]:
+        ids: list[bytes] = await self._written(Enqueue(asyncio.get_running_loop(), specs))
         return ids
 
     async def extend(self, holds: Sequence[tuple[bytes, int, int]]) -> list[Outcome]:
@@ -152,6 +173,10 @@ class Bridge:
             if timer is not None:
                 timer.cancel()
 
+    def patience(self, signs: Callable[[], list[bytes]], seconds: float | None) -> "AsyncPatience":
+        """What a coroutine does between two looks at something; see `service.patience`."""
+        return AsyncPatience(self, signs, seconds)
+
     # All else.
 
     async def call(self, verb: Callable[[], T]) -> T:
@@ -179,6 +204,52 @@ class Bridge:
             callers = self._callers
         if callers is not None:
             callers.shutdown()
+
+
+class AsyncPatience:
+    """`service.patience.Patience` for coroutines: as long as it is entered, it is told of signs.
+
+    Args:
+        bridge: What tells it.
+        signs: Gives what is called in `Store.wait_ended`; called in another thread.
+        seconds: How long; None until the service is stopped.
+    """
+
+    def __init__(
+        self, bridge: Bridge, signs: Callable[[], list[bytes]], seconds: float | None
+    ) -> None:
+        self._bridge = bridge
+        self._signs = signs
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self._watch: Watch | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watch is not None:
+            self._watch.claim()
+
+    async def again(self) -> bool:
+        """Whether to look again: after a call, now and then, and at first at once.
+
+        False when the time is over, or the service was stopped.
+        """
+        left = None if self._end is None else self._end - time.monotonic()
+        if (left is not None and left <= 0) or self._bridge.stopped:
+            return False
+        if self._watch is None:
+            # Who is told of signs is told at once when they have been asked for.
+            signs = await self._bridge.call(self._signs)
+            self._watch = Watch(asyncio.get_running_loop(), signs)
+            self._bridge.submit(self._watch)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                await self._watch.called.wait()
+        self._watch.called.clear()
+        if self._watch.failed:
+            raise self._watch.value
+        return not self._bridge.stopped
 
 
 async def in_thread(verb: Callable[[], T]) -> T:

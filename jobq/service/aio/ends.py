@@ -1,4 +1,4 @@
-"""Waiting for the ends of jobs: one thread for all coroutines of a service."""
+"""Waiting for the ends of jobs, and for other signs: one thread for all coroutines of a service."""
 
 import contextlib
 import threading
@@ -8,7 +8,7 @@ from typing import Final
 
 from jobq.errors import StoreUnavailable
 from jobq.job import name_of
-from jobq.service.aio.requests import Awaiting, post
+from jobq.service.aio.requests import Awaiting, Watch, post
 from jobq.service.holding import Holding
 from jobq.service.job import Job, not_found
 from jobq.states import FINISHED
@@ -32,13 +32,17 @@ class Ends:
         self._holding = holding
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._newcomers: SimpleQueue[Awaiting | None] = SimpleQueue()
+        self._newcomers: SimpleQueue[Awaiting | Watch | None] = SimpleQueue()
         self._waiting: dict[bytes, list[Awaiting]] = {}
+        self._watching: dict[bytes, list[Watch]] = {}
         self._seen: dict[bytes, int | None] = {}
         self._look_at = 0.0
 
-    def tell(self, requests: list[Awaiting]) -> None:
-        """Tell these when their jobs have ended; called by the thread that writes."""
+    def tell(self, requests: list[Awaiting | Watch]) -> None:
+        """Tell these when their jobs have ended, or their signs are given.
+
+        Called by the thread that writes.
+        """
         with self._lock:
             for request in requests:
                 self._newcomers.put(request)
@@ -48,7 +52,8 @@ class Ends:
         # The thread may be about to sleep, or asleep. It looks at what it has not seen before it
         # sleeps, and is woken if it has looked already: so these are looked at now.
         for request in requests:
-            self._seen.setdefault(request.job_id, None)
+            for one in request.signs if isinstance(request, Watch) else (request.job_id,):
+                self._seen.setdefault(one, None)
         with contextlib.suppress(StoreUnavailable):  # closed: then it does not sleep
             self._holding.store.wake()
 
@@ -67,9 +72,10 @@ class Ends:
             self._let_in()
             if self._holding.stopped:
                 self._answer(list(self._waiting), None)
+                self._dismiss()
                 if self._end():
                     return
-            elif self._waiting:
+            elif self._waiting or self._watching:
                 self._look()
             elif not self._linger():
                 return
@@ -79,8 +85,14 @@ class Ends:
             while True:
                 self._add(self._newcomers.get_nowait())
 
-    def _add(self, request: Awaiting | None) -> None:
-        if request is not None:
+    def _add(self, request: Awaiting | Watch | None) -> None:
+        if isinstance(request, Watch):
+            for sign in request.signs:
+                self._watching.setdefault(sign, []).append(request)
+                if self._seen.setdefault(sign, None) is not None:
+                    # Asked for already, for others: it may have been given since this one looked.
+                    request.tell()
+        elif request is not None:
             self._waiting.setdefault(request.job_id, []).append(request)
             self._seen.setdefault(request.job_id, None)
 
@@ -93,7 +105,8 @@ class Ends:
             if time.monotonic() >= self._look_at:
                 self._forget_unwanted()
                 self._look_at = time.monotonic() + LOOK_S
-                called = list(self._waiting)
+                called = [*self._waiting, *self._watching]
+            called = self._tell(called)
             if not called:
                 return
             statuses = store.status(called)
@@ -111,6 +124,26 @@ class Ends:
             # Who waits in a closed service is told so where it looks for the last time.
             closed = isinstance(error, StoreUnavailable) and self._holding.closed
             self._answer(list(self._waiting), None if closed else error, failed=not closed)
+            self._dismiss(None if closed else error)
+
+    def _tell(self, called: list[bytes]) -> list[bytes]:
+        """Tell those whose signs were given; gives the jobs among what was called."""
+        told = {id(watch): watch for one in called for watch in self._watching.get(one, ())}
+        for watch in told.values():
+            watch.tell()
+        return [one for one in called if one not in self._watching]
+
+    def _dismiss(self, error: Exception | None = None) -> None:
+        """Tell all who watch for the last time: the service is stopped, or something is wrong."""
+        watches = {id(watch): watch for some in self._watching.values() for watch in some}
+        for sign in self._watching:
+            self._seen.pop(sign, None)
+        self._watching.clear()
+        for watch in watches.values():
+            if error is not None:
+                watch.fail(error)
+            else:
+                watch.tell()
 
     def _answer(self, job_ids: list[bytes], value: object, *, failed: bool = False) -> None:
         answered: list[Awaiting] = []
@@ -127,6 +160,11 @@ class Ends:
             requests[:] = [request for request in requests if not request.unwanted]
             if not requests:
                 self._answer([job_id], None)
+        for sign, watches in self._watching.copy().items():
+            watches[:] = [watch for watch in watches if not watch.unwanted]
+            if not watches:
+                del self._watching[sign]
+                self._seen.pop(sign, None)
 
     def _linger(self) -> bool:
         """Wait for somebody to come; false if the thread has ended, because nobody did."""

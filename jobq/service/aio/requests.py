@@ -206,6 +206,38 @@ class Awaiting(Request):
             self.deliver()
 
 
+class Watch(Request):
+    """Tell a coroutine, again and again, that one of several signs may have been given.
+
+    A sign is what `Store.wait_ended` knows beside jobs. It is claimed when its coroutine does not
+    want to be told any more, or cannot be.
+
+    Attributes:
+        signs: Which ones.
+        called: Set in its loop each time; also when `failed` says that nobody will tell it.
+    """
+
+    __slots__ = ("called", "signs", "watching")
+
+    def __init__(self, loop: Loop, signs: list[bytes]) -> None:
+        super().__init__(None, 0)
+        self.watching: Loop = loop
+        self.signs: list[bytes] = signs
+        self.called: asyncio.Event = asyncio.Event()
+
+    def tell(self) -> None:
+        """Tell it; from any thread."""
+        try:
+            self.watching.call_soon_threadsafe(self.called.set)
+        except RuntimeError:  # its loop is closed
+            self.claim()
+
+    def fail(self, error: Exception) -> None:
+        """Nobody will tell it any more."""
+        super().fail(error)
+        self.tell()
+
+
 def post(requests: Iterable[Request], undelivered: Callable[[list[Job]], None]) -> None:
     """Have the answers delivered: one call into each loop. Jobs for a closed loop come back."""
     by_loop: dict[Loop, list[Request]] = {}

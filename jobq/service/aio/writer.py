@@ -16,7 +16,7 @@ from jobq.job import Settlement
 from jobq.repo.base import ReserveRequest
 from jobq.service.aio.ends import Ends
 from jobq.service.aio.lines import Lines
-from jobq.service.aio.requests import Ask, Awaiting, Enqueue, Extend, Request, Settle, post
+from jobq.service.aio.requests import Ask, Awaiting, Enqueue, Extend, Request, Settle, Watch, post
 from jobq.service.holding import Holding
 from jobq.service.job import Job
 from jobq.shares import Mix
@@ -187,12 +187,12 @@ class Writer:
         extends: list[Extend] = []
         settles: list[Settle] = []
         asks: dict[str | Mix, list[Ask]] = {}
-        awaiting: list[Awaiting] = []
+        awaiting: list[Awaiting | Watch] = []
         for request in requests:
             if isinstance(request, Ask):
                 if not request.unwanted:
                     asks.setdefault(request.request.topic, []).append(request)
-            elif isinstance(request, Awaiting):
+            elif isinstance(request, Awaiting | Watch):
                 awaiting.append(request)
             elif request.unwanted or not request.claim():
                 pass  # withdrawn
