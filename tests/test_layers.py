@@ -23,6 +23,7 @@ LEAVES = (
     "ids",
     "codec",
     "topic",
+    "rate",
     "shares",
     "stride",
     "job",
@@ -34,6 +35,7 @@ ADAPTERS = {"repo.memory.*", "repo.lmdb.*", "repo.mixed.*"}
 BELOW_ADAPTERS = {
     *(
         "repo.base",
+        "repo.flow",
         "repo.repositories",
         "repo.transactional",
         "repo.entry",
@@ -51,8 +53,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "repo.entry": {"errors"},
     "repo.surely": set(),
     "repo.forking": set(),
-    "repo.repositories": {"repo.base", *LEAVES},
-    "repo.operations.*": {"repo.base", "repo.repositories", *LEAVES},
+    "repo.flow": set(),  # values and what keeps them, by number and name
+    "repo.repositories": {"repo.base", "repo.flow", *LEAVES},
+    "repo.operations.*": {"repo.base", "repo.flow", "repo.repositories", *LEAVES},
     "repo.transactional": {"repo.base", "repo.repositories", "repo.operations.*", *LEAVES},
     "repo.memory.*": {"repo.operations.*", *BELOW_ADAPTERS},
     # Never the other one. An index that was kept elsewhere is rebuilt as the file is opened.

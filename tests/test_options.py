@@ -102,7 +102,7 @@ def test_none_means_not_set(name: str) -> None:
     assert JobOptions.of({name: None}) == UNSET
 
 
-@pytest.mark.parametrize("name", ["leese", "deadline", "unique", "group", "weight", "delay", ""])
+@pytest.mark.parametrize("name", ["leese", "priority", "timeout", "weight", "delay", ""])
 def test_an_option_that_is_not_built_is_not_accepted(name: str) -> None:
     with pytest.raises(InvalidValue, match=rf"unknown option '{name}': expected one of lease, "):
         JobOptions.of({name: 1})
@@ -136,6 +136,8 @@ def test_the_defaults_are_those_of_the_documents() -> None:
         "factor": 2.0,
         "jitter": 0.1,
         "max_crashes": 5,
+        "unique_for": "unfinished",
+        "on_conflict": "return",
     }
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from fractions import Fraction
 from typing import Any
@@ -16,6 +16,7 @@ from jobq.errors import InvalidValue, JobqError
 from jobq.repo.base import Store
 from jobq.repo.memory import MemoryStore
 from jobq.selector import ALL_JOBS
+from jobq.topic import SettingArgs
 
 NAN = float("nan")
 HUGE = 10**5000  # past what Python writes out in decimal
@@ -111,8 +112,12 @@ ENQUEUE = [
     *table("name", ["", "a" * 256, "\ud800", 5]),
     *table("tags", ["abc", 5, [5], [""], ["a"] * 33]),
     *table("leese", [5]),
-    *table("deadline", [5]),
-    *table("unique", ["k"]),
+    *table("deadline", [5, "2030-01-01", datetime(2030, 1, 1), datetime(1960, 1, 1, tzinfo=UTC)]),
+    *table("ttl", [0, *NO_SECONDS]),
+    *table("group", ["", "a" * 256, 5]),
+    *table("unique", ["", "a" * 256, b"k"]),
+    *table("unique_for", ["", "ever", 0, -1, NAN, HUGE, [], timedelta(0)]),
+    *table("on_conflict", ["", "ignore", 5, []]),
 ]
 
 
@@ -370,7 +375,23 @@ CONFIGURE = [
     *table("keep_canceled", NO_SECONDS),
     *table("max_done", [-1, True, 1.0, "5", 2**40 + 1, HUGE, [1]]),
     *table("keep", [5]),
-    *table("max_retries", [5]),
+    *table("paused", [1, "yes"]),
+    *table("draining", [0]),
+    *table("concurrency", [0, -1, 1.0, True, HUGE]),
+    *table("rate", [5, (0, 1), (1, 0), (1, NAN), (1,), (1, 2, 3), "5/s", (10**9, 1), {1: 2}]),
+    *table("burst", [0, 1.5]),
+    *table("group_concurrency", [0]),
+    *table("group_rate", [(1, -1)]),
+    *table("group_burst", [0]),
+    *table("group_retries", ["wait", 1, []]),
+    *table("max_jobs", [-1, 1.0]),
+    *table("max_bytes", [-1, HUGE]),
+    *table("when_full", ["drop", []]),
+    *table("max_lease", [0, *NO_SECONDS]),
+    *table("max_retries", [-1, True]),
+    *table("ttl", [0, *NO_SECONDS]),
+    *table("ageing", [0, *NO_SECONDS]),
+    *table("lease", [5]),
 ]
 
 
@@ -383,10 +404,67 @@ def test_configure_refuses_it(svc: JobService, name: str, value: Any) -> None:
     assert svc.settings("mail") == settings
 
 
-@pytest.mark.parametrize("topic", NO_TOPIC, ids=kind)
-def test_settings_are_refused_for_what_is_no_topic(svc: JobService, topic: Any) -> None:
-    refused(svc.store, "topic", lambda: svc.configure(topic, keep_done=5))
-    refused(svc.store, "topic", lambda: svc.settings(topic))
+@pytest.mark.parametrize("topic", [topic for topic in NO_TOPIC if topic is not None], ids=kind)
+def test_settings_and_limits_are_refused_for_what_is_no_topic(svc: JobService, topic: Any) -> None:
+    for call in (
+        lambda: svc.configure(topic, keep_done=5),
+        lambda: svc.settings(topic),
+        lambda: svc.pause(topic),
+        lambda: svc.resume(topic),
+        lambda: svc.drain(topic),
+        lambda: svc.limits(topic),
+        lambda: svc.release_limits(topic),
+        lambda: svc.groups(topic),
+        lambda: svc.release_groups(topic, "g"),
+    ):
+        refused(svc.store, "topic", call)
+
+
+@pytest.mark.parametrize("name", sorted(SettingArgs.__annotations__))
+def test_the_store_as_a_whole_has_four_settings(svc: JobService, name: str) -> None:
+    known = {"paused": True, "draining": True, "max_jobs": 5, "max_bytes": 5}
+    if name in known:
+        assert svc.configure(None, **{name: known[name]}).as_dict() == {name: known[name]}  # type: ignore[arg-type]
+    else:
+        refused(svc.store, name, lambda: svc.configure(None, **{name: None}))  # type: ignore[arg-type]
+    assert svc.topics() == []
+
+
+@pytest.mark.parametrize("timeout", [-1, NAN, math.inf, "1", [1], True], ids=kind)
+def test_a_time_to_wait_for_room_is_checked_before_anything_is_written(
+    svc: JobService, timeout: Any
+) -> None:
+    for call in (
+        lambda: svc.enqueue("mail", timeout=timeout),
+        lambda: svc.enqueue_many("mail", [1], timeout=timeout),
+        lambda: svc.batch(timeout=timeout),
+        lambda: svc.drain("mail", timeout=timeout),
+    ):
+        refused(svc.store, "timeout", call)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 256, "\ud800", 5, b"k", None], ids=kind)
+def test_what_is_released_has_a_name(svc: JobService, name: Any) -> None:
+    refused(svc.store, "key", lambda: svc.release_keys([name]))
+    refused(svc.store, "group", lambda: svc.release_groups("mail", [name]))
+    if name is not None:
+        refused(svc.store, "unique", lambda: svc.get(unique=name))
+        refused(svc.store, "after", lambda: svc.keys(after=name))
+        refused(svc.store, "after", lambda: svc.groups("mail", after=name))
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10_001, 1.5, True, "5", None], ids=kind)
+def test_what_is_listed_has_a_bound(svc: JobService, limit: Any) -> None:
+    refused(svc.store, "limit", lambda: svc.keys(limit=limit))
+    refused(svc.store, "limit", lambda: svc.groups("mail", limit=limit))
+
+
+def test_a_job_is_got_by_its_id_or_its_key_but_not_by_both_or_neither(svc: JobService) -> None:
+    job_id = svc.enqueue("mail", unique="k")
+    get: Any = svc.get
+
+    refused(svc.store, "either an id or a unique key", get)
+    refused(svc.store, "either an id or a unique key", lambda: get(job_id, unique="k"))
 
 
 def test_configure_wants_a_setting(svc: JobService) -> None:
