@@ -11,6 +11,7 @@ lets go first, it takes the done ones before the canceled ones. Every store so f
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
@@ -602,9 +603,17 @@ class Model:
     def stats(self, topic: str | None = None) -> Counted:
         counted = []
         for name in self.topics() if topic is None else [topic]:
-            statuses = [job.status for job in self._jobs.values() if job.topic == name]
-            counts = {status.value: statuses.count(status) for status in Status}
-            counted.append(TopicStats(name, **counts))
+            jobs = [job for job in self._jobs.values() if job.topic == name]
+            counts = Counter(job.status for job in jobs)
+            waiting = [job for job in jobs if job.status in {Status.READY, Status.DELAYED}]
+            stats = TopicStats(
+                name,
+                **{status.value: counts[status] for status in Status},
+                bytes=sum(len(job.payload) for job in waiting),
+                running=counts[Status.RESERVED],
+                paused=False,
+            )
+            counted.append(stats)
         delayed = self._waiting(Status.DELAYED)
         return Counted(tuple(counted), delayed[0].until_us if delayed else None)
 

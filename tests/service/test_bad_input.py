@@ -426,7 +426,7 @@ def test_the_store_as_a_whole_has_four_settings(svc: JobService, name: str) -> N
     if name in known:
         assert svc.configure(None, **{name: known[name]}).as_dict() == {name: known[name]}  # type: ignore[arg-type]
     else:
-        refused(svc.store, name, lambda: svc.configure(None, **{name: None}))  # type: ignore[arg-type]
+        refused(svc.store, name, lambda: svc.configure(None, **{name: None}))
     assert svc.topics() == []
 
 

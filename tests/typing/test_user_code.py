@@ -220,7 +220,7 @@ def test_what_is_wrong_is_told_before_it_runs() -> None:
             lambda: svc.enqueue("mail", weight=1.5),  # type: ignore[arg-type]
             lambda: svc.reserve("mail", "5"),  # type: ignore[arg-type]
             lambda: svc.cancel(5),  # type: ignore[call-overload]
-            lambda: svc.get(None),  # type: ignore[arg-type]
+            lambda: svc.get(None),  # type: ignore[call-overload]
             lambda: job.done(then=["mail"]),  # type: ignore[list-item]
             lambda: job.cancel(5),  # type: ignore[arg-type]
             lambda: svc.done_many([job_id]),  # type: ignore[list-item]
