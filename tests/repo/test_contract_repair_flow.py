@@ -337,7 +337,7 @@ def test_what_cannot_be_told_from_the_jobs_stays_through_a_repair(
     clock.advance(10)
     assert [job.id for job in queue.take(n=2)] == [third], "nor that of the group"
     assert second in queue.get_many(Status.READY)
-    assert queue.store._read(lambda tx: uniques.holder(tx, "gone")) is not None
+    assert key_of(queue.store, "gone") is not None
 
 
 def everything_is_gone_but_figures(tx: Transaction) -> str:
@@ -351,6 +351,11 @@ def everything_is_gone_but_figures(tx: Transaction) -> str:
 def key_of(store: Any, name: str) -> bytes | None:
     found: bytes | None = store._read(lambda tx: uniques.holder(tx, name))
     return found
+
+
+def release_key(store: Any, name: str) -> bool:
+    released: bool = store._write(lambda tx: uniques.release(tx, name), TIMELESS)
+    return released
 
 
 def is_keyless(store: Any, job_id: bytes) -> bool:
@@ -394,12 +399,14 @@ def test_who_releases_a_key_leaves_its_job_without_and_no_hold_with_it(queue: Qu
     lingering = queue.take_one("other")
     queue.cancel(canceled)
 
-    assert [
-        queue.store._write(lambda tx, name=name: uniques.release(tx, name), TIMELESS)
-        for name in ("k", "c", "nobody's")
-    ] == [True, True, False]
+    assert [release_key(queue.store, name) for name in ("k", "c", "nobody's")] == [
+        True,
+        True,
+        False,
+    ]
     assert queue.store.check().problems == ()
-    assert key_of(queue.store, queue.get(queue.add(unique="k")).options.unique) != job_id
+    assert key_of(queue.store, "k") is None
+    assert queue.add(unique="k") != job_id
     queue.extend(lingering)
     assert queue.release(held) is Outcome.OK
 
