@@ -376,6 +376,19 @@ class FlowModel:
                 self.changed.append(lane)
         self.settle_lanes()
 
+    def holder_dies(self) -> None:
+        """Who holds all that is held is dead."""
+        held = [job for job in self.jobs if job.status is Status.RESERVED]
+        held.sort(key=lambda job: job.at_us)
+        for job in sorted(held, key=lambda job: job.group is None):
+            self.touch(job.lane)
+        for job in held:
+            job.settled = None
+            self._wait(job, 0)
+        for hold in sorted(self.lingering, key=lambda hold: hold.until_us):
+            self._end(hold)
+        self.settle_lanes()
+
     def _due(self, status: Status) -> list[Job]:
         due = [job for job in self.jobs if job.status is status and job.at_us <= self.now_us]
         return sorted(due, key=lambda job: job.at_us)

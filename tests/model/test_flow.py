@@ -7,7 +7,7 @@ set free, handed out and done. `pytest -m storm` tells many more and longer ones
 import contextlib
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, note, settings
@@ -41,7 +41,7 @@ SECOND_US = 1_000_000
 
 TOPICS = st.sampled_from(["mail", "mail", "mail", "other"])
 GROUPS = st.sampled_from([None, "a", "b", "c"])
-WEIGHTS = st.integers(-1, 1)
+WEIGHTS = st.integers(-2, 2)
 DELAYS = st.sampled_from([0, 0, 3 * SECOND_US, 20 * SECOND_US])
 WHICH = st.integers(0, 30)
 SETTINGS: dict[str, st.SearchStrategy[Any]] = {
@@ -61,6 +61,7 @@ class FlowStory(RuleBasedStateMachine):
     """One story, told to a store of each kind and to the model."""
 
     kinds: tuple[Kind, ...] = STORES
+    first: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,9 +88,9 @@ class FlowStory(RuleBasedStateMachine):
             self._ends.close()
 
     def _serve_all(self) -> None:
-        """Set all free, and see that every job is handed out once."""
+        """Set all free, and see that every job is handed out once, by age as before."""
         for topic in ("mail", "other"):
-            for name in SETTINGS:
+            for name in SETTINGS.keys() - {"ageing"}:
                 self._configure(topic, {name: None})
         self._pass(3600 * SECOND_US)
         for topic in ("mail", "other"):
@@ -104,10 +105,16 @@ class FlowStory(RuleBasedStateMachine):
 
     # What happens.
 
-    @initialize(changes=st.fixed_dictionaries({}, optional=SETTINGS))
-    def begin(self, changes: dict[str, Any]) -> None:
-        if changes:
+    @initialize(
+        changes=st.fixed_dictionaries({}, optional=SETTINGS),
+        jobs=st.lists(st.tuples(GROUPS, WEIGHTS, st.sampled_from([0, 3])), max_size=20),
+    )
+    def begin(self, changes: dict[str, Any], jobs: list[tuple[str | None, int, int]]) -> None:
+        if changes := {**changes, **self.first}:
             self._configure("mail", changes)
+        for group, weight, seconds in jobs:
+            self._pass(seconds * SECOND_US)
+            self.enqueue("mail", group, weight, 0, 1)
 
     @rule(topic=TOPICS, group=GROUPS, weight=WEIGHTS, delay_us=DELAYS, again=st.integers(1, 3))
     def enqueue(
@@ -240,7 +247,7 @@ class FlowStory(RuleBasedStateMachine):
 
 
 class Reopened(FlowStory):
-    """The durable stores are closed and opened again at any time."""
+    """The store is closed at any time, and with it its holder is dead; then it is opened again."""
 
     kinds = tuple(kind for kind in STORES if kind.name == "lmdb")
 
@@ -249,9 +256,17 @@ class Reopened(FlowStory):
         for kind in self.kinds:
             self.stores[kind.name].close()
             self.stores[kind.name] = self._open(kind)
+        self.model.holder_dies()
+        self._compare()
 
 
-STORIES = (FlowStory, Reopened)
+class Aged(FlowStory):
+    """Jobs and groups of many weights that age."""
+
+    first: ClassVar[dict[str, Any]] = {"ageing": 2.0}
+
+
+STORIES = (FlowStory, Aged, Reopened)
 
 
 @pytest.mark.parametrize("story", STORIES)
