@@ -1,13 +1,14 @@
 """All benchmarks one after the other, in their quick forms, or those that are named.
 
 python -m benchmarks [batches] [latency] [waiting] [redelivery] [contention] [coroutines] [shares]
+                     [groups]
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from benchmarks import batches, contention, coroutines, latency, redelivery, shares, waiting
+from benchmarks import batches, contention, coroutines, groups, latency, redelivery, shares, waiting
 
 ALL: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "batches": batches.main,
@@ -17,6 +18,7 @@ ALL: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "contention": contention.main,
     "coroutines": coroutines.main,
     "shares": shares.main,
+    "groups": groups.main,
 }
 
 

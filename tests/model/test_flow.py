@@ -19,7 +19,7 @@ from jobq.job import Change, JobSpec, Settlement
 from jobq.options import JobOptions
 from jobq.repo.base import ReserveRequest, Store
 from jobq.states import Event, Status
-from tests.conftest import STORES, Kind
+from tests.conftest import DURABLE, STORES, Kind
 from tests.model.flow import FlowModel
 
 settings.register_profile(
@@ -249,7 +249,7 @@ class FlowStory(RuleBasedStateMachine):
 class Reopened(FlowStory):
     """The store is closed at any time, and with it its holder is dead; then it is opened again."""
 
-    kinds = tuple(kind for kind in STORES if kind.name == "lmdb")
+    kinds = DURABLE
 
     @rule()
     def reopen(self) -> None:
