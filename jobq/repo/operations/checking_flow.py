@@ -146,8 +146,12 @@ class CheckedFlow:
         """Whether it stands in the ring if it may be served, and only then."""
         if lane.topic not in self._settings:
             return  # they cannot be read, which is known already
-        most = self._settings[lane.topic].group_concurrency if lane.group else None
+        settings = self._settings[lane.topic]
+        most = settings.group_concurrency if lane.group else None
         first = self._places.first.get(number)
+        if first is not None and settings.ageing is not None:
+            (job,) = groups.front(self._tx, number, 1, settings)
+            first = job.weight
         may = first is not None and (most is None or lane.running < most)
         if lane.turn and not may:
             yield f"{name} may not be served, but has turn {lane.turn}"
