@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jobq.job import LEAST_WEIGHT
-from jobq.repo.flow import lane_of, ring
+from jobq.repo.flow import Lane, lane_member, lane_of, ring
 from jobq.repo.operations import ageing, groups
 from jobq.repo.operations.damage import damaged
 from jobq.repo.repositories import Transaction, Waiting
@@ -18,9 +18,10 @@ from jobq.topic import TopicSettings
 
 
 class _Served(NamedTuple):
-    """What a lane gives, and the job that is first in it then."""
+    """What a lane gives: the lane as it is then, out of the ring, and its first job."""
 
     number: int
+    lane: Lane
     jobs: list[Waiting]
     first: Waiting | None
 
@@ -40,16 +41,14 @@ def pop(tx: Transaction, topic: int, limit: int) -> list[Waiting]:
         rounds = most // len(seats)  # 1 if there may be more lanes of the weight than were read
         tx.topics.remove(ring(topic), seats)
         served = [_serve(tx, topic, seat, rounds, settings) for seat in seats]
-        taken += _in_turn(served, rounds)
-        for lane in sorted(served, key=lambda lane: len(lane.jobs)):  # who gave last, goes last
-            groups.seat(tx, lane.number, groups.lane_at(tx, lane.number), lane.first, settings)
+        for number in range(rounds):
+            given = [lane.jobs[number] for lane in served if number < len(lane.jobs)]
+            if not given:
+                break
+            taken += given
+        served.sort(key=lambda lane: len(lane.jobs))  # who gave last, goes last
+        _seat_again(tx, topic, served, settings)
     return taken
-
-
-def _in_turn(served: Sequence[_Served], rounds: int) -> list[Waiting]:
-    return [
-        lane.jobs[number] for number in range(rounds) for lane in served if number < len(lane.jobs)
-    ]
 
 
 def _serve(
@@ -60,26 +59,49 @@ def _serve(
     What it has at other weights has to wait until it stands there.
     """
     number = lane_of(seat.id)
-    lane = groups.lane_at(tx, number)
-    limit, now_ns = groups.rate_of(settings), tx.boot_us * 1000
+    _, ready, running, _, _, tat_ns, due_us, group = groups.lane_at(tx, number)
+    limit, now_ns = None, tx.boot_us * 1000
     if number != topic:  # groups' limits do not hold for jobs without a group
         if settings.group_concurrency is not None:
-            most = min(most, settings.group_concurrency - lane.running)
+            most = max(0, min(most, settings.group_concurrency - running))
+        limit = groups.rate_of(settings)
         if limit is not None:
-            most = min(most, limit.allowed(lane.tat_ns, now_ns))
-    most = max(0, most)
+            most = min(most, limit.allowed(tat_ns, now_ns))
     front = groups.front(tx, number, most + 1, settings)
-    if not front or front[0].weight != seat.weight:
+    weight = seat.weight
+    if not front or front[0].weight != weight:
         raise damaged(f"the ring of topic {tx.topics.name(topic)!r} does not match its lanes")
-    jobs = [job for job in front[:most] if job.weight == seat.weight]
+    jobs = [job for job in front[:most] if job.weight == weight]
     tx.topics.remove(number, jobs)
-    lane = lane._replace(turn=0, weight=0)
+    count = len(jobs)
+    if limit is not None:
+        tat_ns = limit.after(tat_ns, now_ns, count)
     if number != topic:
-        lane = lane._replace(ready=lane.ready - len(jobs), running=lane.running + len(jobs))
-        if limit is not None:
-            lane = lane._replace(tat_ns=limit.after(lane.tat_ns, now_ns, len(jobs)))
-    tx.flow.put_lane(number, lane)
-    return _Served(number, jobs, front[len(jobs)] if len(jobs) < len(front) else None)
+        ready, running = ready - count, running + count
+    lane = Lane(topic, ready, running, 0, 0, tat_ns, due_us, group)
+    return _Served(number, lane, jobs, front[count] if count < len(front) else None)
+
+
+def _seat_again(
+    tx: Transaction, topic: int, served: Sequence[_Served], settings: TopicSettings
+) -> None:
+    """Those that may be served once more, at the back of the ring; in one go, as they are many."""
+    unlimited = settings.group_concurrency is None and settings.group_rate is None
+    seats = []
+    turn = tx.topics.next_seq(len(served))
+    for number, lane, _, first in served:
+        free = number == topic or unlimited
+        if first is not None and (
+            free or groups.may_be_served(tx, lane, settings, has_jobs=True)[0]
+        ):
+            seats.append(Waiting(first.weight, turn, lane_member(number)))
+            tx.flow.put_lane(number, lane._replace(weight=first.weight, turn=turn))
+            turn += 1
+        else:
+            tx.flow.put_lane(number, lane)
+            groups.seat(tx, number, lane, first, settings)
+    if seats:
+        tx.topics.push(ring(topic), seats)
 
 
 def _pop_one_by_one(
@@ -94,8 +116,8 @@ def _pop_one_by_one(
         tx.topics.remove(ring(topic), [seat])
         served = _serve(tx, topic, seat, 1, settings)
         taken += served.jobs
-        lane = groups.lane_at(tx, served.number)
-        lane = groups.seat(tx, served.number, lane, served.first, settings)
+        tx.flow.put_lane(served.number, served.lane)
+        lane = groups.seat(tx, served.number, served.lane, served.first, settings)
         for changed in {weight, lane.weight} - heads.keys():
             following = tx.topics.waiting(ring(topic), changed, 1)
             if following and following[0].weight == changed:
