@@ -354,7 +354,7 @@ def decode_lane(at: bytes, record: bytes) -> Lane:
     """
     data = opened(IS_LANE, at, record, "a lane")
     fields = _unpacked(_LANE, data[: _LANE.size], "a lane", at)
-    return Lane._make((*fields, data[_LANE.size :].decode()))
+    return tuple.__new__(Lane, (*fields, data[_LANE.size :].decode()))
 
 
 def encode_lingering(at: bytes, lingering: Lingering) -> bytes:

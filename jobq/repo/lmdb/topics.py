@@ -276,7 +276,7 @@ class LmdbTopics(TopicRepository):
                     number, of, seq = read_queue_key(bytes(key))
                     if number != topic:
                         break
-                    found.append(Waiting(of, seq, bytes(job_id)))
+                    found.append(tuple.__new__(Waiting, (of, seq, bytes(job_id))))
                     if len(found) == limit:
                         break
         return found
