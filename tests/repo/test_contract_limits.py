@@ -1,16 +1,19 @@
 """The contract of every store: pause, concurrency and rates of topics, and what lingers of them."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from jobq.clock import ManualClock
 from jobq.job import Report, Reservation
-from jobq.repo.base import ReserveRequest, Store
+from jobq.repo.base import ReserveRequest, Retention, Store
 from jobq.repo.operations import limits
+from jobq.repo.operations.settle import settle
+from jobq.repo.operations.topics import configure
 from jobq.repo.repositories import Transaction
-from jobq.repo.transactional import TransactionalStore
+from jobq.repo.transactional import DRAINS, TransactionalStore
 from jobq.states import Outcome
 from tests.conftest import Opener
 from tests.repo.conftest import LEASE_S, Queue, done
@@ -249,6 +252,66 @@ def test_waiters_sleep_until_the_rate_allows_a_job(queue: Queue) -> None:
     assert ready_in(queue.store) == 0.5
     queue.store.configure("mail", {"concurrency": 1})
     assert ready_in(queue.store) == math.inf
+
+
+# Who is woken.
+
+
+def woken(store: Store, operation: Callable[[Transaction], object]) -> bool:
+    """Whether the operation wakes those who wait for the topic."""
+    assert isinstance(store, TransactionalStore)
+
+    def run(tx: Transaction) -> tuple[Transaction, int | None]:
+        operation(tx)
+        return tx, tx.topics.known("mail")
+
+    tx, number = store._write(run, DRAINS)
+    assert number is not None
+    return tx.woken.get(number, 0) > 0
+
+
+@pytest.mark.parametrize("setting", ["concurrency", "group_concurrency"])
+def test_a_slot_that_is_freed_wakes_who_waits_for_it(queue: Queue, setting: str) -> None:
+    queue.store.configure("mail", {setting: 1})
+    queue.add_many(2, group="a")
+    held = queue.take_one()
+
+    assert woken(queue.store, lambda tx: settle(tx, [done(held)], Retention()))
+
+
+def test_a_slot_that_lingered_wakes_who_waits_for_it(queue: Queue) -> None:
+    held = held_and_canceled(queue)
+    queue.add()
+
+    assert woken(queue.store, lambda tx: settle(tx, [done(held)], Retention()))
+
+
+def test_a_slot_that_nobody_can_use_wakes_nobody(queue: Queue) -> None:
+    queue.store.configure("mail", {"concurrency": 1})
+    queue.add()
+    held = queue.take_one()
+
+    assert not woken(queue.store, lambda tx: settle(tx, [done(held)], Retention()))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"paused": True}, {"paused": None}),
+        ({"concurrency": 1}, {"concurrency": 2}),
+        ({"rate": (1, 60.0)}, {"rate": None}),
+        ({"group_concurrency": 1}, {"group_concurrency": None}),
+        ({"group_rate": (1, 60.0)}, {"group_rate": (1, 30.0)}),
+    ],
+)
+def test_settings_that_change_wake_who_waits(
+    queue: Queue, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    queue.store.configure("mail", before)
+    queue.add_many(2, group="a")
+    queue.take()
+
+    assert woken(queue.store, lambda tx: configure(tx, "mail", after))
 
 
 # Bounds of leases and retries.
