@@ -1,14 +1,24 @@
 """All benchmarks one after the other, in their quick forms, or those that are named.
 
 python -m benchmarks [batches] [latency] [waiting] [redelivery] [contention] [coroutines] [shares]
-                     [groups]
+    [groups] [uniques]
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from benchmarks import batches, contention, coroutines, groups, latency, redelivery, shares, waiting
+from benchmarks import (
+    batches,
+    contention,
+    coroutines,
+    groups,
+    latency,
+    redelivery,
+    shares,
+    uniques,
+    waiting,
+)
 
 ALL: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "batches": batches.main,
@@ -19,6 +29,7 @@ ALL: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "coroutines": coroutines.main,
     "shares": shares.main,
     "groups": groups.main,
+    "uniques": uniques.main,
 }
 
 

@@ -349,5 +349,5 @@ def test_stores_and_model_agree_on_keys_deadlines_and_caps() -> None:
 @pytest.mark.parametrize("_turn", range(4))
 def test_stores_and_model_agree_on_a_storm_of_keys_deadlines_and_caps(_turn: int) -> None:
     run_state_machine_as_test(
-        Terms, settings=settings(TERMS, max_examples=400, stateful_step_count=80)
+        Terms, settings=settings(TERMS, max_examples=100, stateful_step_count=80)
     )
