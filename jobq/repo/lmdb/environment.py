@@ -233,19 +233,26 @@ class Environment:
         return env
 
     def _take_topics_back(self, env: lmdb.Environment) -> None:
-        for is_first in (True, False):
-            try:
-                take_topics_back(env, self.path, self.settings)
+        if self._is_taken_back(env):
+            return
+        self._room.give_up_ballast()
+        with self._room.set_aside() as is_there:  # or jobs could not be worked off afterwards
+            if is_there and self._is_taken_back(env):
                 return
-            except lmdb.Error as error:
-                if not self._is_full_disk(error):
-                    raise
-                if not is_first:
-                    raise StoreFull(
-                        f"{self.path}: no room to take the topics back into the file; make some, "
-                        "or open it with topics in memory and work some jobs off"
-                    ) from error
-            self._room.give_up_ballast()
+        raise StoreFull(
+            f"{self.path}: no room to take the topics back into the file; make some, "
+            "or open it with topics in memory and work some jobs off"
+        )
+
+    def _is_taken_back(self, env: lmdb.Environment) -> bool:
+        """Take the topics back, and say whether there was room for them."""
+        try:
+            take_topics_back(env, self.path, self.settings)
+        except lmdb.Error as error:
+            if not self._is_full_disk(error):
+                raise
+            return False
+        return True
 
     def _make_lock(self) -> None:
         """LMDB's lock file, where somebody has removed it (or restored only the data).

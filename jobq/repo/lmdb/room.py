@@ -13,7 +13,10 @@ there is still room for the rest:
 """
 
 import contextlib
+import mmap
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -90,6 +93,21 @@ class Room:
                 os.posix_fallocate(fd, os.fstat(fd).st_size, BALLAST // 2)
             finally:
                 os.close(fd)
+
+    @contextlib.contextmanager
+    def set_aside(self) -> Iterator[bool]:
+        """Keep from what is written meanwhile so much of the disk as draining needs afterwards.
+
+        Gives whether there is so much.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(tempfile.TemporaryFile(dir=self._directory))
+                os.posix_fallocate(file.fileno(), 0, DRAIN_PAGES * mmap.PAGESIZE)
+            except OSError:
+                yield False
+            else:
+                yield True
 
     def disk_is_full(self) -> bool:
         """Whether the disk has next to no room left."""
