@@ -7,6 +7,7 @@ microseconds, and payloads as they are wherever JSON gives back the same value. 
 | line | fields |
 |---|---|
 | first | `kind` "queue", `version`, `exported`, `last_place` |
+| if the store as a whole has settings | `kind` "store", `settings` |
 | one for each topic with settings | `kind` "topic", `name`, `settings` |
 | one for each job | `kind` "job", and what `JobCopy` has |
 | last | `kind` "end", `jobs`: how many there were |
@@ -27,7 +28,7 @@ from jobq.repo.base import Store
 from jobq.service.reports import amount
 from jobq.service.specs import check_weight
 from jobq.states import ENDS, Event, Outcome, Reason, Status
-from jobq.topic import NO_SETTINGS, check_name, check_settings
+from jobq.topic import NO_SETTINGS, check_name, check_settings, check_store_settings
 
 T = TypeVar("T")
 
@@ -70,9 +71,10 @@ def export_jobs(store: Store) -> Iterator[dict[str, Any]]:
         "exported": datetime.now(UTC).isoformat(),
         "last_place": page.last_place,
     }
+    if settings := _settings_of(store, None):
+        yield {"kind": "store", "settings": settings}
     for name in store.topics():
-        settings = store.settings(name).as_dict()
-        if settings:
+        if settings := _settings_of(store, name):
             yield {"kind": "topic", "name": name, "settings": settings}
     jobs = 0
     while page.copies:
@@ -81,6 +83,14 @@ def export_jobs(store: Store) -> Iterator[dict[str, Any]]:
         jobs += len(page.copies)
         page = store.export_jobs(page.copies[-1].id, PAGE)
     yield {"kind": "end", "jobs": jobs}
+
+
+def _settings_of(store: Store, topic: str | None) -> dict[str, Any]:
+    """What is set for a topic, or for the store, as JSON gives it back."""
+    settings = store.settings(topic).as_dict()
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()
+    }
 
 
 def import_jobs(store: Store, lines: Iterable[Mapping[str, Any]]) -> Imported:
@@ -140,7 +150,10 @@ class _Import:
                 raise InvalidValue(f"version is {line['version']}: this jobq reads {VERSION}")
             self._last_place = _integer(line, "last_place")
         elif kind == "topic":
-            self._configure(check_name(_text(line, "name")), _map(line, "settings"))
+            name = check_name(_text(line, "name"))
+            self._configure(name, check_settings(_map(line, "settings")))
+        elif kind == "store":
+            self._configure(None, check_store_settings(_map(line, "settings")))
         elif kind == "job":
             self._add(from_line(line))
         elif kind == "end":
@@ -148,13 +161,12 @@ class _Import:
                 raise InvalidValue(f"jobs is {line['jobs']}, but {self.jobs} were there")
             self.ended = True
         else:
-            raise InvalidValue(f"kind is {shown(kind)}: expected 'topic', 'job' or 'end'")
+            raise InvalidValue(f"kind is {shown(kind)}: expected 'store', 'topic', 'job' or 'end'")
 
-    def _configure(self, name: str, settings: Mapping[str, Any]) -> None:
-        """Take over what was set for a topic, unless something is set for it here."""
-        changes = check_settings(settings)
-        if self._store.settings(name) == NO_SETTINGS:
-            self._store.configure(name, changes)
+    def _configure(self, topic: str | None, settings: Mapping[str, Any]) -> None:
+        """Take over what was set, unless something is set for the topic, or the store, here."""
+        if self._store.settings(topic) == NO_SETTINGS:
+            self._store.configure(topic, settings)
 
     def _add(self, copy: JobCopy) -> None:
         self._refuse_known_place(copy.place)

@@ -525,3 +525,16 @@ def test_settings_of_the_store_stay_through_a_repair(queue: Queue) -> None:
 
     assert queue.store.check(repair=True).ok
     assert queue.take() == []
+
+
+def test_a_lane_stands_by_the_job_that_has_aged_most(queue: Queue, clock: ManualClock) -> None:
+    queue.store.configure("mail", {"ageing": 1.0})
+    for group in ("a", None):
+        queue.add(weight=5, group=group)
+    clock.advance(60)
+    for group in ("a", None):
+        queue.add(weight=0, group=group)
+    before = everything(queue.store)
+
+    assert queue.store.check().problems == ()
+    assert rebuilt(queue.store) == before

@@ -149,7 +149,7 @@ class CheckedFlow:
         settings = self._settings[lane.topic]
         most = settings.group_concurrency if lane.group else None
         first = self._places.first.get(number)
-        if first is not None and settings.ageing is not None:
+        if first is not None and settings.ageing is not None:  # not the lowest weight
             (job,) = groups.front(self._tx, number, 1, settings)
             first = job.weight
         may = first is not None and (most is None or lane.running < most)
