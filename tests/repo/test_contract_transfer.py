@@ -1,18 +1,20 @@
 """The contract of every store: jobs that leave one store and enter another stay what they are."""
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from jobq.clock import ManualClock
+from jobq.clock import ManualClock, utc
 from jobq.errors import StoreFull
 from jobq.job import JobRecord, Report
 from jobq.options import MOST_COUNT
 from jobq.repo.base import Store
+from jobq.repo.flow import Key
 from jobq.repo.memory import MemoryStore
 from jobq.repo.operations.transfer import LATER_PLACES, MOST_PLACES
-from jobq.states import Outcome, Status
+from jobq.states import Outcome, Reason, Status
 from tests.conftest import Opener
 from tests.repo.conftest import Queue, spec
 
@@ -286,3 +288,104 @@ def test_a_job_with_the_largest_counts_goes_on_counting(
     assert (job.attempt, job.retries) == (MOST_COUNT + 2, MOST_COUNT + 1)
     assert there.reset(copy.id) is Outcome.OK
     assert there.take_one().token == MOST_COUNT + 3
+
+
+# What flow control keeps of jobs.
+
+
+def jobs_with_terms(queue: Queue, soon: datetime) -> list[bytes]:
+    """Jobs of groups that have had turns, some with keys, some with deadlines; gives them by id."""
+    for weight in (0, 3):
+        for group in ("a", "b", None):
+            queue.add_many(2, group=group, weight=weight)
+    queue.add(unique="mine", deadline=soon)
+    queue.add(unique="passing", unique_for="waiting", group="b")
+    queue.add(unique="for a time", unique_for=3600.0, delay=5, group="c", deadline=soon)
+    queue.done(queue.take_one())
+    queue.cancel(queue.take_one().id)
+    queue.retry(queue.take_one(), 30.0)
+    return sorted(found for status in Status for found in queue.get_many(status))
+
+
+def keys_of(store: Any) -> list[tuple[str, Key]]:
+    found: list[tuple[str, Key]] = store._read(lambda tx: list(tx.flow.all_keys()))
+    return found
+
+
+def test_groups_keys_and_deadlines_arrive(queue: Queue, opener: Opener, clock: ManualClock) -> None:
+    ids = jobs_with_terms(queue, utc(clock.wall_us()) + timedelta(seconds=60))
+    there = Queue(opener("there"), clock)
+    with MemoryStore(clock=clock) as between:
+        move(queue.store, between)
+        assert between.check().problems == ()
+        assert move(between, there.store) == [Outcome.OK] * len(ids)
+
+    assert [there.get(job_id) for job_id in ids] == [queue.get(job_id) for job_id in ids]
+    assert keys_of(there.store) == keys_of(queue.store)
+    assert there.store.check().problems == ()
+    clock.advance(70)
+    there.store.advance()
+    queue.store.advance()
+    lapsed = [job_id for job_id in ids if there.get(job_id).reason is Reason.EXPIRED]
+    assert len(lapsed) == 2
+    assert [queue.get(job_id).reason for job_id in lapsed] == [Reason.EXPIRED] * 2
+
+
+def test_groups_take_turns_where_they_arrive(
+    queue: Queue, opener: Opener, clock: ManualClock
+) -> None:
+    for group in ("a", "a", "a", "b"):
+        queue.add(group=group)
+    there = Queue(opener("there"), clock)
+    move(queue.store, there.store)
+
+    assert [job.options.group for job in there.take(n=4)] == ["a", "b", "a", "a"]
+
+
+def test_a_key_that_another_has_stays_with_that(
+    queue: Queue, opener: Opener, clock: ManualClock
+) -> None:
+    coming = queue.add(unique="k")
+    there = Queue(opener("there"), clock)
+    has = there.add(unique="k")
+    move(queue.store, there.store)
+
+    assert keys_of(there.store) == [("k", Key(has, 0))]
+    assert there.store.check().problems == ()
+    there.done(there.take_one())
+    assert keys_of(there.store) == []
+    there.done(there.take_one())
+    assert there.status(coming) is Status.DONE
+
+
+@pytest.mark.parametrize(("after", "keys"), [(0, 1), (20, 0)])
+def test_a_period_of_a_key_goes_on_where_its_job_arrives_finished_or_not(
+    queue: Queue, opener: Opener, clock: ManualClock, after: int, keys: int
+) -> None:
+    queue.add(unique="k", unique_for=10.0)
+    before = keys_of(queue.store)
+    queue.done(queue.take_one())
+    clock.advance(after)
+    there = Queue(opener("there"), clock)
+    move(queue.store, there.store)
+
+    assert keys_of(there.store) == before[:keys]
+
+
+def test_a_job_that_waits_for_its_retry_holds_its_group_back_where_it_arrives(
+    queue: Queue, opener: Opener, clock: ManualClock
+) -> None:
+    there = Queue(opener("there"), clock)
+    for one in (queue, there):
+        one.store.configure("mail", {"group_concurrency": 1})
+    first, second = queue.add_many(2, group="a")
+    queue.retry(queue.take_one(), 5.0)
+    move(queue.store, there.store)
+
+    assert there.take() == []
+    assert there.store.check().problems == ()
+    clock.advance(5)
+    held = there.take(n=2)
+    assert [job.id for job in held] == [first]
+    there.done(held[0])
+    assert [job.id for job in there.take(n=2)] == [second]

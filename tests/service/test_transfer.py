@@ -172,6 +172,46 @@ def test_settings_of_topics_come_along_where_there_are_none(
     assert other.settings("news").as_dict() == {"keep_done": 7.0}
 
 
+def test_settings_of_flow_control_come_along(svc: JobService, other: JobService) -> None:
+    svc.configure(None, max_jobs=100, max_bytes=5000)
+    svc.configure(
+        "mail", concurrency=3, rate=(10, 1.5), burst=4, group_rate=(1, 2), when_full="drop-oldest"
+    )
+    lines = through_a_file(svc)
+    other.import_jobs(lines)
+
+    assert [line["kind"] for line in lines] == ["queue", "store", "topic", "end"]
+    assert lines[2]["settings"]["rate"] == [10, 1.5]
+    assert other.settings(None) == svc.settings(None)
+    assert other.settings("mail") == svc.settings("mail")
+
+
+def test_settings_of_a_store_that_has_some_stay(svc: JobService, other: JobService) -> None:
+    svc.configure(None, max_jobs=100)
+    other.configure(None, paused=True)
+    other.import_jobs(through_a_file(svc))
+
+    assert other.settings(None).as_dict() == {"paused": True}
+
+
+def test_groups_keys_and_deadlines_are_written_as_they_were_given(
+    svc: JobService, other: JobService
+) -> None:
+    deadline = datetime(2100, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    job_id = svc.enqueue("mail", group="g", unique="k", unique_for="unfinished", deadline=deadline)
+    (_, line, _) = lines = through_a_file(svc)
+    other.import_jobs(lines)
+
+    assert line["options"] == {
+        "group": "g",
+        "unique": "k",
+        "unique_for": "unfinished",
+        "deadline": "2100-01-02T03:04:05.000006+00:00",
+    }
+    assert other.get(job_id).options == svc.get(job_id).options
+    assert other.enqueue("mail", unique="k") == job_id
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -179,6 +219,9 @@ def test_settings_of_topics_come_along_where_there_are_none(
         ({"kind": "topic", "name": "", "settings": {"keep_done": 5}}, "topic is ''"),
         ({"kind": "topic", "name": "mail", "settings": 3}, "settings is 3"),
         ({"kind": "topic", "name": "mail", "settings": {"speed": 9}}, "unknown setting"),
+        ({"kind": "topic", "name": "mail", "settings": {"rate": [0, 1]}}, "the jobs of rate"),
+        ({"kind": "store", "settings": {"ttl": 9}}, "'ttl' is for topics alone"),
+        ({"kind": "store"}, "settings is missing"),
     ],
 )
 def test_a_wrong_topic_is_refused(
@@ -212,6 +255,8 @@ WRONG: list[tuple[str, Callable[[Line], Any], str]] = [
     ("a time that is none", lambda line: line.update(created="now"), "created is 'now'"),
     ("a time without zone", lambda line: line.update(created="2026-01-01"), "with its zone"),
     ("before time", lambda line: line.update(created="1969-01-01T00:00:00Z"), "since 1970"),
+    ("a late one", lambda line: line.update(options={"deadline": 5}), "deadline is 5"),
+    ("a key too long", lambda line: line.update(options={"unique": "x" * 256}), "unique is"),
     ("no payload", lambda line: line.pop("payload"), "payload is missing"),
     ("no base64", lambda line: line.update(payload_msgpack="%"), "payload_msgpack is '%'"),
     ("packed trash", lambda line: line.update(payload_msgpack="wQ=="), "no packed value"),

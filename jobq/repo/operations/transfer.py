@@ -160,13 +160,14 @@ def _placed(tx: Transaction, copy: JobCopy, number: int, place: int) -> tuple[Jo
     due_us = at_us if copy.status is Status.DELAYED else 0
     if due_us:
         note_due(tx, number, due_us - tx.wall_us)
-    lane = number
+    lane, keeps = number, False
     if copy.options.group is not None:
-        ready = copy.status is Status.READY
-        lane = groups.lane_for(tx, number, copy.options.group) if ready else 0
+        keeps = _holds_back(tx, copy, number)
+        in_lane = keeps or copy.status is Status.READY
+        lane = groups.lane_for(tx, number, copy.options.group) if in_lane else 0
     body = JobBody(
         number, copy.weight, place, copy.created_us, due_us, slot if due_us else 0,
-        copy.options, copy.payload, lane,
+        copy.options, copy.payload, 0 if keeps else lane,
     )  # fmt: skip
     state = JobState(
         number, copy.weight, place, copy.status, copy.reason, None,
@@ -174,7 +175,13 @@ def _placed(tx: Transaction, copy: JobCopy, number: int, place: int) -> tuple[Jo
         at_us, slot, NOBODY, copy.reserved_us or 0, copy.ended_us or 0,
         terms_of(copy.options), lane, len(copy.payload),
     )  # fmt: skip
-    return body, state
+    return body, groups.keep_slot(tx, state) if keeps else state
+
+
+def _holds_back(tx: Transaction, copy: JobCopy, number: int) -> bool:
+    """Whether a job of a group that waits for its retry lets no others of the group by."""
+    waits = copy.status is Status.DELAYED and copy.reserved_us is not None
+    return waits and tx.topics.settings(number).blocks_group
 
 
 def _with_notes(tx: Transaction, copy: JobCopy, state: JobState) -> int:
