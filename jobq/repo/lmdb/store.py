@@ -100,12 +100,13 @@ class LmdbStore(TransactionalStore):
         self._closed = False
         self._env: Environment = REGISTRY.get(Path(path).absolute(), settings)
         try:
-            if self._read(self._has_due):
-                # Somebody else has the lock, and will recover, or the next call here.
-                with contextlib.suppress(StoreBusy):
+            # Somebody else has the lock, and will recover, or the next call here. And a damaged
+            # queue has to be opened to be repaired.
+            with contextlib.suppress(StoreBusy, StoreCorrupt):
+                if self._read(self._has_due):
                     self.advance(RECOVERY_STEP)
-            if self._read(groups.left_behind):
-                with contextlib.suppress(StoreBusy):
+            with contextlib.suppress(StoreBusy, StoreCorrupt):
+                if self._read(groups.left_behind):
                     self._write(groups.catch_up, TIMELESS)
         except BaseException:
             self.close()

@@ -6,7 +6,7 @@ from jobq.job import name_of
 from jobq.options import DEFAULTS
 from jobq.repo.base import Retention
 from jobq.repo.operations import deadlines
-from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.damage import damaged, read_due
 from jobq.repo.operations.history import with_attempt
 from jobq.repo.operations.places import Ending, finish, leave, put_back, withdraw
 from jobq.repo.repositories import Agenda, Held, JobState, Transaction
@@ -19,13 +19,14 @@ def promote(tx: Transaction, limit: int) -> tuple[int, bool]:
     if not due:
         return 0, False
     back = []
-    for held, state in zip(due, tx.jobs.states([held.id for held in due]), strict=True):
+    found = read_due(tx, Agenda.DELAYED, due, tx.jobs.states)
+    for held, state in found:
         if state is None or not can_move(state.status, Event.PROMOTE):
             raise damaged(f"DELAYED holds job {name_of(held.id)}, which is not delayed")
         tx.topics.count(state.topic, Status.DELAYED, -1)
         tx.topics.add_size(state.topic, -state.size)
         back.append((held.id, state, 0))
-    tx.topics.unhold(Agenda.DELAYED, due)
+    tx.topics.unhold(Agenda.DELAYED, [held for held, _ in found])
     put_back(tx, back)
     return len(due), len(due) == limit
 
@@ -37,7 +38,8 @@ def expire(tx: Transaction, held: Sequence[Held], retention: Retention) -> tuple
     back: list[tuple[bytes, JobState, int]] = []
     endings: list[Ending] = []
     over: list[JobState] = []
-    for place, both in zip(held, tx.jobs.both([place.id for place in held]), strict=True):
+    found = read_due(tx, Agenda.LEASE, held, tx.jobs.both)
+    for place, both in found:
         if both is None or not can_move(both[1].status, Event.EXPIRE):
             raise damaged(f"LEASE holds job {name_of(place.id)}, which is not reserved")
         body, state = both
@@ -54,7 +56,7 @@ def expire(tx: Transaction, held: Sequence[Held], retention: Retention) -> tuple
             endings.append(Ending(place.id, state, Status.CANCELED, Reason.EXPIRED, None, keep_us))
         else:
             back.append((place.id, state, 0))
-    tx.topics.unhold(Agenda.LEASE, held)
+    tx.topics.unhold(Agenda.LEASE, [place for place, _ in found])
     leave(tx, over)
     put_back(tx, back)
     finish(tx, endings, retention)
@@ -64,7 +66,7 @@ def expire(tx: Transaction, held: Sequence[Held], retention: Retention) -> tuple
 def lapse(tx: Transaction, held: Sequence[Held], retention: Retention) -> None:
     """Deadlines that have passed: the jobs, which wait, are canceled as expired."""
     endings: list[Ending] = []
-    for place, both in zip(held, tx.jobs.both([place.id for place in held]), strict=True):
+    for place, both in read_due(tx, Agenda.DEADLINE, held, tx.jobs.both):
         if both is None or not can_move(both[1].status, Event.LAPSE):
             raise damaged(f"DEADLINE holds job {name_of(place.id)}, which does not wait")
         body, state = both

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from jobq.job import JobSpec, name_of
 from jobq.repo.base import Retention
 from jobq.repo.operations import groups, limits, room, terms, uniques
-from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.damage import damaged, read_due
 from jobq.repo.operations.soon import note_due
 from jobq.repo.repositories import (
     AGENDA_OF,
@@ -265,13 +265,14 @@ def _forget(tx: Transaction, agenda: Agenda, held: list[Held]) -> int:
     if not held:
         return 0
     gone = []
-    for place, state in zip(held, tx.jobs.states([place.id for place in held]), strict=True):
+    found = read_due(tx, agenda, held, tx.jobs.states)
+    for place, state in found:
         if state is None or AGENDA_OF.get(state.status) is not agenda:
             raise damaged(f"{agenda.name} holds job {name_of(place.id)}, which is not finished")
         tx.topics.count(state.topic, state.status, -1)
         gone.append((place.id, state))
     _unlist(tx, [(job_id, state) for job_id, state in gone if state.notes & LISTED])
-    tx.topics.unhold(agenda, held)
+    tx.topics.unhold(agenda, [place for place, _ in found])
     tx.jobs.delete(gone)
     return len(gone)
 

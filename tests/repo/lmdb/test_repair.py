@@ -137,18 +137,14 @@ def test_a_damaged_job_that_falls_due_no_longer_stops_the_others(
     shutil.rmtree(path)
     path.with_name("copy").rename(path)
     raw.flip("jobs", to_raw(jids[payload]))
-    try:
-        svc = jobq.open(path)
-    except StoreCorrupt:  # it makes ready what the dead held
-        assert payload == "held"
-        return
-    with svc:
+    with jobq.open(path) as svc:  # it makes ready what the dead held
         found = svc.check()
         report = svc.check(repair=True)
 
-        assert ["until a repair takes it out" in problem for problem in found.problems] == [True]
+        advice = "it stands in no queue" if payload == "held" else "until a repair takes it out"
+        assert any(advice in problem for problem in found.problems)
         assert len(report.problems) == 1
-        assert reserved(svc, "held") == [None, None]
+        assert reserved(svc, "held") == [None] * (1 if payload == "held" else 2)
         assert svc.prune() == 0
 
 
