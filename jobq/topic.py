@@ -239,6 +239,12 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
 }
 
 
+SECONDS: Final = frozenset(
+    name for name, check in _CHECKS.items() if check in (seconds, _above_zero)
+)
+"""The settings that are durations, in seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class TopicStats:
     """How many jobs of one topic are in each state; kept with every change, never scanned.

@@ -24,7 +24,8 @@ from jobq.cli.context import (
     set_and_unset,
     yes_option,
 )
-from jobq.cli.enqueueing import chosen_options, duration, job_options, reader_of
+from jobq.cli.enqueueing import reader_of
+from jobq.cli.options import chosen_options, duration, job_options
 from jobq.cli.payloads import WrongPayload
 from jobq.cli.selection import NAMES, Filters, filter_options, selection_of, where_option
 from jobq.cli.telling import Telling, outcome_as_json

@@ -1,16 +1,14 @@
 """`jobq jobs enqueue`: its options are those of jobs, whatever they are."""
 
-import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, Final, get_type_hints
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
 from jobq.cli import payloads, render
 from jobq.cli.context import (
-    Verb,
     as_json_option,
     exit_status,
     open_queue,
@@ -18,79 +16,13 @@ from jobq.cli.context import (
     refuse,
     say,
 )
+from jobq.cli.options import EPILOG, chosen_options, duration, job_options
 from jobq.cli.payloads import Lines, WrongPayload
 from jobq.errors import JobqError
-from jobq.options import SECONDS, JobOptions, OptionArgs
 from jobq.service import JobService
-from jobq.topic import SettingArgs, TopicSettings
-
-UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-
-_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(ms|[smhdw])")
 
 
-def duration(value: str | float) -> float:
-    """A number of seconds, or parts with units, in seconds.
-
-    >>> duration("90"), duration("1h30m"), duration("250ms"), duration("2d")
-    (90.0, 5400.0, 0.25, 172800.0)
-
-    Raises:
-        click.BadParameter: It is neither.
-    """
-    text = str(value).strip().lower()
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?|\.[0-9]+", text):
-        return float(text)
-    if not re.fullmatch(f"({_PART.pattern})+", text):
-        raise click.BadParameter(
-            f"{value!r} is no duration: give seconds, or 250ms, 90s, 5m, 1h30m, 2d, 1w"
-        )
-    return sum(float(number) * UNITS[unit] for number, unit in _PART.findall(text))
-
-
-def told_of(kind: type) -> dict[str, str]:
-    """What the docstring of *kind* says of each attribute, in one line each."""
-    text = inspect.getdoc(kind) or ""
-    found = re.findall(r"^    (\w+): (.+(?:\n        .+)*)", text, re.MULTILINE)
-    return {name: " ".join(what.split()) for name, what in found}
-
-
-def job_options(command: Verb) -> Verb:
-    """An option of the command line for each option of jobs."""
-    return _options(command, OptionArgs, told_of(JobOptions))
-
-
-def setting_options(command: Verb) -> Verb:
-    """An option of the command line for each setting of topics."""
-    return _options(command, SettingArgs, told_of(TopicSettings))
-
-
-def _options(command: Verb, args: type, told: dict[str, str]) -> Verb:
-    for name, hint in reversed(get_type_hints(args).items()):
-        decorator = _option(name, str(hint), told.get(name, ""))
-        command = decorator(command)
-    return command
-
-
-def _option(name: str, hint: str, told: str) -> Callable[[Verb], Verb]:
-    flag = f"--{name.replace('_', '-')}"
-    if "tuple" in hint:  # several: given one by one, under the name of one
-        return click.option(flag.removesuffix("s"), name, multiple=True, help=told)
-    if name in SECONDS or name.startswith("keep_"):  # as the settings of topics are called
-        return click.option(flag, name, type=duration, metavar="DURATION", help=told)
-    kinds: tuple[type[Any], ...] = (bool, int, float, str)
-    kind = next((kind for kind in kinds if kind.__name__ in hint), str)
-    return click.option(flag, name, type=kind, help=told)
-
-
-def chosen_options(args: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, as `enqueue` takes them."""
-    return {name: value for name, value in args.items() if value not in (None, ())}
-
-
-@click.command(
-    epilog="A DURATION is a number of seconds, or one with units: 250ms, 90s, 5m, 1h30m, 2d, 1w."
-)
+@click.command(epilog=EPILOG)
 @click.argument("topic")
 @click.argument("payload", required=False)
 @click.option(

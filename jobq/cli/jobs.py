@@ -21,7 +21,8 @@ from jobq.cli.context import (
     refuse,
     say,
 )
-from jobq.cli.enqueueing import duration, enqueue
+from jobq.cli.enqueueing import enqueue
+from jobq.cli.options import duration
 from jobq.cli.render import Table
 from jobq.cli.selection import Filters, filter_options, selection_of
 from jobq.job import JobRecord, LogLine

@@ -20,7 +20,7 @@ from jobq.cli.context import (
     set_and_unset,
     yes_option,
 )
-from jobq.cli.enqueueing import chosen_options, setting_options
+from jobq.cli.options import EPILOG, chosen_options, setting_options
 from jobq.errors import InvalidValue
 from jobq.states import Status
 from jobq.topic import SettingArgs
@@ -98,7 +98,7 @@ def purge(ctx: click.Context, topic: str, *, status: str | None, yes: bool, dry_
     click.echo(f"purged: {render.count(purged, 'job')}")
 
 
-@click.command()
+@click.command(epilog=EPILOG)
 @click.argument("topic")
 @setting_options
 @click.option(

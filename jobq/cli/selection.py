@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import click
 
 from jobq.cli.context import Verb
-from jobq.cli.enqueueing import duration
+from jobq.cli.options import duration
 from jobq.service import JobService, Selection
 from jobq.states import Reason, Status
 

@@ -20,8 +20,8 @@ import click
 
 from jobq.cli.child import Ended, Orders, Why, run
 from jobq.cli.context import FAILED, NOT_FOUND, absolute, open_queue, queue_path, refuse
-from jobq.cli.enqueueing import duration
 from jobq.cli.mix import shown_topics, topics_of
+from jobq.cli.options import duration
 from jobq.cli.plain import plain
 from jobq.cli.render import count, printable, shortened
 from jobq.cli.render import duration as shown_duration

@@ -46,7 +46,10 @@ def test_stats_as_json_has_what_the_service_says(queue: Path) -> None:
         stats = svc.stats()
     assert result.exit_code == 0
     assert {topic["name"]: topic["ready"] for topic in told["topics"]} == {"mail": 4, "手紙": 1}
-    assert told["totals"] == {"ready": 5, "delayed": 1, "reserved": 0, "done": 1, "canceled": 1}
+    assert told["totals"] == {
+        "ready": 5, "delayed": 1, "reserved": 0, "done": 1, "canceled": 1,
+        "bytes": stats.totals.bytes, "running": 0, "groups": 0, "paused": False,
+    }  # fmt: skip
     assert stats.next_due is not None
     assert told["next_due"] == stats.next_due.isoformat()
     assert told["store"].keys() == stats.store.keys()

@@ -3,16 +3,18 @@
 import json
 import os
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import jobq
-from jobq.cli import enqueueing, payloads
+from jobq.cli import enqueueing, options, payloads
 from jobq.cli.payloads import WrongPayload, from_json
 from jobq.job import JobRecord
 from jobq.options import DEFAULTS, JobOptions, OptionArgs
+from jobq.topic import SettingArgs
 from tests.cli.conftest import COMMAND, ROOT, call, environment, run, words
 from tests.conftest import eventually
 
@@ -131,7 +133,7 @@ def test_more_than_any_payload_is_not_read(monkeypatch: pytest.MonkeyPatch, empt
 
 def test_every_option_of_jobs_is_one_of_the_command() -> None:
     there = {param.name for param in enqueueing.enqueue.params}
-    told = enqueueing.told_of(JobOptions)
+    told = options.told_of(JobOptions)
 
     assert set(OptionArgs.__annotations__) <= there
     assert set(told) >= set(OptionArgs.__annotations__)
@@ -186,7 +188,7 @@ def test_options_that_are_not_given_are_not_set(empty: Path) -> None:
     ],
 )
 def test_durations_have_units(text: str, seconds: float) -> None:
-    assert enqueueing.duration(text) == seconds
+    assert options.duration(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -197,6 +199,101 @@ def test_what_is_no_duration_is_refused(empty: Path, text: str) -> None:
 
     assert result.exit_code == 2
     assert "no duration" in result.stderr
+
+
+def test_options_of_flow_control_are_set_on_the_job(empty: Path) -> None:
+    job = enqueued(
+        empty,
+        *["mail", "1", "--group", "tenant-7", "--unique", "user-1", "--unique-for", "1h"],
+        *["--on-conflict", "replace", "--deadline", "2100-01-31T12:00+01:00", "--ttl", "5200w"],
+    )
+
+    assert job.deadline == datetime(2100, 1, 31, 11, tzinfo=UTC)
+    assert job.options.as_dict() == {
+        "group": "tenant-7",
+        "unique": "user-1",
+        "unique_for": 3600.0,
+        "on_conflict": "replace",
+        "deadline": "2100-01-31T11:00:00+00:00",
+        "ttl": 5200 * 7 * 86400.0,
+    }
+
+
+@pytest.mark.parametrize("word", ["waiting", "unfinished"])
+def test_a_key_is_taken_while_a_job_is_in_a_state_or_for_a_time(empty: Path, word: str) -> None:
+    assert enqueued(empty, "mail", "--unique", "k", "--unique-for", word).options.unique_for == word
+
+
+@pytest.mark.parametrize("text", ["2130-01-31", "2130-01-31T12:00", "2130-01-31 12:00:00.5"])
+def test_a_time_without_a_zone_is_of_this_machine(text: str) -> None:
+    assert options.moment(text) == datetime.fromisoformat(text).astimezone()
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("100/60s", (100, 60.0)), ("5/m", (5, 60.0)), ("1/0.5", (1, 0.5)), ("1/1H30m", (1, 5400.0))],
+)
+def test_a_rate_is_so_many_jobs_in_so_much_time(text: str, rate: tuple[int, float]) -> None:
+    assert options.rate(text) == rate
+
+
+WRONG: list[tuple[list[str], str]] = [
+    (["jobs", "enqueue", "mail", "--deadline", "tomorrow"], "no time"),
+    (["jobs", "enqueue", "mail", "--deadline", "0001-01-01"], "deadline"),
+    (["jobs", "enqueue", "mail", "--on-conflict", "ignore"], "'return', 'replace', 'raise'"),
+    (["jobs", "enqueue", "mail", "--unique", "k", "--unique-for", "ever"], "no duration"),
+    (["configure", "mail", "--rate", "5"], "no rate"),
+    (["configure", "mail", "--rate", "x/s"], "no rate"),
+    (["configure", "mail", "--group-rate", "5/ever"], "no duration"),
+    (["configure", "mail", "--when-full", "drop"], "'reject', 'drop-oldest', 'drop-lowest'"),
+    (["configure", "mail", "--paused", "perhaps"], "not a valid boolean"),
+    (["configure", "mail", "--ageing", "soon"], "no duration"),
+]
+
+
+@pytest.mark.parametrize(("words", "why"), WRONG)
+def test_a_wrong_value_is_told_before_anything_is_done(
+    empty: Path, words: list[str], why: str
+) -> None:
+    result = call("--db", empty, *words)
+
+    assert result.exit_code in {1, 2}
+    assert why in result.stderr
+    assert jobs(empty) == []
+
+
+def test_every_setting_of_topics_can_be_given(empty: Path) -> None:
+    given = {
+        "keep_done": ("1h", 3600.0),
+        "keep_canceled": ("2d", 172800.0),
+        "max_done": ("5", 5),
+        "paused": ("true", True),
+        "draining": ("yes", True),
+        "concurrency": ("3", 3),
+        "rate": ("100/60s", [100, 60.0]),
+        "burst": ("7", 7),
+        "group_concurrency": ("1", 1),
+        "group_rate": ("5/m", [5, 60.0]),
+        "group_burst": ("2", 2),
+        "group_retries": ("pass", "pass"),
+        "max_jobs": ("1000", 1000),
+        "max_bytes": ("1000000", 1_000_000),
+        "when_full": ("drop-oldest", "drop-oldest"),
+        "max_lease": ("90s", 90.0),
+        "max_retries": ("0", 0),
+        "ttl": ("1w", 604800.0),
+        "ageing": ("250ms", 0.25),
+    }
+    assert set(given) == set(SettingArgs.__annotations__)
+    words = [
+        word for name, (text, _) in given.items() for word in (f"--{name.replace('_', '-')}", text)
+    ]
+
+    told = call("--db", empty, "configure", "mail", *words, "--json").stdout
+    unpaused = call("--db", empty, "configure", "mail", "--paused", "false", "--json").stdout
+
+    assert json.loads(told) == {name: value for name, (_, value) in given.items()}
+    assert "paused" not in json.loads(unpaused)
 
 
 # What is printed.

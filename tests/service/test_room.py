@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -163,7 +164,7 @@ def test_who_waits_while_a_topic_is_drained_gets_in_when_it_is_resumed(
 def test_many_who_wait_all_get_in_in_the_end(live: JobService, crew: Crew) -> None:
     live.configure("mail", max_jobs=2)
     waiters = [
-        Waiter(crew, lambda n=n: live.enqueue("mail", n, timeout=None), sleeps=False)
+        Waiter(crew, partial(live.enqueue, "mail", n, timeout=None), sleeps=False)
         for n in range(12)
     ]
     got = [job.payload for _, job in zip(range(12), live.consume("mail"), strict=False)]
