@@ -21,7 +21,7 @@ from jobq.repo.lmdb.index import Index
 from jobq.repo.lmdb.opening import LEVELS, MAP_SIZE, Settings
 from jobq.repo.lmdb.registry import REGISTRY
 from jobq.repo.lmdb.topics import UNKNOWN
-from jobq.repo.operations import groups
+from jobq.repo.operations import groups, limits
 from jobq.repo.operations.shares import ready_in
 from jobq.repo.repositories import Agenda, Transaction
 from jobq.repo.transactional import TIMELESS, Kind, TransactionalStore, seconds_to_next
@@ -188,9 +188,8 @@ class LmdbStore(TransactionalStore):
             if known is not None:
                 self._numbers[topic] = known
             return 0.0
-        if known is not None and tx.topics.waits(known):
-            return 0.0
-        return _until_next(tx)
+        sleep = _until_next(tx)
+        return sleep if known is None else min(sleep, limits.ready_in(tx, known))
 
     def _wait_for_several(self, mix: Mix, timeout: float) -> None:
         bell = self._env.bell

@@ -15,6 +15,7 @@ from jobq.repo.memory.flow import MemoryFlow
 from jobq.repo.memory.jobs import MemoryJobs
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
+from jobq.repo.operations import limits
 from jobq.repo.operations.shares import ready_in
 from jobq.repo.repositories import Transaction
 from jobq.repo.transactional import Kind, TransactionalStore, seconds_to_next
@@ -142,9 +143,11 @@ class MemoryStore(TransactionalStore):
             with self._changed:
                 tx = self._transaction()
                 number = tx.topics.known(topic)
-                if number is not None and tx.topics.waits(number):
-                    return
-                self._changed.wait(min(timeout, LONGEST_SLEEP, max(0.0, seconds_to_next(tx))))
+                sleep = min(timeout, LONGEST_SLEEP, seconds_to_next(tx))
+                if number is not None:
+                    sleep = min(sleep, limits.ready_in(tx, number))
+                if sleep > 0:
+                    self._changed.wait(sleep)
         finally:
             self._entry.mark = None
 
