@@ -7,10 +7,10 @@ import pytest
 from jobq.clock import ManualClock, to_us
 from jobq.errors import UniqueConflict
 from jobq.ids import to_text
-from jobq.job import Change, JobSpec, Report
+from jobq.job import Change, JobSpec, Report, Settlement
 from jobq.repo.base import Retention
 from jobq.repo.operations.uniques import SWEPT
-from jobq.states import Outcome, Reason, Status
+from jobq.states import Event, Outcome, Reason, Status
 from tests.conftest import Opener
 from tests.repo.conftest import LEASE_S, Queue, done, release, retry, spec
 from tests.repo.test_contract_transfer import move
@@ -771,3 +771,31 @@ def test_specs_are_taken_as_they_come(queue: Queue) -> None:
 
     assert len(set(ids)) == 4
     assert ids == [*sorted(ids[:3]), ids[1], ids[4]]
+
+
+@pytest.mark.parametrize("unique_for", ["waiting", "unfinished", 100.0])
+def test_a_key_that_an_operator_has_released_is_another_job_s(
+    queue: Queue, unique_for: Any
+) -> None:
+    first = queue.add(unique="k", unique_for=unique_for)
+
+    assert queue.store.release_keys(["k", "k", "l"]) == ["ok", "missing", "missing"]
+    assert queue.store.check().problems == ()
+    second = queue.add(unique="k", unique_for=unique_for)
+    assert second != first
+    for job_id in (first, second):
+        held = queue.take_one()
+        assert held.id == job_id
+        assert queue.done(held) is Outcome.OK
+    assert is_free(queue, "k") is (unique_for != 100.0)
+
+
+def test_a_key_that_an_operator_has_released_is_not_held_up_by_what_lingers(queue: Queue) -> None:
+    held = queue.job_in(Status.CANCELED, unique="k")
+    assert not is_free(queue, "k")
+
+    assert queue.store.release_keys(["k"]) == ["ok"]
+    assert queue.store.check().problems == ()
+    second = queue.add(unique="k")
+    queue.settle(Settlement(*held, Event.DONE))
+    assert queue.add(unique="k") == second

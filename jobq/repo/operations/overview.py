@@ -9,7 +9,7 @@ from jobq.clock import utc
 from jobq.job import UniqueKey, name_of
 from jobq.rate import Limit
 from jobq.repo.flow import Lingering
-from jobq.repo.operations import caps, groups, limits, lingering
+from jobq.repo.operations import caps, groups, limits, lingering, uniques
 from jobq.repo.operations.topics import settings_of
 from jobq.repo.repositories import Agenda, Figure, Transaction
 from jobq.states import UNFINISHED, Outcome, Status
@@ -61,14 +61,7 @@ def keys(tx: Transaction, after: str | None, limit: int) -> list[UniqueKey]:
 
 def release_keys(tx: Transaction, names: Sequence[str]) -> list[Outcome]:
     """Let nobody have these keys."""
-    outcomes = []
-    for name in names:
-        key = tx.flow.key(name)
-        taken = key is not None and not 0 < key.until_us <= tx.wall_us
-        outcomes.append(Outcome.OK if taken else Outcome.MISSING)
-        if key is not None:
-            tx.flow.drop_key(name)
-    return outcomes
+    return [Outcome.OK if uniques.release(tx, name) else Outcome.MISSING for name in names]
 
 
 # Groups.
