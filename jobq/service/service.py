@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, Unpack, overload
 
@@ -11,12 +11,11 @@ from jobq import codec, ids
 from jobq.errors import InvalidValue, StoreUnavailable, shown
 from jobq.job import KEEP, Change, JobRecord, JobSpec, Settlement
 from jobq.options import JobOptions, OptionArgs, integer, seconds, several, text
-from jobq.repo.base import CheckReport, ReserveRequest, Store
-from jobq.service import transfer
+from jobq.repo.base import ReserveRequest, Store
 from jobq.service.asynchronous import AsyncVerbs
 from jobq.service.batch import Batch
 from jobq.service.consumer import Consumer, OnLost
-from jobq.service.filters import FILTERS, Filters, one_of, selector_of
+from jobq.service.filters import FILTERS, Filters, selector_of
 from jobq.service.holding import Holding
 from jobq.service.job import Backoff, Job, error_text, exponential, not_found
 from jobq.service.keeper import Keeper
@@ -25,6 +24,7 @@ from jobq.service.reports import Reports
 from jobq.service.selection import MOST_FOUND, Selection
 from jobq.service.specs import Delay, SpecMaker, check_weight, delay_us
 from jobq.service.topics import AsyncTopicVerbs, TopicVerbs, no_key
+from jobq.service.upkeep import UpkeepVerbs
 from jobq.shares import Topics, mix_of
 from jobq.states import FINISHED, Event, Outcome, Status, invalid_transition
 from jobq.topic import check_name
@@ -32,16 +32,10 @@ from jobq.topic import check_name
 MOST_AT_ONCE: Final = 10_000
 """The most jobs of one reservation: it bounds how long the write lock is held."""
 
-PRUNE_STEP: Final = 1_000
-
-PURGE_STEP: Final = 1_000
-
-WAITING: Final = frozenset({Status.READY, Status.DELAYED})
-
 _log = logging.getLogger("jobq")
 
 
-class JobService(TopicVerbs, AsyncTopicVerbs, AsyncVerbs):
+class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
     """A queue of jobs over a store. Safe to use from any number of threads and event loops.
 
     Every verb has a twin for coroutines, named `a` + verb; see `docs/asyncio.md`.
@@ -372,25 +366,6 @@ class JobService(TopicVerbs, AsyncTopicVerbs, AsyncVerbs):
         """
         return matching(self.store, part, integer("limit", limit, 1, MOST_FOUND))
 
-    def check(self, *, repair: bool = False) -> CheckReport:
-        """Compare every job with every index and counter; `.ok` if all is well.
-
-        Reads the whole store. Damage is reported, not raised.
-
-        Args:
-            repair: If anything is wrong, make all queues, due times and counts anew out of the
-                jobs, in one commit; other processes wait that long. `.repaired` says what was
-                wrong. Jobs themselves are neither changed nor removed: one that cannot be read
-                no longer stands in the way of the others, and is reported again at every check.
-
-        Raises:
-            InvalidValue: *repair* is not a bool.
-            StoreFull: There is no room to repair; nothing was written.
-        """
-        if not isinstance(repair, bool):
-            raise InvalidValue(f"repair is {shown(repair)}: expected True or False")
-        return self.store.check(repair=repair)
-
     # What anybody may do to a job.
 
     @overload
@@ -492,77 +467,6 @@ class JobService(TopicVerbs, AsyncTopicVerbs, AsyncVerbs):
         """
         change = self._maker.change(topic, weight, delay, payload, options)
         return self._edit(job_ids, change)
-
-    def prune(self) -> int:
-        """Forget all finished jobs whose retention is over, in small steps; give how many.
-
-        Topics that are not listed any more are cleared away too.
-
-        Not needed for a busy queue: every finishing prunes a few.
-        """
-        total = 0
-        while (pruned := self.store.prune(PRUNE_STEP)) > 0:
-            total += pruned
-        return total
-
-    # To another queue, or another format.
-
-    def export_jobs(self) -> Iterator[dict[str, Any]]:
-        """All jobs with all that is known of them, as dicts that JSON can hold, one after another.
-
-        For a file of JSON Lines, and from there into any queue of any later jobq: see
-        `import_jobs`. The first dict is a head, the last one says how many jobs there were. The
-        queue may be in use meanwhile: each job comes once at most, as it is when its turn comes.
-
-        Raises:
-            StoreCorrupt: A job is damaged.
-        """
-        return transfer.export_jobs(self.store)
-
-    def import_jobs(self, lines: Iterable[Mapping[str, Any]]) -> transfer.Imported:
-        """Add the jobs that `export_jobs` gave, with their ids, states, results and history.
-
-        They keep their order, behind the jobs that are there. What was reserved is ready: its
-        holder does not hold it here. A job whose id is there already is skipped and counted, so
-        an import that broke off can be repeated. In commits of 500 jobs. Settings of topics come
-        along where the topic has none here.
-
-        Args:
-            lines: Dicts, as `json.loads` makes them of each line.
-
-        Raises:
-            InvalidValue: A line is wrong (the message names its number), or the end is missing;
-                the jobs before it are imported.
-            StoreFull: No room for more.
-        """
-        return transfer.import_jobs(self.store, lines)
-
-    def purge(self, topic: str, status: Status | str | None = None) -> int:
-        """Forget the jobs of a topic that wait, ready and delayed ones; give how many.
-
-        In steps of at most 1 000 jobs, a commit each, so others go on meanwhile. Jobs that come to
-        the topic meanwhile stay, and so does the topic. Ready jobs are found at once; for any
-        other status the jobs of all topics are walked through.
-
-        Args:
-            topic: The topic's name; there is nothing to do for one that does not exist.
-            status: Forget those in this state instead. Not `reserved`: cancel these first.
-
-        Raises:
-            InvalidValue: An argument is wrong; nothing was forgotten.
-        """
-        name = check_name(topic)
-        statuses = WAITING if status is None else frozenset({one_of(Status, "status", status)})
-        if Status.RESERVED in statuses:
-            raise InvalidValue(
-                "status is 'reserved': expected one of ready, delayed, done, canceled; what "
-                "somebody holds has to be canceled first"
-            )
-        total, after = self.store.purge(name, statuses, None, PURGE_STEP)
-        while after is not None:
-            count, after = self.store.purge(name, statuses, after, PURGE_STEP)
-            total += count
-        return total
 
     # The end.
 
