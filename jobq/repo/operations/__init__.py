@@ -5,8 +5,9 @@
 | `enqueue` | add jobs |
 | `reserve` | hand jobs out |
 | `settle` | what holders say: done, retry, release, cancel; extend |
-| `change` | what anybody may ask: cancel, reset, delete, purge |
+| `change`, `purging` | what anybody may ask: cancel, reset, delete; purge |
 | `edit` | what anybody may change of a waiting job |
+| `finding` | jobs by what is known of them |
 | `topics` | what is asked of a topic: its number, its settings; idle topics |
 | `due` | what time does: promote, expire |
 | `history`, `reports` | what is kept of a job's attempts; what its holders log and give |
