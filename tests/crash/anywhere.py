@@ -26,11 +26,12 @@ _CALLS: Final = {"CALL", "CALL_KW", "CALL_FUNCTION_EX"}
 
 
 class Interrupter:
-    """Interrupts a call at its *n*-th point, counted from 1."""
+    """Interrupts a call at its *n*-th point, counted from 1, in the code under *struck*."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, struck: tuple[str, ...] = STRUCK) -> None:
         self.where: str | None = None
         self._n = n
+        self._struck = struck
         self._count = 0
         self._last: tuple[int, str] | None = None
 
@@ -47,7 +48,7 @@ class Interrupter:
             sys.settrace(None)
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
-        if not frame.f_code.co_filename.startswith(STRUCK):
+        if not frame.f_code.co_filename.startswith(self._struck):
             return None
         if event == "call":
             self._last = None

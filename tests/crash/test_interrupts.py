@@ -19,8 +19,10 @@ import pytest
 import jobq
 from jobq import JobqError, JobService, ReentrantCall, Status, StoreBusy, ids
 from jobq.repo.lmdb.filelock import FileLock
-from tests.crash.anywhere import Interrupter
+from tests.crash.anywhere import PACKAGE, STRUCK, Interrupter
 from tests.crash.conftest import Say
+from tests.crash.flow import flow_in
+from tests.crash.flow_verbs import FLOW, FLOW_MIXED
 from tests.crash.processes import Notebook, Pipe, Start
 from tests.crash.verbs import (
     CASES,
@@ -29,20 +31,18 @@ from tests.crash.verbs import (
     copy,
     fill,
     topics_of,
+    whole,
     with_steps,
     without_steps,
 )
 
 WORKERS: Final = 2
 
-ALL: Final = {**CASES, **MIXED}
+ALL: Final = {**CASES, **MIXED, **FLOW, **FLOW_MIXED}
 IN_CALL: Final = {name: case for name, case in ALL.items() if not case.victim and not case.opens}
 """The verbs of a process that has the queue open."""
 
-RESERVING: Final = (
-    *("reserve", "reserve of several topics", "reserve, the first of the process"),
-    "settle and reserve",
-)
+RESERVING: Final = {name for name in ALL if "reserve" in name.split(",")[0]}
 
 CRASHING: Final = ("expire", "close")
 """Verbs that take jobs from their holder, or that are the end of it."""
@@ -61,19 +61,19 @@ def test_a_verb_interrupted_at_any_step_is_whole_or_absent_and_its_process_goes_
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("topics", ["lmdb", "memory"])
+@pytest.mark.parametrize("kind", ["lmdb", "mixed", "memory"])
 @pytest.mark.parametrize(
     "every", [pytest.param(11, id="sampled"), pytest.param(1, id="all", marks=pytest.mark.storm)]
 )
 def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
-    every: int, topics: str, start: Start, tmp_path: Path, seed: int, say: Say
+    every: int, kind: str, start: Start, tmp_path: Path, seed: int, say: Say
 ) -> None:
     """Also between two instructions: no lock stays taken, no thread is left waiting."""
     first = random.Random(seed).randrange(every) + 1
     wrong: list[str] = []
     points = 0
     todo = {
-        verb: start(_interrupt_anywhere, str(tmp_path / verb), topics, verb, first, every)
+        verb: start(_interrupt_anywhere, str(tmp_path / verb), kind, verb, first, every)
         for verb in ANYWHERE
     }
     while todo:
@@ -83,7 +83,7 @@ def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
         wrong += survey.wrong
         if survey.wrong and len(wrong) < MOST_WRONG:  # that process is beyond repair
             again = tmp_path / f"{verb} {survey.next}"
-            todo[verb] = start(_interrupt_anywhere, str(again), topics, verb, survey.next, every)
+            todo[verb] = start(_interrupt_anywhere, str(again), kind, verb, survey.next, every)
     say(f"interrupted at {points} points")
 
     assert not wrong, "\n".join(wrong)
@@ -216,7 +216,7 @@ class Once:
                 record.crashes for record in again.find(limit=1000)
             ):
                 self._note("close did not give back all jobs that were held")
-            self.wrong += again.check().problems
+            self.wrong += whole(again)
 
     def _act(self, act: Callable[[], object]) -> None:
         with_steps(self._strike, self._reached.append)
@@ -261,7 +261,7 @@ class Once:
             return
         try:
             svc.enqueue("mail", "after")
-            self.wrong += svc.check().problems
+            self.wrong += whole(svc)
         except JobqError as error:
             self._note(f"the same thread gets {type(error).__name__}: {error}")
             self.hangs = True
@@ -278,13 +278,14 @@ class Picture(NamedTuple):
 
 
 def _picture(svc: JobService) -> Picture:
-    jobs: set[Any] = {(name, svc.settings(name)) for name in topics_of(svc)}
+    jobs: set[Any] = {(name, svc.settings(name)) for name in (None, *topics_of(svc))}
+    jobs.add(repr(flow_in(svc)))
     reserved = set()
     for record in map(svc.get, [found.id for found in svc.find(limit=1000)]):
         # In tens of seconds: the verb that extends adds thousands.
         lease = (record.lease_until_us or 0) // 10_000_000
         moves = (record.attempt, record.retries, record.resets, len(record.log))
-        place = (record.topic, record.weight, record.payload_bytes)
+        place = (record.topic, record.weight, record.payload_bytes, record.options)
         jobs.add((record.id, record.status, *place, *moves, lease))
         if record.status is Status.RESERVED:
             reserved.add(record.id)
@@ -348,6 +349,25 @@ def _consume(svc: JobService) -> None:
                 pass
 
 
+def _replace(svc: JobService) -> None:
+    """A key of its own, and one that another job has, in one commit."""
+    with svc.batch() as batch:
+        batch.enqueue("flow", group="g", unique="k", on_conflict="replace", ttl=1000)
+        batch.enqueue("flow", group="h", unique="l", unique_for=0.001)
+
+
+def _serve_groups(svc: JobService) -> None:
+    svc.enqueue_many("flow", range(2), group="g")
+    svc.done_many(svc.reserve("flow", 2, timeout=0))
+
+
+def _cancel_while_held(svc: JobService) -> None:
+    """A hold lingers, until its holder calls."""
+    jobs = svc.reserve("flow", 2, timeout=0)
+    svc.cancel([job.id for job in jobs])
+    svc.done_many(jobs)
+
+
 ANYWHERE: Final[dict[str, Callable[[JobService], object]]] = {
     "stats": lambda svc: svc.stats(),
     "enqueue": lambda svc: svc.enqueue("mail"),
@@ -357,19 +377,30 @@ ANYWHERE: Final[dict[str, Callable[[JobService], object]]] = {
     "wait": lambda svc: svc.reserve("nothing", timeout=0.002),
     "wait for several": lambda svc: svc.reserve(["nothing", "never"], timeout=0.002),
     "consume": _consume,
+    "replace": _replace,
+    "serve groups": _serve_groups,
+    "cancel while held": _cancel_while_held,
 }
 
 
 def _interrupt_anywhere(
-    pipe: Pipe, path: str, topics: str, verb: str, first: int, every: int
+    pipe: Pipe, path: str, kind: str, verb: str, first: int, every: int
 ) -> None:
     """Interrupt a verb at every so many points; after each, all has to be as if nothing was."""
-    svc = jobq.open(path, topics=topics)
+    opened: dict[str, Callable[[], JobService]] = {
+        "lmdb": lambda: jobq.open(path),
+        "mixed": lambda: jobq.open(path, topics="memory"),
+        "memory": lambda: jobq.open(":memory:"),
+    }
+    svc = opened[kind]()
+    svc.configure("flow", concurrency=10**6, group_concurrency=10**6)
     for warm_up in ANYWHERE.values():  # the first calls of a process have more points
         svc.enqueue_many("mail", range(2))
         warm_up(svc)
     n = first
-    interrupter = Interrupter(n)
+    # The containers are torn by an interrupt within. What has the jobs elsewhere makes them anew.
+    struck = (PACKAGE,) if kind == "memory" else STRUCK
+    interrupter = Interrupter(n, struck)
 
     def report(words: str) -> NoReturn:
         wrong = [f"{verb}, interrupted at {interrupter.where}: {words}"]
@@ -379,7 +410,7 @@ def _interrupt_anywhere(
     signal.signal(signal.SIGALRM, lambda *_: report("its own thread hangs"))
     while True:
         signal.alarm(6)
-        interrupter = Interrupter(n)
+        interrupter = Interrupter(n, struck)
         svc.enqueue_many("mail", range(2))
         try:
             interrupter.call(lambda: ANYWHERE[verb](svc))
@@ -389,22 +420,22 @@ def _interrupt_anywhere(
             report(f"it raises {type(error).__name__}: {error}")
         if interrupter.where is None:
             break
-        if words := _impaired(svc, path):
+        if words := _impaired(svc, None if kind == "memory" else path):
             report(words)
         # An index that differs from its jobs goes on doing so: it need not be looked at each time.
-        looks = topics == "memory" and (every > 1 or n % 20 == 0)
-        if looks and not (checked := svc.check()).ok:
-            report(str(checked.problems))
+        looks = kind != "lmdb" and (every > 1 or n % 20 == 0)
+        if looks and (problems := whole(svc)):
+            report(str(problems))
         n += every
     signal.alarm(0)
-    if not (checked := svc.check()).ok:
-        report(str(checked.problems))
+    if problems := whole(svc):
+        report(str(problems))
     pipe.send(Anywhere((n - first) // every, [], n))
     svc.close()
 
 
-def _impaired(svc: JobService, path: str) -> str:
-    """What does not work any more; empty if all is well."""
+def _impaired(svc: JobService, path: str | None) -> str:
+    """What does not work any more; empty if all is well. A queue in memory has no path."""
     said: list[str] = []
 
     def use() -> None:
@@ -420,14 +451,8 @@ def _impaired(svc: JobService, path: str) -> str:
     thread.join(2)
     if not said:
         return "another thread hangs"
-    lock = FileLock(Path(path))  # as another process sees it
-    try:
-        lock.acquire(0.5)
-        lock.release()
-    except StoreBusy:
+    if path is not None and not _is_free(Path(path)):
         return "the lock between processes is still taken"
-    finally:
-        lock.close()
     try:
         reserved = {record.id for record in svc.find(status=Status.RESERVED)}
     except JobqError as error:
@@ -436,6 +461,19 @@ def _impaired(svc: JobService, path: str) -> str:
     if reserved - {ids.to_text(raw) for raw, _ in svc._holding._held}:
         return "a job stays reserved, and nobody knows"
     return said[0]
+
+
+def _is_free(path: Path) -> bool:
+    """Whether another process could write."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(0.5)
+        lock.release()
+    except StoreBusy:
+        return False
+    finally:
+        lock.close()
+    return True
 
 
 # In the child: a storm.

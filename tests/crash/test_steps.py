@@ -15,6 +15,7 @@ import pytest
 
 import jobq
 from tests.crash.conftest import Say
+from tests.crash.flow_verbs import FLOW, FLOW_MIXED
 from tests.crash.processes import Pipe, Start, kill_myself
 from tests.crash.verbs import ALWAYS, CASES, MIXED, Seen, copy, fill, killed_at, run
 
@@ -38,9 +39,15 @@ class Survey(NamedTuple):
     runs: int
 
 
-ALL: Final = {**CASES, **MIXED}
+ALL: Final = {**CASES, **MIXED, **FLOW, **FLOW_MIXED}
 
-UNSEEN: Final = {f"{name}, topics in memory" for name in ("extend", "promote", "expire")}
+UNSEEN: Final = {
+    f"{name}, topics in memory"
+    for name in (
+        *("extend", "promote", "expire", "lapse"),
+        *("a call that comes too late", "a hold lingers no longer"),
+    )
+}
 """What opening does too; and where the topics are in memory, nobody can look before that."""
 
 
@@ -120,6 +127,9 @@ def _survey(pipe: Pipe, name: str, directory: str, part: int, by_line: bool) -> 
     wrong = [*before.problems, *whole.problems]
     if not whole.acknowledged:
         wrong.append("unharmed, it was not acknowledged")
+    if wrong:
+        pipe.send(Survey(whole.reached, True, wrong, runs))
+        return
     runs = 0
     last = sys.maxsize if by_line else len(whole.reached)
     for step in range(1 + part, last + 1, WORKERS):

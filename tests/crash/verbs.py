@@ -21,6 +21,7 @@ from jobq.job import Report
 from jobq.repo.lmdb import LmdbStore, steps
 from jobq.repo.mixed import MixedStore
 from tests.conftest import DEADLINE_S
+from tests.crash.flow import flow_in, flow_problems
 from tests.crash.processes import Pipe, die_with_parent, kill_myself
 
 AGO_S: Final = 3600.0
@@ -65,7 +66,9 @@ def _import(svc: JobService, _: object) -> None:
         svc.import_jobs(other.export_jobs())
 
 
-def _hold(n: int, topic: str = "mail") -> Callable[[JobService], list[Job]]:
+def hold_jobs(n: int, topic: str = "mail") -> Callable[[JobService], list[Job]]:
+    """What a process holds before: jobs of a topic, and one of `held`."""
+
     def hold(svc: JobService) -> list[Job]:
         svc.reserve("held", timeout=0)
         return svc.reserve(topic, n, timeout=0)
@@ -103,16 +106,17 @@ def _overrun(svc: JobService) -> None:
     """Hold two jobs longer than their leases."""
     held = [job._reservation for job in svc.reserve("mail", 2, timeout=0)]
     svc.store.extend([(job.id, job.token, 1000) for job in held])  # at once, or one expires first
-    _let_pass(SystemClock().boot_us, 2000)
+    let_pass(SystemClock().boot_us, 2000)
 
 
 def _make_due(svc: JobService) -> None:
     """Two delayed jobs whose time has come, and nobody has moved them."""
     svc.enqueue_many("due", ["d1", "d2"], delay=0.001)
-    _let_pass(SystemClock().wall_us, 2000)
+    let_pass(SystemClock().wall_us, 2000)
 
 
-def _let_pass(clock: Callable[[], int], us: int) -> None:
+def let_pass(clock: Callable[[], int], us: int) -> None:
+    """Return when so much time has passed, and a little more."""
     end = clock() + us
     while clock() <= end:
         time.sleep(0.001)
@@ -168,46 +172,46 @@ CASES: Final = {
     "reserve": Case(lambda svc, _: svc.reserve("mail", 2, timeout=0)),
     "reserve of several topics": Case(
         lambda svc, _: svc.reserve({"mail": 2, jobq.Pattern("s*"): 1}, 5, timeout=0),
-        hold=_hold(2, "other"),
+        hold=hold_jobs(2, "other"),
         fill=lambda svc: svc.enqueue_many("side", ["s1", "s2", "s3"]),
     ),
     "done": Case(
         lambda _, held: held[0].done(
             {"a": 1}, then=[NewJob("mail", "then"), NewJob("new", "then", delay=1000)]
         ),
-        hold=_hold(1),
+        hold=hold_jobs(1),
     ),
     "done and forgotten": Case(
         lambda _, held: held[0].done("gone"),
-        hold=_hold(1, "once"),
+        hold=hold_jobs(1, "once"),
         fill=lambda svc: svc.enqueue("once", "o", retention=0),
     ),
-    "done with a log": Case(_tell_and_done, hold=_hold(1)),
+    "done with a log": Case(_tell_and_done, hold=hold_jobs(1)),
     "report": Case(
         lambda svc, held: svc.store.report(
             [Report(job._reservation.id, 1, ((0, "a"), (0, "b")), (1, 2, None, 0)) for job in held]
         ),
-        hold=_hold(2),
+        hold=hold_jobs(2),
     ),
     "import": Case(_import),
-    "done_many": Case(lambda svc, held: svc.done_many(held, [1, None, 3]), hold=_hold(3)),
+    "done_many": Case(lambda svc, held: svc.done_many(held, [1, None, 3]), hold=hold_jobs(3)),
     "settle and reserve": Case(lambda _, loop: next(loop), hold=_begin_loop),
-    "retry": Case(lambda _, held: held[0].retry(error="again"), hold=_hold(1)),
-    "retry at once": Case(lambda _, held: held[0].retry(0), hold=_hold(1)),
+    "retry": Case(lambda _, held: held[0].retry(error="again"), hold=hold_jobs(1)),
+    "retry at once": Case(lambda _, held: held[0].retry(0), hold=hold_jobs(1)),
     "retry for the last time": Case(
         lambda _, held: held[0].retry(error=ValueError("enough")),
-        hold=_hold(1, "once"),
+        hold=hold_jobs(1, "once"),
         fill=lambda svc: svc.enqueue("once", "o", max_retries=0),
     ),
-    "retry_many": Case(lambda svc, held: svc.retry_many(held, delay=100), hold=_hold(3)),
-    "release": Case(lambda _, held: held[0].release(), hold=_hold(1)),
-    "release_many": Case(lambda svc, held: svc.release_many(held, delay=100), hold=_hold(3)),
+    "retry_many": Case(lambda svc, held: svc.retry_many(held, delay=100), hold=hold_jobs(3)),
+    "release": Case(lambda _, held: held[0].release(), hold=hold_jobs(1)),
+    "release_many": Case(lambda svc, held: svc.release_many(held, delay=100), hold=hold_jobs(3)),
     "cancel by the holder": Case(
-        lambda _, held: held[0].cancel("rejected", error="never"), hold=_hold(1)
+        lambda _, held: held[0].cancel("rejected", error="never"), hold=hold_jobs(1)
     ),
-    "extend": Case(lambda _, held: held[0].extend(5000), hold=_hold(1)),
+    "extend": Case(lambda _, held: held[0].extend(5000), hold=hold_jobs(1)),
     "cancel": Case(
-        lambda svc, _: svc.cancel(_ids(svc, "mail", "late"), error="why"), hold=_hold(1)
+        lambda svc, _: svc.cancel(_ids(svc, "mail", "late"), error="why"), hold=hold_jobs(1)
     ),
     "reset": Case(lambda svc, _: svc.reset(_ids(svc, "over"))),
     "delete": Case(lambda svc, _: svc.delete(_ids(svc, "mail", "late", "over"))),
@@ -215,14 +219,14 @@ CASES: Final = {
         lambda svc, _: svc.edit(
             _ids(svc, "mail", "late"), weight=3, payload="edited", lease=9, tags=None
         ),
-        hold=_hold(1),
+        hold=hold_jobs(1),
     ),
     "edit moving to a new topic": Case(
         lambda svc, _: svc.edit(_ids(svc, "mail", "late"), topic="new", weight=-2)
     ),
     "edit putting off": Case(lambda svc, _: svc.edit(_ids(svc, "mail", "late"), delay=1000)),
     "edit making ready": Case(lambda svc, _: svc.edit(_ids(svc, "late"), delay=0)),
-    "purge": Case(lambda svc, _: svc.purge("mail"), hold=_hold(1)),
+    "purge": Case(lambda svc, _: svc.purge("mail"), hold=hold_jobs(1)),
     "purge what is delayed": Case(lambda svc, _: svc.purge("late")),
     "purge what is done": Case(lambda svc, _: svc.purge("over", "done")),
     "configure": Case(lambda svc, _: svc.configure("mail", keep_done=5)),
@@ -232,7 +236,9 @@ CASES: Final = {
         fill=lambda svc: svc.configure("mail", keep_done=5),
     ),
     "done beyond a topic's limit": Case(
-        lambda svc, held: svc.done_many(held, ["r1", "r2", "r3"]), hold=_hold(3), fill=_limit_done
+        lambda svc, held: svc.done_many(held, ["r1", "r2", "r3"]),
+        hold=hold_jobs(3),
+        fill=_limit_done,
     ),
     "reset what a topic lists": Case(
         lambda svc, _: svc.reset([job.id for job in svc.find(topic="mail", status="done")]),
@@ -269,7 +275,7 @@ CASES: Final = {
         lambda svc, _: svc.enqueue("new", "e"), fill=_leave_idle
     ),
     "use a topic that is idle": Case(lambda svc, _: svc.enqueue("idle 1", "e"), fill=_leave_idle),
-    "close": Case(lambda svc, _: svc.close(), hold=_hold(2)),
+    "close": Case(lambda svc, _: svc.close(), hold=hold_jobs(2)),
 }
 
 MIXED: Final = {
@@ -389,7 +395,7 @@ def run(case: Case, path: str, strike: Strike, *, acts: bool = True) -> Seen:
         after = found_in(svc)
         if reserved := svc.find(status=Status.RESERVED):
             problems.append(f"{len(reserved)} jobs of the dead are still reserved")
-        problems += svc.check().problems
+        problems += whole(svc)
         order = _go_on(svc, problems)
     problems += _leftovers(path)
     return Seen(dying, after, order, problems, reached, acknowledged)
@@ -403,11 +409,14 @@ def found_in(svc: JobService) -> list[Any]:
         if record.reserved_us is not None and record.reserved_us > seen:
             seen = record.reserved_us
         due_us, lease_us = record.due_us, record.lease_until_us
+        options, late_us = record.options.as_dict(), record.options.deadline_us
+        if late_us is not None:
+            options["deadline"] = round((late_us - record.created_us) / 1e7)
         found.append(
             (
                 (record.topic, record.payload, record.status.value, record.weight),
                 (record.attempt, record.retries, record.crashes, record.resets),
-                (record.reason, record.error, record.result, record.options.as_dict()),
+                (record.reason, record.error, record.result, options),
                 [(one.attempt, one.event.value, one.error) for one in record.history],
                 ([line.text for line in record.log], record.progress and record.progress[:3]),
                 # In tens of seconds: the verbs differ by hundreds.
@@ -415,7 +424,7 @@ def found_in(svc: JobService) -> list[Any]:
                 lease_us and round((lease_us - seen) / 1e7),
             )
         )
-    return sorted(found, key=repr)
+    return [*sorted(found, key=repr), svc.settings(None).as_dict(), *flow_in(svc)]
 
 
 def topics_of(svc: JobService) -> list[str]:
@@ -435,8 +444,13 @@ def _go_on(svc: JobService, problems: list[str]) -> dict[str, list[Any]]:
             problems.append(f"jobs of {topic!r} could not be finished afterwards")
     if order["mail"][-1:] != ["last"] and "last" not in order["mail"]:
         problems.append("a job that was enqueued afterwards was not served")
-    problems += svc.check().problems
+    problems += whole(svc)
     return order
+
+
+def whole(svc: JobService) -> list[str]:
+    """What is wrong with the queue, by `check` and by the rules of flow control."""
+    return [*svc.check().problems, *flow_problems(svc)]
 
 
 def _leftovers(path: str) -> list[str]:
