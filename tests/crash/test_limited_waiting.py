@@ -165,6 +165,37 @@ def test_a_waiter_gets_a_job_when_the_limit_is_lifted(
         assert whole(svc) == []
 
 
+@pytest.mark.parametrize("topics", ["mail", ["mail", "other"]], ids=repr)
+def test_a_waiter_gets_a_job_when_the_store_is_resumed(
+    topics: Any, start: Start, path: str
+) -> None:
+    with jobq.open(path) as svc:
+        svc.pause()
+        svc.enqueue("mail", 1)
+        waiter = asleep(start(_get, path, topics))
+        since_ns = time.monotonic_ns()
+        svc.resume()
+
+        assert seconds(waiter, since_ns) < SOON_S
+
+
+def test_a_waiter_of_several_topics_gets_a_job_of_the_first_that_may_give_one(
+    start: Start, path: str
+) -> None:
+    with jobq.open(path) as svc:
+        for topic in ("mail", "other"):
+            svc.configure(topic, concurrency=1)
+            svc.enqueue_many(topic, [f"{topic} 1", f"{topic} 2"])
+        first, second = svc.reserve("mail", timeout=0) + svc.reserve("other", timeout=0)
+        waiter = asleep(start(_get, path, ["mail", "other"]))
+        since_ns = time.monotonic_ns()
+        second.done()
+
+        assert seconds(waiter, since_ns) < SOON_S
+        assert waiter.hear() == "other 2"
+        first.done()
+
+
 # A rate.
 
 
@@ -209,11 +240,12 @@ def test_a_job_at_a_rate_comes_at_its_time_and_not_before(
     ],
     ids=repr,
 )
+@pytest.mark.parametrize("topics", ["mail", ["mail", "other"]], ids=repr)
 @pytest.mark.parametrize("kind", ["lmdb", "mixed", "memory"])
 def test_a_waiter_at_a_limit_costs_no_more_than_one_at_an_empty_topic(
-    kind: str, limit: dict[str, Any], start: Start, path: str, say: Say
+    kind: str, topics: Any, limit: dict[str, Any], start: Start, path: str, say: Say
 ) -> None:
-    child = start(_wait_at, path, kind, limit)
+    child = start(_wait_at, path, kind, topics, limit)
     cpu_s, reads = child.hear()
     say(f"{cpu_s:.3f} s of processor time in {STAYS:g} s, {reads} reservations tried")
 
@@ -262,17 +294,17 @@ def _hold(pipe: Pipe, path: str) -> None:
         pipe.recv()  # alive, so that nothing but its call wakes anybody
 
 
-def _get(pipe: Pipe, path: str) -> None:
+def _get(pipe: Pipe, path: str, topics: Any = "mail") -> None:
     with jobq.open(path) as svc:
         pipe.send("about to wait")
         pipe.recv()
-        (job,) = svc.reserve("mail", timeout=30)
+        (job,) = svc.reserve(topics, timeout=30)
         pipe.send(time.monotonic_ns())
         pipe.send(job.payload)
         pipe.recv()
 
 
-def _wait_at(pipe: Pipe, path: str, kind: str, limit: dict[str, Any]) -> None:
+def _wait_at(pipe: Pipe, path: str, kind: str, topics: Any, limit: dict[str, Any]) -> None:
     opened = {
         "lmdb": lambda: jobq.open(path),
         "mixed": lambda: jobq.open(path, topics="memory"),
@@ -281,7 +313,8 @@ def _wait_at(pipe: Pipe, path: str, kind: str, limit: dict[str, Any]) -> None:
     with opened[kind]() as svc:
         if limit:
             svc.configure("mail", **limit)
-            svc.enqueue_many("mail", [1, 2, 3], group="g")
+            group = "g" if any(name.startswith("group") for name in limit) else None
+            svc.enqueue_many("mail", [1, 2, 3], group=group)
             svc.reserve("mail", timeout=0)
         tried = 0
         reserve = svc.store.reserve
@@ -293,6 +326,6 @@ def _wait_at(pipe: Pipe, path: str, kind: str, limit: dict[str, Any]) -> None:
 
         svc.store.reserve = count  # type: ignore[method-assign,assignment]
         before = os.times()
-        assert svc.reserve("mail", timeout=STAYS) == []
+        assert svc.reserve(topics, timeout=STAYS) == []
         after = os.times()
         pipe.send((after.user + after.system - before.user - before.system, tried))
