@@ -21,9 +21,12 @@ from jobq import JobService, NewJob, Status, StoreUnavailable
 from jobq.options import OptionArgs
 from tests.crash.conftest import Say
 from tests.crash.processes import Child, Notebook, Pipe, Start
+from tests.crash.verbs import whole
 
 PROCESSES: Final = 8
 TOPICS: Final = ("mail", "mail-slow", "mail\0x")
+GROUPS: Final = (None, "a", "b", "c")
+KEYS: Final = tuple(f"key {number}" for number in range(8))
 LASTING: Final[OptionArgs] = {
     "lease": 600.0, "max_crashes": 0, "max_retries": 1_000_000, "max_backoff": 0.01,
     "min_backoff": 0.01,
@@ -85,7 +88,7 @@ def test_every_acknowledged_job_is_done_and_none_twice_though_processes_are_kill
         for child in crew:
             child.ended()
         status_of, crashes = _every(svc)
-        report = svc.check()
+        problems = whole(svc)
     acknowledged, done = added.read(), Counter(finished.read())
     say(
         f"{len(status_of)} jobs ({len(acknowledged)} acknowledged), {kills} kills, "
@@ -99,7 +102,7 @@ def test_every_acknowledged_job_is_done_and_none_twice_though_processes_are_kill
     assert len(acknowledged) >= storm.jobs
     assert kills > 0
     assert crashes > 0, "no job was held by a victim: the storm shows nothing"
-    assert report.problems == ()
+    assert problems == []
 
 
 # What the processes do.
@@ -121,6 +124,8 @@ def _live(pipe: Pipe, path: str, directory: str, seed: int) -> None:
                         svc.wait(ids[-1], timeout=0.02)
             if chance.random() < 0.1:
                 _edit(svc, chance)
+            if chance.random() < 0.02:
+                _configure(svc, chance)
             _consume(svc, chance, added, finished)
     pipe.send("stopped")
 
@@ -128,14 +133,30 @@ def _live(pipe: Pipe, path: str, directory: str, seed: int) -> None:
 def _edit(svc: JobService, chance: random.Random) -> None:
     """Jobs that wait go to another topic, weight or time; those that are taken meanwhile do not."""
     waiting = [job.id for job in svc.find(status="ready", limit=3)]
-    match chance.randrange(3):
+    match chance.randrange(5):
         case 0:
             outcomes = svc.edit(waiting, topic=chance.choice(TOPICS), payload="moved")
         case 1:
+            outcomes = svc.edit(waiting, group=chance.choice(GROUPS), ttl=3600)
+        case 2:
+            outcomes = svc.edit(waiting, unique=chance.choice(KEYS))
+        case 3:
             outcomes = svc.edit(waiting, weight=chance.randint(-2, 2), name="edited")
         case _:
             outcomes = svc.edit(waiting, delay=0.01)
-    assert set(outcomes) <= {"ok", "invalid", "missing"}, outcomes
+    assert set(outcomes) <= {"ok", "invalid", "missing", "conflict"}, outcomes
+
+
+def _configure(svc: JobService, chance: random.Random) -> None:
+    """Limits that come and go, each of them low enough to hold somebody up."""
+    svc.configure(
+        chance.choice(TOPICS),
+        concurrency=chance.choice((None, 5, 50)),
+        group_concurrency=chance.choice((None, 1, 3)),
+        group_retries=chance.choice((None, "block", "pass")),
+        rate=chance.choice((None, None, (10_000, 1.0))),
+        group_rate=chance.choice((None, None, (1_000, 1.0))),
+    )
 
 
 def _live_in_coroutines(pipe: Pipe, path: str, directory: str, seed: int) -> None:
@@ -173,9 +194,14 @@ def _live_in_coroutines(pipe: Pipe, path: str, directory: str, seed: int) -> Non
 
 def _produce(svc: JobService, chance: random.Random) -> list[str]:
     topic, weight = chance.choice(TOPICS), chance.randint(-2, 2)
-    match chance.randrange(4):
+    match chance.randrange(6):
         case 0:
             return [svc.enqueue(topic, "one", weight=weight)]
+        case 4:
+            group = chance.choice(GROUPS)
+            return svc.enqueue_many(topic, range(chance.randint(1, 9)), group=group, weight=weight)
+        case 5:
+            return [_enqueue_with_key(svc, topic, chance)]
         case 1:
             return [svc.enqueue(topic, "late", delay=chance.uniform(0.001, 0.2))]
         case 2:
@@ -185,6 +211,18 @@ def _produce(svc: JobService, chance: random.Random) -> list[str]:
                 for _ in range(chance.randint(1, 5)):
                     batch.enqueue(chance.choice(TOPICS), bytes(chance.randrange(300)))
             return batch.ids
+
+
+def _enqueue_with_key(svc: JobService, topic: str, chance: random.Random) -> str:
+    """A job with a key, or the one that has it already."""
+    return svc.enqueue(
+        topic,
+        "keyed",
+        group=chance.choice(GROUPS),
+        ttl=3600,
+        unique=chance.choice(KEYS),
+        unique_for=chance.choice(("waiting", "unfinished", 0.05)),
+    )
 
 
 def _consume(svc: JobService, chance: random.Random, added: Notebook, finished: Notebook) -> None:
