@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 
 from jobq.clock import ManualClock
+from jobq.job import Reservation
 from jobq.repo.base import ReserveRequest, Retention
+from jobq.repo.operations.reserve import take_from
+from jobq.repo.repositories import Transaction
+from jobq.repo.transactional import DRAINS, TransactionalStore
 from jobq.states import Outcome, Status
 from tests.conftest import Opener
 from tests.repo.conftest import LEASE_S, Queue, done, release, retry, spec
@@ -619,6 +623,20 @@ def test_a_job_that_is_too_late_takes_nothing_of_its_groups_rate(queue: Queue) -
     queue.clock.advance(1.0)
 
     assert [served(queue, 1) for _ in range(2)] == ["a", ""]
+
+
+def test_jobs_that_are_too_large_together_go_back_to_their_groups(queue: Queue) -> None:
+    queue.store.configure("mail", {"group_rate": (2, 60.0), "group_concurrency": 2})
+    add_to(queue, "ab-ab-")
+    assert isinstance(queue.store, TransactionalStore)
+    most = 4  # bytes: as many jobs
+
+    def take(tx: Transaction) -> list[Reservation]:
+        return take_from(tx, "mail", 6, Retention(), most)
+
+    first = "".join(job.payload.decode() for job in queue.store._write(take, DRAINS))
+    assert first == "ab-a"
+    assert served(queue) == "b-"
 
 
 # Retention, and what is forgotten.
