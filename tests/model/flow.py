@@ -69,14 +69,23 @@ class FlowModel:
         return self.settings.get(topic, {}).get(name)
 
     def ready(self, lane: Lane) -> list[Job]:
-        """The ready jobs of a lane in the order of serving."""
-        jobs = [job for job in self.jobs if job.status is Status.READY and job.lane == lane]
-        return sorted(jobs, key=self.standing)
+        """The ready jobs of a lane in the order of serving.
 
-    def standing(self, job: Job) -> tuple[float, int, int]:
+        Within one weight the place decides; the first jobs of the weights are compared by age.
+        """
+        jobs = [job for job in self.jobs if job.status is Status.READY and job.lane == lane]
+        jobs.sort(key=lambda job: (job.weight, job.seq))
+        order: list[Job] = []
+        while jobs:
+            heads = {job.weight: job for job in reversed(jobs)}
+            order.append(min(heads.values(), key=self.standing))
+            jobs.remove(order[-1])
+        return order
+
+    def standing(self, job: Job) -> tuple[float, int]:
         ageing = self.setting(job.topic, "ageing")
         effective = job.weight if ageing is None else job.weight * ageing + job.born_us / 1e6
-        return effective, job.weight, job.seq
+        return effective, job.weight
 
     def running(self, lane: Lane) -> int:
         held = [job for job in self.jobs if job.lane == lane]
@@ -171,7 +180,7 @@ class FlowModel:
         lanes = [lane for lane in self.turns if lane[0] == topic]
         for lane in sorted(lanes, key=lambda lane: self.turns[lane]):
             heads.setdefault(self.ready(lane)[0].weight, lane)
-        by_first = {self.standing(self.ready(lane)[0])[:2]: lane for lane in heads.values()}
+        by_first = {self.standing(self.ready(lane)[0]): lane for lane in heads.values()}
         return by_first[min(by_first)] if by_first else None
 
     # Verbs; jobs by number.

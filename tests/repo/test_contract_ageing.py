@@ -64,6 +64,18 @@ def test_within_one_weight_jobs_keep_their_places(ageing: Queue) -> None:
     assert ageing.order() == [first, second]
 
 
+def test_a_job_that_is_reset_goes_to_the_back_of_its_weight_however_old_it_is(
+    ageing: Queue,
+) -> None:
+    old = ageing.add(weight=1)
+    ageing.done(ageing.take_one())
+    ageing.clock.advance(60.0)
+    new = ageing.add(weight=1)
+    ageing.reset(old)
+
+    assert ageing.order() == [new, old]
+
+
 def test_no_job_starves_behind_a_steady_stream(ageing: Queue) -> None:
     low = ageing.add(weight=2)
     taken = [b""]
