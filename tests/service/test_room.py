@@ -187,7 +187,8 @@ def test_several_jobs_wait_until_there_is_room_for_all_of_them(
 
     many = Waiter(crew, lambda: live.enqueue_many("mail", range(2), timeout=None))
     live.reserve("mail")
-    assert asleep(many.thread)
+    eventually(lambda: asleep(many.thread))  # it has looked, and found room for one only
+    assert many.outcome is None
     live.reserve("mail")
     assert len(many.end()) == 2  # type: ignore[arg-type]
     together = Waiter(crew, batch)
@@ -365,7 +366,8 @@ def test_the_whole_store_is_drained_when_its_last_job_has_ended(
         live.enqueue("new")
     for job_id in ids[:2]:
         live.cancel(job_id)
-    assert asleep(waiter.thread)
+    eventually(lambda: asleep(waiter.thread))
+    assert waiter.outcome is None
     live.reserve("c")[0].done()
 
     assert waiter.end() is True
