@@ -13,8 +13,10 @@ from jobq.errors import InvalidValue
 from jobq.job import Settlement
 from jobq.repo.base import ReserveRequest
 from jobq.repo.lmdb import LmdbStore
+from jobq.repo.lmdb.group import GroupCommit, Pending, _wake
 from jobq.repo.lmdb.jobs import LmdbJobs
 from jobq.repo.repositories import Transaction
+from jobq.repo.transactional import DRAINS
 from jobq.states import Event, Outcome
 from tests.conftest import Crew, eventually
 from tests.repo.conftest import done, spec
@@ -36,6 +38,32 @@ def writers_held_up(store: LmdbStore, waiting: int) -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
         eventually(lambda: len(store._env._group._queue) == waiting)
+
+
+def test_who_leads_stays_first_until_all_of_its_group_are_finished(crew: Crew) -> None:
+    """Or the next one would lead meanwhile, and run again what is being run."""
+    taken: list[list[Pending]] = []
+
+    def run(take: Callable[[], list[Pending]], _: float) -> None:
+        eventually(lambda: len(queue) == 3)
+        group = take()
+        taken.append(group)
+        leader, early, late = group
+        for pending in (leader, early):  # one by one, as when one of them has failed
+            pending.finish(None)
+            _wake(pending)
+        eventually(lambda: early not in queue)
+        assert list(queue) == [leader, late]
+        late.finish(None)
+
+    commit = GroupCommit(run)
+    queue = commit._queue
+    for _ in range(3):
+        crew.start(lambda: commit.submit(Pending(lambda _: None, DRAINS, lambda _: None)))
+    crew.join()
+
+    assert len(taken) == 1
+    assert not queue
 
 
 def commits(store: LmdbStore) -> int:

@@ -155,12 +155,16 @@ class GroupCommit:
         return group
 
     def _clear(self, mine: Pending, *, leads: bool) -> None:
+        first = self._queue[0] if self._queue else None
         for pending in list(self._queue):
             if leads and not pending.finished:
                 pending.taken = False  # the run has ended without it
             if pending.finished or leads:
                 _wake(pending)
-            if pending.finished or pending is mine:
+            # The first one may be leading still, though its own operation is finished: others of
+            # its group come later. As long as it is there, nobody else begins to lead, and runs
+            # what it is running.
+            if pending is mine or (pending.finished and (leads or pending is not first)):
                 self._queue.remove(pending)
         if self._queue:
             _wake(self._queue[0])
