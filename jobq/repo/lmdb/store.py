@@ -100,6 +100,8 @@ class LmdbStore(TransactionalStore):
         self._closed = False
         self._env: Environment = REGISTRY.get(Path(path).absolute(), settings)
         try:
+            if self._index is not None:  # which is made now, of all jobs, or refused
+                self._read(lambda _: None)
             # Somebody else has the lock, and will recover, or the next call here. And a damaged
             # queue has to be opened to be repaired.
             with contextlib.suppress(StoreBusy, StoreCorrupt):
