@@ -525,7 +525,7 @@ class Transaction:
         ended: Jobs that were finished, or forgotten before they were; filled by the store. Also
             `caps.room_id`s.
         unseated: Lanes for which something has changed, and the topics of each, in the order of
-            the changes; see `operations.groups`. Empty at the end of each operation.
+            the changes; see `operations.flow.groups`. Empty at the end of each operation.
     """
 
     __slots__ = (

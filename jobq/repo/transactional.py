@@ -43,23 +43,24 @@ from jobq.repo.base import (
     Stats,
     Store,
 )
-from jobq.repo.operations import history, lingering, overview, room, uniques
+from jobq.repo.operations import history
 from jobq.repo.operations.change import cancel, delete, reset
 from jobq.repo.operations.checking import check
 from jobq.repo.operations.due import expire, lapse, promote
 from jobq.repo.operations.edit import edit, size_of_edit
 from jobq.repo.operations.enqueue import add
 from jobq.repo.operations.finding import look, may_meet, meets, page
-from jobq.repo.operations.groups import look_again, seat_all
+from jobq.repo.operations.flow import lingering, overview, room, uniques
+from jobq.repo.operations.flow.groups import look_again, seat_all
+from jobq.repo.operations.flow.shares import Choices, take
+from jobq.repo.operations.flow.uniques import sweep
 from jobq.repo.operations.places import prune, size_of
 from jobq.repo.operations.purging import purge
 from jobq.repo.operations.rebuild import rebuild
 from jobq.repo.operations.reports import log_of, progress_of, result_of
 from jobq.repo.operations.settle import extend, is_held, report, settle
-from jobq.repo.operations.shares import Choices, take
 from jobq.repo.operations.topics import configure, forget_idle, listed_names, settings_of
 from jobq.repo.operations.transfer import add_copies, copy_of, size_of_copies
-from jobq.repo.operations.uniques import sweep
 from jobq.repo.repositories import (
     BY_BOOT_CLOCK,
     WATCHED,

@@ -9,7 +9,7 @@ import pytest
 from jobq.clock import ManualClock
 from jobq.job import Report, Reservation
 from jobq.repo.base import ReserveRequest, Retention, Store
-from jobq.repo.operations import limits
+from jobq.repo.operations.flow import limits
 from jobq.repo.operations.settle import settle
 from jobq.repo.operations.topics import configure
 from jobq.repo.repositories import Transaction

@@ -10,8 +10,8 @@ from jobq.clock import ManualClock, utc
 from jobq.job import Reservation
 from jobq.repo.base import Store
 from jobq.repo.flow import Key, Lane, lane_member, ring
-from jobq.repo.operations import uniques
-from jobq.repo.operations.groups import EMPTY
+from jobq.repo.operations.flow import uniques
+from jobq.repo.operations.flow.groups import EMPTY
 from jobq.repo.repositories import (
     KEEPS_SLOT,
     KEYLESS,

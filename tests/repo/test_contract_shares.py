@@ -13,9 +13,9 @@ import pytest
 from jobq.clock import ManualClock, SystemClock
 from jobq.job import Reservation
 from jobq.repo.base import ReserveRequest, Retention, Store
-from jobq.repo.operations import shares as operation
+from jobq.repo.operations.flow import shares as operation
+from jobq.repo.operations.flow.shares import MOST_KEPT, MOST_WINDOW
 from jobq.repo.operations.reserve import MOST_BYTES
-from jobq.repo.operations.shares import MOST_KEPT, MOST_WINDOW
 from jobq.repo.repositories import Figure, Transaction
 from jobq.repo.transactional import DRAINS, TransactionalStore
 from jobq.shares import Mix, Pattern, mix_of

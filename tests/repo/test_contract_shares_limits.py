@@ -9,7 +9,7 @@ import pytest
 
 from jobq.clock import ManualClock, SystemClock
 from jobq.repo.base import ReserveRequest, Retention, Store
-from jobq.repo.operations.shares import MOST_WINDOW
+from jobq.repo.operations.flow.shares import MOST_WINDOW
 from jobq.shares import Pattern
 from tests.conftest import Crew, Opener
 from tests.repo.conftest import Queue, done, spec

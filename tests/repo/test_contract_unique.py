@@ -9,7 +9,7 @@ from jobq.errors import UniqueConflict
 from jobq.ids import to_text
 from jobq.job import Change, JobSpec, Report, Settlement
 from jobq.repo.base import Retention
-from jobq.repo.operations.uniques import SWEPT
+from jobq.repo.operations.flow.uniques import SWEPT
 from jobq.states import Event, Outcome, Reason, Status
 from tests.conftest import Opener
 from tests.repo.conftest import LEASE_S, Queue, done, release, retry, spec

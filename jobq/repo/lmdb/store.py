@@ -21,8 +21,8 @@ from jobq.repo.lmdb.index import Index
 from jobq.repo.lmdb.opening import LEVELS, MAP_SIZE, Settings
 from jobq.repo.lmdb.registry import REGISTRY
 from jobq.repo.lmdb.topics import UNKNOWN
-from jobq.repo.operations import groups, limits
-from jobq.repo.operations.shares import ready_in
+from jobq.repo.operations.flow import groups, limits
+from jobq.repo.operations.flow.shares import ready_in
 from jobq.repo.repositories import Agenda, Transaction
 from jobq.repo.transactional import TIMELESS, Kind, TransactionalStore, seconds_to_next
 from jobq.shares import Mix

@@ -15,8 +15,8 @@ from jobq.repo.memory.flow import MemoryFlow
 from jobq.repo.memory.jobs import MemoryJobs
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
-from jobq.repo.operations import limits
-from jobq.repo.operations.shares import ready_in
+from jobq.repo.operations.flow import limits
+from jobq.repo.operations.flow.shares import ready_in
 from jobq.repo.repositories import Transaction
 from jobq.repo.transactional import Kind, TransactionalStore, seconds_to_next
 from jobq.shares import Mix

@@ -9,12 +9,15 @@
 | `edit` | what anybody may change of a waiting job |
 | `finding` | jobs by what is known of them |
 | `topics` | what is asked of a topic: its number, its settings; idle topics |
-| `due` | what time does: promote, expire |
+| `due` | what time does: promote, expire, lapse |
 | `history`, `reports` | what is kept of a job's attempts; what its holders log and give |
 | `transfer` | jobs out of a store and into another |
 | `places` | where jobs go: queues, agendas, retention |
-| `checking` | jobs against indexes against counts |
-| `rebuild` | indexes and counts anew, out of the jobs |
+| `soon` | what falls due shortly: who waits may have to sleep shorter |
+| `flow` | groups, shares, limits, unique keys, deadlines, caps: a package of its own |
+| `checking`, `checking_places`, `checking_flow` | jobs against indexes against counts |
+| `rebuild`, `rebuild_flow`, `mending` | indexes, counts and flow control anew, out of the jobs |
+| `damage` | records that contradict each other; setting a job aside that cannot be read |
 
 Each reads and decides first, and only there may it refuse; then it writes.
 """

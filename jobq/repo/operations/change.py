@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from jobq.options import JobOptions
 from jobq.repo.base import Retention
-from jobq.repo.operations import groups, lingering, uniques
 from jobq.repo.operations.finding import meets
+from jobq.repo.operations.flow import groups, lingering, uniques
 from jobq.repo.operations.history import keep_attempt, succeeded_at_once, with_attempt, with_error
 from jobq.repo.operations.places import (
     Ending,

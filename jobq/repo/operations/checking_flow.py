@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator, Mapping
 
 from jobq.job import name_of
 from jobq.repo.flow import FIRST_LANE, Key, Lane, Lingering, lane_member, ring
-from jobq.repo.operations import groups, uniques
 from jobq.repo.operations.checking_places import CheckedPlaces
+from jobq.repo.operations.flow import groups, uniques
 from jobq.repo.repositories import (
     KEEPS_SLOT,
     KEYLESS,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from jobq.job import name_of
 from jobq.options import DEFAULTS
 from jobq.repo.base import Retention
-from jobq.repo.operations import deadlines
 from jobq.repo.operations.damage import damaged, read_due
+from jobq.repo.operations.flow import deadlines
 from jobq.repo.operations.history import with_attempt
 from jobq.repo.operations.places import Ending, finish, leave, put_back, withdraw
 from jobq.repo.repositories import Agenda, Held, JobState, Transaction

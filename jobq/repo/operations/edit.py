@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Final
 
 from jobq.job import Change
-from jobq.repo.operations import deadlines, groups, room, uniques
 from jobq.repo.operations.change import Chosen, select
+from jobq.repo.operations.flow import deadlines, groups, room, uniques
 from jobq.repo.operations.places import put_back, withdraw
 from jobq.repo.operations.soon import note_due
 from jobq.repo.operations.topics import numbers_of

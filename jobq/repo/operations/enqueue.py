@@ -9,8 +9,8 @@ from jobq.errors import UniqueConflict
 from jobq.job import Change, JobSpec, name_of
 from jobq.options import DEFAULTS, UNSET, JobOptions
 from jobq.repo.base import Retention
-from jobq.repo.operations import caps, deadlines, groups, uniques
 from jobq.repo.operations.edit import change_waiting
+from jobq.repo.operations.flow import caps, deadlines, groups, uniques
 from jobq.repo.operations.places import make_ready
 from jobq.repo.operations.soon import note_due
 from jobq.repo.operations.topics import numbers_of, settings_of

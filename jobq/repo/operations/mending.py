@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from jobq.errors import StoreCorrupt
 from jobq.repo.flow import FIRST_LANE, Key, Lingering
-from jobq.repo.operations import groups, uniques
-from jobq.repo.operations.uniques import has_right
+from jobq.repo.operations.flow import groups, uniques
+from jobq.repo.operations.flow.uniques import has_right
 from jobq.repo.repositories import (
     KEEPS_SLOT,
     KEYLESS,

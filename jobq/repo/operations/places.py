@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 from jobq.job import JobSpec, name_of
 from jobq.repo.base import Retention
-from jobq.repo.operations import groups, limits, room, terms, uniques
 from jobq.repo.operations.damage import damaged, read_due
+from jobq.repo.operations.flow import groups, limits, room, terms, uniques
 from jobq.repo.operations.soon import note_due
 from jobq.repo.repositories import (
     AGENDA_OF,

@@ -5,8 +5,8 @@ from typing import Final
 
 from jobq.job import LEAST_WEIGHT, MOST_WEIGHT
 from jobq.repo.base import Purged, PurgeFrom
-from jobq.repo.operations import groups
 from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.flow import groups
 from jobq.repo.operations.places import forget
 from jobq.repo.repositories import Transaction, Waiting
 from jobq.states import Status

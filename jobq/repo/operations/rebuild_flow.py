@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 from jobq.repo.flow import FIRST_LANE, Lane, lane_member, ring
-from jobq.repo.operations import groups
+from jobq.repo.operations.flow import groups
 from jobq.repo.repositories import (
     KEEPS_SLOT,
     NOBODY,

@@ -8,8 +8,8 @@ from typing import Final
 from jobq.job import Reservation, name_of
 from jobq.options import DEFAULTS, JobOptions
 from jobq.repo.base import Retention
-from jobq.repo.operations import ageing, deadlines, groups, limits, room, terms, turns
 from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.flow import ageing, deadlines, groups, limits, room, terms, turns
 from jobq.repo.operations.places import Ending, finish
 from jobq.repo.operations.soon import note_due
 from jobq.repo.repositories import (

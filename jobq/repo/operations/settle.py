@@ -7,8 +7,8 @@ from typing import Any, Final
 from jobq.errors import InvalidValue
 from jobq.job import Report, Settlement
 from jobq.repo.base import Retention
-from jobq.repo.operations import deadlines, lingering
 from jobq.repo.operations.enqueue import carry_out, plan
+from jobq.repo.operations.flow import deadlines, lingering
 from jobq.repo.operations.history import with_attempt
 from jobq.repo.operations.places import Ending, finish, leave, put_back
 from jobq.repo.operations.reports import keep

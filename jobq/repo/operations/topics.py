@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from jobq.repo.operations import limits, room
+from jobq.repo.operations.flow import limits, room
 from jobq.repo.repositories import IDLE_US, Transaction
 from jobq.states import Status
 from jobq.topic import NO_SETTINGS, TopicSettings

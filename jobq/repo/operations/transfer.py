@@ -6,7 +6,8 @@ from typing import Final
 
 from jobq.errors import StoreFull
 from jobq.job import JobCopy, Progress, Report
-from jobq.repo.operations import deadlines, groups, history, uniques
+from jobq.repo.operations import history
+from jobq.repo.operations.flow import deadlines, groups, uniques
 from jobq.repo.operations.places import make_ready
 from jobq.repo.operations.reports import keep, log_of, progress_of, result_of
 from jobq.repo.operations.soon import note_due

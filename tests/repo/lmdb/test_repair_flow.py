@@ -15,7 +15,7 @@ from jobq.repo.flow import FIRST_LANE, Key
 from jobq.repo.lmdb import LmdbStore
 from jobq.repo.lmdb.keys import group_key, lane_key, over_key
 from jobq.repo.lmdb.records import decode_note, encode_key, encode_lane, encode_note
-from jobq.repo.operations.groups import EMPTY
+from jobq.repo.operations.flow.groups import EMPTY
 from jobq.repo.transactional import TIMELESS
 from tests.repo.conftest import Queue, done
 from tests.repo.lmdb.test_repair import Raw

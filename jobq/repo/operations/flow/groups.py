@@ -16,8 +16,8 @@ from typing import Final
 from jobq.job import LEAST_WEIGHT, name_of
 from jobq.rate import Limit
 from jobq.repo.flow import FIRST_LANE, Lane, lane_member, lane_of, ring
-from jobq.repo.operations import ageing
 from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.flow import ageing
 from jobq.repo.operations.soon import note_due
 from jobq.repo.repositories import (
     KEEPS_SLOT,

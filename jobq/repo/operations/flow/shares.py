@@ -9,7 +9,8 @@ from typing import Final, overload
 from jobq.job import Reservation
 from jobq.repo.base import ReserveRequest, Retention
 from jobq.repo.flow import ring, topic_of_ring
-from jobq.repo.operations import groups, limits, reserve
+from jobq.repo.operations import reserve
+from jobq.repo.operations.flow import groups, limits
 from jobq.repo.operations.reserve import take_from
 from jobq.repo.repositories import Figure, Transaction
 from jobq.shares import Mix, Pattern

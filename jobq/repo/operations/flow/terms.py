@@ -7,7 +7,7 @@ long as it waits, ready or delayed.
 
 from collections.abc import Sequence
 
-from jobq.repo.operations import deadlines, groups, uniques
+from jobq.repo.operations.flow import deadlines, groups, uniques
 from jobq.repo.repositories import JobBody, JobState, Transaction
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from jobq.job import name_of
 from jobq.options import JobOptions
 from jobq.repo.flow import Lingering
-from jobq.repo.operations import groups, limits, uniques
 from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.flow import groups, limits, uniques
 from jobq.repo.repositories import Agenda, Figure, Held, JobState, Transaction
 
 

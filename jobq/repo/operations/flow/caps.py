@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 
 from jobq.errors import QueueFull
 from jobq.repo.base import Retention
-from jobq.repo.operations import ageing, groups, places
+from jobq.repo.operations import places
 from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.flow import ageing, groups
 from jobq.repo.repositories import Transaction
 from jobq.states import Reason, Status
 from jobq.topic import NO_SETTINGS, TopicSettings

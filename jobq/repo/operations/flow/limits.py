@@ -9,7 +9,7 @@ import math
 from jobq.job import LEAST_WEIGHT
 from jobq.rate import Limit
 from jobq.repo.flow import ring
-from jobq.repo.operations import groups
+from jobq.repo.operations.flow import groups
 from jobq.repo.repositories import Figure, Transaction
 from jobq.states import Status
 from jobq.topic import NO_SETTINGS, TopicSettings

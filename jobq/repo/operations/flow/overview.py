@@ -9,7 +9,7 @@ from jobq.clock import utc
 from jobq.job import UniqueKey, name_of
 from jobq.rate import Limit
 from jobq.repo.flow import Lingering
-from jobq.repo.operations import caps, groups, limits, lingering, uniques
+from jobq.repo.operations.flow import caps, groups, limits, lingering, uniques
 from jobq.repo.operations.topics import settings_of
 from jobq.repo.repositories import Agenda, Figure, Transaction
 from jobq.states import UNFINISHED, Outcome, Status

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from jobq.clock import utc
 from jobq.options import JobOptions
-from jobq.repo.operations.uniques import options_of
+from jobq.repo.operations.flow.uniques import options_of
 from jobq.repo.repositories import NOBODY, TERMS, Agenda, Held, JobBody, JobState, Transaction
 from jobq.topic import TopicSettings
 

@@ -3,7 +3,7 @@
 The first lane of the ring gives a job and goes to the back of its weight; so all lanes of one
 weight give one each, round after round. Several rounds are worked out at once, as nothing else can
 come between: each lane is read and written once for a call, however many jobs it gives. With
-ageing, which `operations.ageing` tells, jobs are taken one by one.
+ageing, which `operations.flow.ageing` tells, jobs are taken one by one.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from jobq.job import LEAST_WEIGHT
 from jobq.repo.flow import Lane, lane_member, lane_of, ring
-from jobq.repo.operations import ageing, groups
 from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.flow import ageing, groups
 from jobq.repo.repositories import Transaction, Waiting
 from jobq.topic import TopicSettings
 
