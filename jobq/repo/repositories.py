@@ -191,14 +191,15 @@ def is_done_list(queue: int) -> bool:
 
 def initial_state(body: JobBody) -> JobState:
     """The state of a job that nothing has happened to since it was enqueued."""
-    status = Status.DELAYED if body.due_us else Status.READY
+    topic, weight, seq, _, due_us, slot, options, payload, lane = body
+    status = Status.DELAYED if due_us else Status.READY
+    notes = 0 if options is UNSET else terms_of(options)
     # What JobState(…) comes down to, in half the time: every job is read so once.
     return tuple.__new__(
         JobState,
         (
-            body.topic, body.weight, body.seq, status, None, None,
-            0, 0, 0, 0, 0, body.due_us, body.slot, NOBODY, 0, 0, terms_of(body.options),
-            body.lane, len(body.payload),
+            topic, weight, seq, status, None, None,
+            0, 0, 0, 0, 0, due_us, slot, NOBODY, 0, 0, notes, lane, len(payload),
         ),
     )  # fmt: skip
 

@@ -56,7 +56,7 @@ T = TypeVar("T")
 settings.register_profile(
     "story",
     settings.get_profile("default"),
-    max_examples=65,
+    max_examples=45,
     stateful_step_count=40,
     deadline=None,
     print_blob=True,
