@@ -11,7 +11,10 @@ import click
 from jobq.cli import queue
 from jobq.cli.context import STATUSES_SHOWN, Verbs
 from jobq.cli.dead import dead
+from jobq.cli.groups import groups
 from jobq.cli.jobs import jobs
+from jobq.cli.keys import keys
+from jobq.cli.topics import topics
 from jobq.cli.transfer import export_, import_
 from jobq.cli.work import work
 
@@ -38,7 +41,7 @@ def main(ctx: click.Context, db: str | None) -> None:
 
 
 for verb in (
-    *(queue.init, queue.stats, queue.topics, jobs, dead, work),
-    *(queue.configure, queue.purge, export_, import_, queue.check),
+    *(queue.init, queue.stats, topics, groups, keys, jobs, dead, work),
+    *(queue.purge, export_, import_, queue.check),
 ):
     main.add_command(verb)

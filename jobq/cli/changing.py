@@ -25,7 +25,7 @@ from jobq.cli.context import (
     yes_option,
 )
 from jobq.cli.enqueueing import reader_of
-from jobq.cli.options import chosen_options, duration, job_options
+from jobq.cli.options import EPILOG, chosen_options, duration, job_options
 from jobq.cli.payloads import WrongPayload
 from jobq.cli.selection import NAMES, Filters, filter_options, selection_of, where_option
 from jobq.cli.telling import Telling, outcome_as_json
@@ -206,7 +206,7 @@ def move(ctx: click.Context, *, wanted: Wanted, to: str) -> None:
     run(ctx, _editing("move", f"moved to {render.printable(to)}", {"topic": to}), wanted)
 
 
-@click.command()
+@click.command(epilog=EPILOG)
 @click.argument("parts", metavar="[ID]...", nargs=-1)
 @where_option
 @all_option

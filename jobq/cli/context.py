@@ -32,6 +32,7 @@ from jobq.errors import (
     StoreLocked,
     StoreUnavailable,
 )
+from jobq.job import JobRecord
 from jobq.service import JobService
 
 FAILED: Final = 1
@@ -105,6 +106,9 @@ def as_json_option(what: str) -> Callable[[Verb], Verb]:
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what}.")
 
 
+unique_option: Final = click.option(
+    "--unique", metavar="KEY", help="The job that has this unique key, instead of an ID."
+)
 yes_option: Final = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 dry_run_option: Final = click.option(
     "--dry-run", is_flag=True, help="Say what would be done, and do nothing."
@@ -146,15 +150,29 @@ def job_of(ctx: click.Context, svc: JobService, part: str) -> str:
     return found[0]
 
 
+def record_of(
+    ctx: click.Context, svc: JobService, part: str | None, unique: str | None
+) -> JobRecord:
+    """The job that a part of its id, or its unique key, names: one of them has to be given."""
+    if (part is None) == (unique is None):
+        raise click.UsageError("which job? Give an ID or --unique KEY, one of them", ctx)
+    if unique is not None:
+        return svc.get(unique=unique)
+    assert part is not None
+    return svc.get(job_of(ctx, svc, part))
+
+
 def jobs_of(ctx: click.Context, svc: JobService, parts: Iterable[str]) -> list[str]:
     """The ids that *parts* name, each once, in their order."""
     return list(dict.fromkeys(job_of(ctx, svc, part) for part in parts))
 
 
-def known_topic(ctx: click.Context, svc: JobService, topic: str) -> None:
-    """Refuse a topic that never had a job: most likely it is misspelt."""
-    if topic not in svc.topics():
-        refuse(ctx, f"there is no topic {topic!r}: `jobq topics` lists them", NOT_FOUND)
+def known_topic(ctx: click.Context, svc: JobService, *topics: str) -> None:
+    """Refuse topics that never had a job: most likely they are misspelt."""
+    known = set(svc.topics())
+    for topic in topics:
+        if topic not in known:
+            refuse(ctx, f"there is no topic {topic!r}: `jobq topics` lists them", NOT_FOUND)
 
 
 def confirm(ctx: click.Context, what: str, *, yes: bool, look: str = "--dry-run") -> None:

@@ -4,7 +4,8 @@ import click
 
 from jobq.cli.changing import Wanted, deleting, rate_option, retrying, run
 from jobq.cli.context import Verb, Verbs, as_json_option, dry_run_option, yes_option
-from jobq.cli.jobs import list_jobs, listing_options
+from jobq.cli.jobs import list_jobs
+from jobq.cli.listing import listing_options
 from jobq.cli.selection import Filters, filter_options
 
 _filters = filter_options("status", "dead")
@@ -26,7 +27,7 @@ def dead() -> None:
 
 @dead.command("list")
 @_filters
-@listing_options
+@listing_options("job", "Only jobs enqueued after this one.", "ID")
 @click.pass_context
 def list_(
     ctx: click.Context, filters: Filters, *, limit: int, after: str | None, as_json: bool

@@ -2,11 +2,13 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from jobq import ids
 from jobq.cli import payloads, render
 from jobq.cli.context import (
     as_json_option,
@@ -36,6 +38,13 @@ from jobq.service import JobService
 )
 @click.option("--delay", type=duration, metavar="DURATION", help="How long until it becomes ready.")
 @job_options
+@click.option(
+    "--timeout",
+    type=duration,
+    metavar="DURATION",
+    default=0,
+    help="Wait so long for room if the topic is full or draining.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Do not print ids.")
 @as_json_option("one JSON object a job")
 @click.pass_context
@@ -51,13 +60,15 @@ def enqueue(
     raw: bool,
     weight: int,
     delay: float | None,
+    timeout: float,
     quiet: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Add a job to TOPIC and print its id.
 
-    PAYLOAD is JSON, or - for stdin; without it and without --file the payload is null.
+    PAYLOAD is JSON, or - for stdin; without it and without --file the payload is null. If another
+    job has its unique key, the id is that of the other one, and stderr says so.
 
     With --lines up to 1000 jobs are added in one commit, in the order of the lines. If a line is
     wrong, the jobs of its commit are not added and it ends; the error says how many lines before
@@ -70,8 +81,9 @@ def enqueue(
     reader = reader_of(ctx, text=text, raw=raw)
     if payload == payloads.STDIN or (lines and path is None):
         path = payloads.STDIN
-    common = {"weight": weight, "delay": delay, **chosen_options(options)}
-    printer = _Printer(topic, as_json=as_json, quiet=quiet)
+    chosen = chosen_options(options)
+    common = {"weight": weight, "delay": delay, "timeout": timeout, **chosen}
+    printer = _Printer(topic, unique=chosen.get("unique"), as_json=as_json, quiet=quiet)
 
     with open_queue(ctx) as svc:
         if lines:
@@ -87,7 +99,11 @@ def enqueue(
                 value = None if payload is None else payloads.of_argument(payload, reader)
         except WrongPayload as error:
             refuse(ctx, str(error))
+        printer.begin()
         printer.show([svc.enqueue(topic, value, **common)])
+        if printer.existing:
+            replaced = "it was replaced" if chosen.get("on_conflict") == "replace" else "none added"
+            say(f"there is a job with unique key {printer.unique!r} already: {replaced}")
 
 
 def reader_of(ctx: click.Context, *, text: bool, raw: bool) -> payloads.Reader:
@@ -98,20 +114,46 @@ def reader_of(ctx: click.Context, *, text: bool, raw: bool) -> payloads.Reader:
 
 
 class _Printer:
-    """Prints ids, one a line."""
+    """Prints ids, one a line, and tells jobs that were added from those that were there.
 
-    def __init__(self, topic: str, *, as_json: bool, quiet: bool) -> None:
+    Attributes:
+        topic: Their topic.
+        unique: The unique key that all of them want; None if none does.
+        added: How many jobs were added.
+        existing: How many payloads met a job that has the key.
+    """
+
+    def __init__(self, topic: str, *, unique: str | None, as_json: bool, quiet: bool) -> None:
         self.topic = topic
+        self.unique = unique
+        self.added = self.existing = 0
         self._as_json = as_json
         self._quiet = quiet
+        self._begun_ms = 0
+        self._last = ""
+
+    def begin(self) -> None:
+        """The next jobs are enqueued now."""
+        self._begun_ms = time.time_ns() // 1_000_000
 
     def show(self, job_ids: list[str]) -> None:
         """Print the ids of jobs that are in the queue now."""
-        if self._quiet:
-            return
         for job_id in job_ids:
-            line = json.dumps({"id": job_id, "topic": self.topic}) if self._as_json else job_id
-            click.echo(line)
+            existing = self.unique is not None and self._was_there(job_id)
+            self.existing += existing
+            self.added += not existing
+            if self._quiet:
+                continue
+            if self._as_json:
+                told = {} if self.unique is None else {"existing": existing}
+                click.echo(json.dumps({"id": job_id, "topic": self.topic, **told}))
+            else:
+                click.echo(job_id)
+
+    def _was_there(self, job_id: str) -> bool:
+        """Whether another one was given in place of a new job; ids begin with the time."""
+        last, self._last = self._last, job_id
+        return job_id == last or int.from_bytes(ids.to_raw(job_id)[:6]) < self._begun_ms
 
 
 def _enqueue_lines(
@@ -126,6 +168,7 @@ def _enqueue_lines(
     lines = None
     try:
         for lines in batches:
+            printer.begin()
             job_ids = svc.enqueue_many(printer.topic, lines.payloads, **common)
             jobs, last = jobs + len(job_ids), lines.last
             printer.show(job_ids)
@@ -136,7 +179,8 @@ def _enqueue_lines(
         refuse(ctx, f"{error}; {_so_far(jobs, last)}")
     except JobqError as error:
         refuse(ctx, f"{_by_line(str(error), lines)}; {_so_far(jobs, last)}", exit_status(error))
-    say(f"enqueued {render.count(jobs, 'job')}")
+    there = f", {printer.existing:,} were there already" if printer.existing else ""
+    say(f"enqueued {render.count(printer.added, 'job')}{there}")
 
 
 def _by_line(message: str, lines: Lines | None) -> str:

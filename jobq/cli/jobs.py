@@ -1,7 +1,7 @@
 """`jobq jobs`: what is known of jobs, and what anybody may do to them."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -11,26 +11,27 @@ from jobq.cli import record
 from jobq.cli.changing import cancel, delete, edit, move, retry
 from jobq.cli.context import (
     FAILED,
-    Verb,
     Verbs,
     as_json_option,
     job_of,
     jobs_of,
     known_topic,
     open_queue,
+    record_of,
     refuse,
     say,
+    unique_option,
 )
 from jobq.cli.enqueueing import enqueue
+from jobq.cli.listing import Listed, listing_options, read_on, show_listed
 from jobq.cli.options import duration
-from jobq.cli.render import Table
 from jobq.cli.selection import Filters, filter_options, selection_of
 from jobq.job import JobRecord, LogLine
-from jobq.service import Selection
 from jobq.states import Status
 
-AT_ONCE: Final = 100
-"""Jobs that are read and printed at a time: each may have a payload of a megabyte."""
+AS_LISTED: Final[Listed[JobRecord]] = Listed(
+    record.COLUMNS, record.TEXT_COLUMNS, record.as_row, record.as_json, lambda job: job.id
+)
 
 FOLLOW_S: Final = 1.0
 """Seconds between two looks at a log that is followed; holders write no more often either."""
@@ -44,23 +45,9 @@ def jobs() -> None:
     """
 
 
-def listing_options(command: Verb) -> Verb:
-    """How much is listed, and how."""
-    limit = click.option(
-        "--limit",
-        "-n",
-        type=click.IntRange(min=0),
-        default=100,
-        show_default=True,
-        help="At most so many; 0 for all.",
-    )
-    after = click.option("--after", metavar="ID", help="Only jobs enqueued after this one.")
-    return limit(after(as_json_option("one JSON object a job")(command)))
-
-
 @click.command("list")
 @filter_options()
-@listing_options
+@listing_options("job", "Only jobs enqueued after this one.", "ID")
 @click.pass_context
 def list_(
     ctx: click.Context, filters: Filters, *, limit: int, after: str | None, as_json: bool
@@ -77,71 +64,44 @@ def list_jobs(
         if "topic" in filters:
             known_topic(ctx, svc, filters["topic"])
         first = None if after is None else job_of(ctx, svc, after)
-        table = Table(record.TEXT_COLUMNS)
-        head = [] if as_json else [list(record.COLUMNS)]
-        last = None
-        for page, more in pages(_found(selection_of(svc, filters), first), limit):
-            if as_json:
-                for job in page:
-                    click.echo(record.as_json(job))
-            else:
-                for line in table.lines([*head, *map(record.as_row, page)]):
-                    click.echo(line)
-                head = []
-            last = page[-1].id if more else None
-        for line in table.lines(head):  # there are none
-            click.echo(line)
-        if last is not None:
-            say(f"there are more: --after {last}, or --limit 0 for all")
-
-
-def _found(selection: Selection, after: str | None) -> Iterator[JobRecord]:
-    """The jobs, in the order of enqueueing; what comes or moves meanwhile may be missed."""
-    while page := selection.find(after=after, limit=AT_ONCE):
-        yield from page
-        if len(page) < AT_ONCE:
-            return
-        after = page[-1].id
-
-
-def pages(jobs: Iterator[JobRecord], limit: int) -> Iterator[tuple[list[JobRecord], bool]]:
-    """At most *limit* jobs (0: all) a page at a time, each with whether the limit left some out."""
-    page: list[JobRecord] = []
-    for given, job in enumerate(jobs):
-        if limit and given == limit:
-            yield page, True
-            return
-        if len(page) == AT_ONCE:
-            yield page, False
-            page = []
-        page.append(job)
-    if page:
-        yield page, False
+        chosen = selection_of(svc, filters)
+        found = read_on(lambda after, n: chosen.find(after=after, limit=n), AS_LISTED.name, first)
+        show_listed(found, AS_LISTED, limit=limit, as_json=as_json)
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="[ID]", required=False)
+@unique_option
 @as_json_option("one JSON object")
 @click.pass_context
-def show(ctx: click.Context, job_id: str, *, as_json: bool) -> None:
+def show(ctx: click.Context, job_id: str | None, *, unique: str | None, as_json: bool) -> None:
     """Show all that is known of a job."""
     with open_queue(ctx) as svc:
-        job = svc.get(job_of(ctx, svc, job_id))
+        job = record_of(ctx, svc, job_id, unique)
 
     click.echo(record.as_json(job) if as_json else record.as_text(job))
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="[ID]", required=False)
+@unique_option
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job is finished.")
 @click.option("--tail", "-n", type=click.IntRange(min=0), help="Only the last so many lines.")
 @as_json_option("one JSON object a line")
 @click.pass_context
-def logs(ctx: click.Context, job_id: str, *, follow: bool, tail: int | None, as_json: bool) -> None:
+def logs(
+    ctx: click.Context,
+    job_id: str | None,
+    *,
+    unique: str | None,
+    follow: bool,
+    tail: int | None,
+    as_json: bool,
+) -> None:
     """Print what holders of a job have logged, and what commands of `jobq work` have printed."""
     shown = record.log_line_as_json if as_json else record.log_line
     with open_queue(ctx) as svc:
-        job = svc.get(job_of(ctx, svc, job_id))
+        job = record_of(ctx, svc, job_id, unique)
         seen = job.log_dropped
         if tail is not None:
             seen += max(0, len(job.log) - tail)

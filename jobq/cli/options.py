@@ -81,7 +81,7 @@ def told_of(kind: type) -> dict[str, str]:
     """What the docstring of *kind* says of each attribute, in one line each."""
     text = inspect.getdoc(kind) or ""
     found = re.findall(r"^    (\w+): (.+(?:\n        .+)*)", text, re.MULTILINE)
-    return {name: " ".join(what.split()) for name, what in found}
+    return {name: " ".join(what.split()).replace("`", "") for name, what in found}
 
 
 def job_options(command: Verb) -> Verb:

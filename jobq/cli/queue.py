@@ -1,12 +1,9 @@
-"""Verbs on the queue as a whole, and on its topics."""
-
-import json
-from typing import Any
+"""Verbs on the queue as a whole."""
 
 import click
 
 from jobq import factory
-from jobq.cli import render
+from jobq.cli import counts, render
 from jobq.cli.context import (
     STORE_UNUSABLE,
     absolute,
@@ -17,13 +14,10 @@ from jobq.cli.context import (
     open_queue,
     queue_path,
     say,
-    set_and_unset,
     yes_option,
 )
-from jobq.cli.options import EPILOG, chosen_options, setting_options
 from jobq.errors import InvalidValue
 from jobq.states import Status
-from jobq.topic import SettingArgs
 
 
 @click.command()
@@ -49,26 +43,15 @@ def init(ctx: click.Context, path: str | None) -> None:
 @as_json_option("one JSON object")
 @click.pass_context
 def stats(ctx: click.Context, topic: str | None, *, as_json: bool) -> None:
-    """Count the jobs of TOPIC, or of every topic, by state."""
+    """Count the jobs of TOPIC, or of every topic, by state, and tell what limits them."""
     with open_queue(ctx) as svc:
-        counts = svc.stats(topic)
+        found = svc.stats(topic)
         if topic is not None:
             known_topic(ctx, svc, topic)
+        settings = counts.settings_of(svc, found)
 
-    click.echo(render.stats_as_json(counts) if as_json else render.stats_as_table(counts))
-
-
-@click.command()
-@as_json_option("one JSON object a topic")
-@click.pass_context
-def topics(ctx: click.Context, *, as_json: bool) -> None:
-    """List the topics by name: how many jobs are unfinished, and how many there are."""
-    with open_queue(ctx) as svc:
-        counts = svc.stats().topics
-
-    lines = map(render.topic_as_json, counts) if as_json else render.topics_as_lines(counts)
-    for line in lines:
-        click.echo(line)
+    shown = counts.stats_as_json if as_json else counts.stats_as_table
+    click.echo(shown(found, settings))
 
 
 @click.command()
@@ -96,35 +79,6 @@ def purge(ctx: click.Context, topic: str, *, status: str | None, yes: bool, dry_
         confirm(ctx, what, yes=yes)
         purged = svc.purge(topic, status)
     click.echo(f"purged: {render.count(purged, 'job')}")
-
-
-@click.command(epilog=EPILOG)
-@click.argument("topic")
-@setting_options
-@click.option(
-    "--unset",
-    multiple=True,
-    type=click.Choice(sorted(SettingArgs.__annotations__)),
-    help="Take back a setting, so that the queue's own holds; may be given several times.",
-)
-@as_json_option("one JSON object")
-@click.pass_context
-def configure(
-    ctx: click.Context, /, topic: str, *, unset: tuple[str, ...], as_json: bool, **given: Any
-) -> None:
-    """Change settings of TOPIC, for jobs that finish from now on, and print all that it has."""
-    changes = set_and_unset(ctx, chosen_options(given), unset)
-    with open_queue(ctx) as svc:
-        if not changes:
-            known_topic(ctx, svc, topic)
-        settings = svc.configure(topic, **changes) if changes else svc.settings(topic)
-    if as_json:
-        click.echo(json.dumps(settings.as_dict()))
-        return
-    for name, value in settings.as_dict().items():
-        click.echo(f"{name:<14}{value}")
-    if not settings.as_dict():
-        say(f"topic {topic!r} has no settings of its own: those of the queue hold")
 
 
 @click.command()

@@ -21,6 +21,8 @@ LONGEST_ABOUT: Final = 60
 LONGEST_VALUE: Final = 100
 """Lines of a payload or a result that `show` prints."""
 LOG_TAIL: Final = 20
+_FACTS: Final = frozenset({"group", "unique", "deadline"})
+"""Options that `show` has among the facts."""
 
 _NONE: Final = codec.pack(None, limit=1)
 
@@ -146,12 +148,15 @@ def _facts(record: JobRecord, now: Now) -> list[str]:
     facts = [
         ("id", record.id),
         ("topic", printable(record.topic)),
+        ("group", printable(record.options.group or "")),
+        ("unique key", printable(record.options.unique or "")),
         ("status", status(record)),
         ("weight", str(record.weight)),
         ("attempt", _attempts(record)),
         ("holder", printable(record.holder or "")),
         ("enqueued", moment(record.created, now)),
         ("due", moment(record.due, now)),
+        ("deadline", moment(record.options.deadline, now)),
         ("reserved", moment(record.reserved_at, now)),
         ("lease until", moment(record.lease_until, now)),
         ("ended", moment(record.ended_at, now)),
@@ -189,9 +194,12 @@ def _progress(progress: Progress | None, now: Now) -> str:
 
 
 def _options(record: JobRecord) -> Iterable[str]:
-    """Each option that holds, those that the job does not set itself in parentheses."""
+    """Each option that holds and is no fact already, and whether the job sets it itself."""
     own = record.options.as_dict()
+    idle = set() if "unique" in own else {"unique_for", "on_conflict"} - own.keys()
     for name, value in record.effective.as_dict().items():
+        if name in _FACTS or name in idle:
+            continue
         shown = " ".join(value) if isinstance(value, tuple) else str(value)
         yield f"  {name:<13}{printable(shown)}{'' if name in own else '  (default)'}"
 

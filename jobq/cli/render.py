@@ -6,45 +6,8 @@ JSON is ASCII throughout, so what is in it can steer no terminal either.
 import json
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 
-from jobq.repo.base import CheckReport, Stats
-from jobq.states import Status
-from jobq.topic import TopicStats
-
-
-def stats_as_table(stats: Stats) -> str:
-    """A line about the store, one a topic, and the totals."""
-    rows = [["topic", *Status]]
-    rows += [_counts(topic) for topic in stats.topics]
-    rows += [_counts(stats.totals, name="total")]
-    return "\n".join([_store_line(stats), "", *Table().lines(rows)])
-
-
-def stats_as_json(stats: Stats) -> str:
-    """The same facts: `store`, `next_due` (ISO 8601, UTC, or null), `topics`, `totals`."""
-    totals = asdict(stats.totals)
-    del totals["name"]
-    return json.dumps(
-        {
-            "store": stats.store,
-            "next_due": None if stats.next_due is None else stats.next_due.isoformat(),
-            "topics": [asdict(topic) for topic in stats.topics],
-            "totals": totals,
-        }
-    )
-
-
-def topics_as_lines(topics: Iterable[TopicStats]) -> list[str]:
-    """A line a topic: its name, its unfinished jobs, and all that the store still has."""
-    rows = [["topic", "unfinished", "total"]]
-    rows += [[printable(one.name), f"{one.unfinished:,}", f"{one.total:,}"] for one in topics]
-    return Table().lines(rows)
-
-
-def topic_as_json(topic: TopicStats) -> str:
-    """Its name, its counts by state, `unfinished` and `total`."""
-    return json.dumps({**asdict(topic), "unfinished": topic.unfinished, "total": topic.total})
+from jobq.repo.base import CheckReport
 
 
 def report_as_lines(report: CheckReport) -> str:
@@ -172,19 +135,3 @@ def shortened(text: str, longest: int) -> str:
     ('mail', 'mai…')
     """
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _counts(topic: TopicStats, name: str | None = None) -> list[str]:
-    return [name or printable(topic.name), *(f"{topic.of(status):,}" for status in Status)]
-
-
-def _store_line(stats: Stats) -> str:
-    facts = []
-    for name, value in stats.store.items():
-        if name.endswith("_bytes") and isinstance(value, int):
-            facts.append(f"{name.removesuffix('_bytes')} {size(value)}")
-        else:
-            facts.append(f"{name} {printable(str(value))}")
-    due = stats.next_due
-    facts.append(f"next due {'-' if due is None else due.isoformat(' ', 'milliseconds')}")
-    return "  ".join(facts)

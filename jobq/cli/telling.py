@@ -7,6 +7,8 @@ from typing import Final
 
 import click
 
+from jobq.cli.context import NOT_FOUND, say
+from jobq.cli.render import printable
 from jobq.service import BulkProgress, BulkResult
 from jobq.states import Outcome
 
@@ -65,3 +67,18 @@ class Telling:
 def outcome_as_json(job_id: str, outcome: Outcome) -> str:
     """What became of a job, as one line."""
     return json.dumps({"id": job_id, "outcome": str(outcome)})
+
+
+def tell_released(
+    ctx: click.Context, outcomes: dict[str, Outcome], *, kind: str, missing: str, as_json: bool
+) -> None:
+    """A line for each name of a *kind* that was to be released; those not there decide the end."""
+    for name, outcome in outcomes.items():
+        if as_json:
+            click.echo(json.dumps({kind: name, "outcome": str(outcome)}))
+        elif outcome is Outcome.OK:
+            click.echo(f"{printable(name)} released")
+        if outcome is not Outcome.OK:
+            say(missing.format(name))
+    if set(outcomes.values()) != {Outcome.OK}:
+        ctx.exit(NOT_FOUND)

@@ -46,10 +46,10 @@ def test_stats_as_json_has_what_the_service_says(queue: Path) -> None:
         stats = svc.stats()
     assert result.exit_code == 0
     assert {topic["name"]: topic["ready"] for topic in told["topics"]} == {"mail": 4, "手紙": 1}
-    assert told["totals"] == {
-        "ready": 5, "delayed": 1, "reserved": 0, "done": 1, "canceled": 1,
-        "bytes": stats.totals.bytes, "running": 0, "groups": 0, "paused": False,
-    }  # fmt: skip
+    states = {"ready": 5, "delayed": 1, "reserved": 0, "done": 1, "canceled": 1}
+    flow = {"bytes": stats.totals.bytes, "running": 0, "groups": 0, "paused": False}
+    assert told["totals"] == states | flow
+    assert [topic["settings"] for topic in told["topics"]] == [{}, {}]
     assert stats.next_due is not None
     assert told["next_due"] == stats.next_due.isoformat()
     assert told["store"].keys() == stats.store.keys()
@@ -134,6 +134,17 @@ def test_a_file_that_is_no_database_makes_the_store_unusable(verb: str, queue: P
 VERBS = [
     ["stats"],
     ["topics"],
+    ["topics", "list"],
+    ["topics", "configure", "mail"],
+    ["topics", "limits", "mail"],
+    ["topics", "release", "mail"],
+    ["topics", "pause", "mail"],
+    ["topics", "resume", "mail"],
+    ["topics", "drain", "mail"],
+    ["groups", "list", "mail"],
+    ["groups", "release", "mail", "ann"],
+    ["keys", "list"],
+    ["keys", "release", "ann"],
     ["check"],
     ["jobs", "list"],
     ["jobs", "show", "1"],
@@ -149,7 +160,6 @@ VERBS = [
     ["dead", "retry"],
     ["dead", "purge"],
     ["work", "mail", "--drain", "--exec", "true"],
-    ["configure", "mail"],
     ["purge", "mail"],
     ["export"],
     ["import"],
@@ -251,7 +261,9 @@ def test_without_a_queue_the_user_is_told_how_to_name_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", [[], ["jobs"], ["dead"], *(verb[:2] for verb in VERBS)], ids=" ".join
+    "verb",
+    [[], ["jobs"], ["dead"], ["topics"], ["groups"], ["keys"], *(verb[:2] for verb in VERBS)],
+    ids=" ".join,
 )
 def test_help_needs_no_queue(verb: list[str]) -> None:
     verb = [word for word in verb if word != "mail"]

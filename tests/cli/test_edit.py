@@ -1,4 +1,4 @@
-"""`jobq jobs edit`, and the verbs on topics: `purge`, `configure`."""
+"""`jobq jobs edit`, `jobq purge` and `jobq topics configure`."""
 
 import json
 from pathlib import Path
@@ -157,12 +157,16 @@ def test_purge_refuses_what_is_held_and_what_is_not_there(queue: Path) -> None:
 
 
 def test_settings_of_a_topic_are_changed_shown_and_unset(queue: Path) -> None:
-    nothing = words(call("--db", queue, "configure", "mail"))
-    some = words(call("--db", queue, "configure", "mail", "--keep-done", "1h", "--max-done", "5"))
-    told = call("--db", queue, "configure", "mail", "--unset", "keep_done", "--json").stdout
+    nothing = words(call("--db", queue, "topics", "configure", "mail"))
+    some = words(
+        call("--db", queue, "topics", "configure", "mail", "--keep-done", "1h", "--max-done", "5")
+    )
+    told = call(
+        "--db", queue, "topics", "configure", "mail", "--unset", "keep_done", "--json"
+    ).stdout
 
     assert nothing == []
-    assert "no settings" in call("--db", queue, "configure", "手紙").stderr
+    assert "no settings" in call("--db", queue, "topics", "configure", "手紙").stderr
     assert [line.split() for line in some] == [["keep_done", "3600.0"], ["max_done", "5"]]
     assert json.loads(told) == {"max_done": 5}
     with jobq.open(queue) as svc:
@@ -170,20 +174,24 @@ def test_settings_of_a_topic_are_changed_shown_and_unset(queue: Path) -> None:
 
 
 def test_a_wrong_setting_changes_nothing(queue: Path) -> None:
-    assert call("--db", queue, "configure", "mail", "--max-done", "-1").exit_code == 1
-    assert call("--db", queue, "configure", "mail", "--keep-done", "ever").exit_code == 2
-    assert words(call("--db", queue, "configure", "mail")) == []
+    assert call("--db", queue, "topics", "configure", "mail", "--max-done", "-1").exit_code == 1
+    assert call("--db", queue, "topics", "configure", "mail", "--keep-done", "ever").exit_code == 2
+    assert words(call("--db", queue, "topics", "configure", "mail")) == []
 
 
 def test_settings_of_a_topic_that_is_not_there_can_be_made_but_not_looked_at(queue: Path) -> None:
-    assert call("--db", queue, "configure", "mial").exit_code == 3
-    assert call("--db", queue, "configure", "mial", "--max-done", "5").exit_code == 0
-    assert words(call("--db", queue, "configure", "mial")) == ["max_done      5"]
+    assert call("--db", queue, "topics", "configure", "mial").exit_code == 3
+    assert call("--db", queue, "topics", "configure", "mial", "--max-done", "5").exit_code == 0
+    (line,) = words(call("--db", queue, "topics", "configure", "mial"))
+    assert line.split() == ["max_done", "5"]
 
 
 def test_what_is_set_cannot_be_unset_as_well(queue: Path) -> None:
     job_id = min(statuses(queue))
-    for verb, name in ((["configure", "mail"], "max_done"), (["jobs", "edit", job_id], "tags")):
+    for verb, name in (
+        (["topics", "configure", "mail"], "max_done"),
+        (["jobs", "edit", job_id], "tags"),
+    ):
         flag = f"--{name.replace('_', '-')}".removesuffix("s")
         result = call("--db", queue, *verb, flag, "5", "--unset", name)
 

@@ -242,12 +242,15 @@ WRONG: list[tuple[list[str], str]] = [
     (["jobs", "enqueue", "mail", "--deadline", "0001-01-01"], "deadline"),
     (["jobs", "enqueue", "mail", "--on-conflict", "ignore"], "'return', 'replace', 'raise'"),
     (["jobs", "enqueue", "mail", "--unique", "k", "--unique-for", "ever"], "no duration"),
-    (["configure", "mail", "--rate", "5"], "no rate"),
-    (["configure", "mail", "--rate", "x/s"], "no rate"),
-    (["configure", "mail", "--group-rate", "5/ever"], "no duration"),
-    (["configure", "mail", "--when-full", "drop"], "'reject', 'drop-oldest', 'drop-lowest'"),
-    (["configure", "mail", "--paused", "perhaps"], "not a valid boolean"),
-    (["configure", "mail", "--ageing", "soon"], "no duration"),
+    (["topics", "configure", "mail", "--rate", "5"], "no rate"),
+    (["topics", "configure", "mail", "--rate", "x/s"], "no rate"),
+    (["topics", "configure", "mail", "--group-rate", "5/ever"], "no duration"),
+    (
+        ["topics", "configure", "mail", "--when-full", "drop"],
+        "'reject', 'drop-oldest', 'drop-lowest'",
+    ),
+    (["topics", "configure", "mail", "--paused", "perhaps"], "not a valid boolean"),
+    (["topics", "configure", "mail", "--ageing", "soon"], "no duration"),
 ]
 
 
@@ -289,8 +292,10 @@ def test_every_setting_of_topics_can_be_given(empty: Path) -> None:
         word for name, (text, _) in given.items() for word in (f"--{name.replace('_', '-')}", text)
     ]
 
-    told = call("--db", empty, "configure", "mail", *words, "--json").stdout
-    unpaused = call("--db", empty, "configure", "mail", "--paused", "false", "--json").stdout
+    told = call("--db", empty, "topics", "configure", "mail", *words, "--json").stdout
+    unpaused = call(
+        "--db", empty, "topics", "configure", "mail", "--paused", "false", "--json"
+    ).stdout
 
     assert json.loads(told) == {name: value for name, (_, value) in given.items()}
     assert "paused" not in json.loads(unpaused)

@@ -90,13 +90,14 @@ def stats(queue: Path) -> None:
     assert "total" in jq(queue, "stats")
 
 
-def topics(queue: Path) -> None:
+def topics_list(queue: Path) -> None:
     mine(queue)
     names = [json.loads(line)["name"] for line in jq(queue, "topics", "--json").splitlines()]
 
     assert "mine" in names
     assert names == sorted(names)
     assert "mine" in jq(queue, "topics")
+    assert "mine" in jq(queue, "topics", "list")
 
 
 def check(queue: Path) -> None:
@@ -104,9 +105,78 @@ def check(queue: Path) -> None:
     assert "no problem found" in jq(queue, "check", "--repair")
 
 
-def configure(queue: Path) -> None:
-    mine(queue, topic="set")
-    assert json.loads(jq(queue, "configure", "set", "--max-done", "3", "--json")) == {"max_done": 3}
+def topics_configure(queue: Path) -> None:
+    args = ("topics", "configure", "set", "--max-done", "3", "--rate", "100/1m", "--json")
+    assert json.loads(jq(queue, *args)) == {"max_done": 3, "rate": [100, 60.0]}
+
+
+def topics_limits(queue: Path) -> None:
+    mine(queue, topic="limited")
+    jq(queue, "topics", "configure", "limited", "--max-jobs", "9")
+    told = json.loads(jq(queue, "topics", "limits", "limited", "--json"))
+    assert (told["jobs"], told["settings"]) == (1, {"max_jobs": 9})
+    assert "1 of 9" in jq(queue, "topics", "limits", "limited")
+
+
+def topics_release(queue: Path) -> None:
+    with jobq.open(queue, create=False) as svc:
+        svc.configure("lingers", concurrency=2)
+        svc.enqueue("lingers")
+        svc.reserve("lingers", timeout=5)
+        assert svc.select(topic="lingers").cancel().changed == 1
+        assert jq(queue, "topics", "release", "lingers") == "released: 1 place\n"
+
+
+def topics_pause(queue: Path) -> None:
+    mine(queue, topic="paused")
+    assert jq(queue, "topics", "pause", "paused") == "paused paused\n"
+    jq(queue, "work", "paused", "--drain", "--exec", "false")
+    with jobq.open(queue, create=False) as svc:
+        assert svc.stats("paused").topics[0].ready == 1
+
+
+def topics_resume(queue: Path) -> None:
+    mine(queue, topic="on")
+    jq(queue, "topics", "pause", "on")
+    assert jq(queue, "topics", "resume", "on") == "on resumed\n"
+    assert jq(queue, "work", "on", "--drain", "--quiet", "--exec", "true") == ""
+    with jobq.open(queue, create=False) as svc:
+        assert svc.stats("on").topics[0].done == 1
+
+
+def topics_drain(queue: Path) -> None:
+    mine(queue, topic="drains")
+    jq(queue, "topics", "drain", "drains", "--timeout", "10ms", status=1)
+    jq(queue, "jobs", "enqueue", "drains", status=1)
+    jq(queue, "work", "drains", "--drain", "--quiet", "--exec", "true")
+    assert jq(queue, "topics", "drain", "drains") == "drains drained\n"
+
+
+def groups_list(queue: Path) -> None:
+    mine(queue, "--group", "ann", topic="grouped")
+    told = json.loads(jq(queue, "groups", "list", "grouped", "--json"))
+    assert (told["group"], told["ready"]) == ("ann", 1)
+    assert "ann" in jq(queue, "groups", "list", "grouped")
+
+
+def groups_release(queue: Path) -> None:
+    mine(queue, "--group", "bob", topic="released")
+    assert jq(queue, "groups", "release", "released", "bob") == "bob released\n"
+    jq(queue, "groups", "release", "released", "eve", status=3)
+
+
+def keys_list(queue: Path) -> None:
+    job_id = mine(queue, "--unique", "a key")
+    lines = [json.loads(line) for line in jq(queue, "keys", "list", "--json").splitlines()]
+    assert {"key": "a key", "job_id": job_id, "until": None} in lines
+    assert "a key" in jq(queue, "keys", "list")
+
+
+def keys_release(queue: Path) -> None:
+    first = mine(queue, "--unique", "once")
+    assert mine(queue, "--unique", "once") == first
+    assert jq(queue, "keys", "release", "once") == "once released\n"
+    assert mine(queue, "--unique", "once") != first
 
 
 def purge(queue: Path) -> None:
@@ -271,9 +341,18 @@ def dead_purge(queue: Path) -> None:
 VERBS: dict[str, Callable[[Path], None]] = {
     "init": init,
     "stats": stats,
-    "topics": topics,
+    "topics list": topics_list,
+    "topics configure": topics_configure,
+    "topics limits": topics_limits,
+    "topics release": topics_release,
+    "topics pause": topics_pause,
+    "topics resume": topics_resume,
+    "topics drain": topics_drain,
+    "groups list": groups_list,
+    "groups release": groups_release,
+    "keys list": keys_list,
+    "keys release": keys_release,
     "check": check,
-    "configure": configure,
     "purge": purge,
     "export": export,
     "import": import_,
