@@ -1,4 +1,4 @@
-"""README and examples are run as they stand; what an example prints stands in its head."""
+"""README, docs/flow.md and examples are run as they stand; what an example prints stands in its head."""
 
 import ast
 import itertools
@@ -51,11 +51,12 @@ def python_blocks(markdown: str) -> str:
     return "\n".join(lines)
 
 
-def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    code = python_blocks((ROOT / "README.md").read_text())
+@pytest.mark.parametrize("page", ["README.md", "docs/flow.md"])
+def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
+    code = python_blocks((ROOT / page).read_text())
     assert "import jobq" in code
 
-    script = tmp_path / "README.py"
+    script = tmp_path / "page.py"
     script.write_text(code)
     run(script, tmp_path)
 
