@@ -1,4 +1,4 @@
-"""README, docs/flow.md and examples are run as they stand; what an example prints stands in its head."""
+"""README, docs/flow.md, examples: they are run as they stand, and print what their heads say."""
 
 import ast
 import itertools

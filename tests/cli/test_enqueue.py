@@ -301,6 +301,84 @@ def test_every_setting_of_topics_can_be_given(empty: Path) -> None:
     assert "paused" not in json.loads(unpaused)
 
 
+# Keys and room.
+
+
+def test_a_job_that_has_the_key_is_told_from_a_new_one(empty: Path) -> None:
+    args = ("--db", empty, "jobs", "enqueue", "mail", "1", "--unique", "k")
+    first, second = call(*args), call(*args)
+    quiet, told = call(*args, "--quiet"), json.loads(call(*args, "--json").stdout)
+    replaced = call(*args, "--on-conflict", "replace", "--name", "new")
+    other = json.loads(call(*args[:-1], "other", "--json").stdout)
+    plain = json.loads(call(*args[:-2], "--json").stdout)
+
+    assert (first.stderr, second.stdout) == ("", first.stdout)
+    assert second.stderr == "jobq: there is a job with unique key 'k' already: none added\n"
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", second.stderr)
+    assert (told["id"], told["existing"]) == (first.stdout.strip(), True)
+    assert replaced.stdout == first.stdout
+    assert replaced.stderr == "jobq: there is a job with unique key 'k' already: it was replaced\n"
+    assert other["existing"] is False
+    assert plain.keys() == {"id", "topic"}
+    assert [job.options.name for job in jobs(empty)] == ["new", None, None]
+
+
+def test_lines_that_meet_the_key_are_counted_apart(empty: Path) -> None:
+    args = ("--db", empty, "jobs", "enqueue", "mail", "--lines", "--unique", "k", "--json")
+    first = call(*args, stdin="1\n2\n3\n")
+    second = call(*args, stdin="4\n")
+
+    assert [json.loads(line)["existing"] for line in first.stdout.splitlines()] == [
+        False,
+        True,
+        True,
+    ]
+    assert first.stderr == "jobq: enqueued 1 job, 2 were there already\n"
+    assert second.stderr == "jobq: enqueued 0 jobs, 1 were there already\n"
+    assert [job.payload for job in jobs(empty)] == [1]
+
+
+def test_a_conflict_can_be_an_error(empty: Path) -> None:
+    args = ("--db", empty, "jobs", "enqueue", "mail", "--unique", "k", "--on-conflict", "raise")
+    (job_id,) = words(call(*args))
+    refused = call(*args)
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "'k'" in refused.stderr
+    assert job_id in refused.stderr
+    assert len(jobs(empty)) == 1
+
+
+def test_a_full_topic_refuses_at_once_or_when_the_time_is_over(empty: Path) -> None:
+    with jobq.open(empty) as svc:
+        svc.configure("mail", max_jobs=1)
+        svc.enqueue("mail")
+    args = ("--db", empty, "jobs", "enqueue", "mail")
+    results = [call(*args), call(*args, "--timeout", "10ms"), call(*args, "--lines", stdin="1\n")]
+
+    assert [result.exit_code for result in results] == [1, 1, 1]
+    assert all("'mail'" in result.stderr for result in results)
+    assert results[2].stderr.endswith("; nothing was enqueued\n")
+    assert call(*args, "--timeout", "soon").exit_code == 2
+    assert len(jobs(empty)) == 1
+
+
+def test_it_waits_for_room(empty: Path) -> None:
+    with jobq.open(empty) as svc:
+        svc.configure("mail", max_jobs=1)
+        svc.enqueue("mail", 1)
+        command = [*COMMAND, "--db", str(empty), "jobs", "enqueue", "mail", "2", "--timeout", "1h"]
+        waiter = subprocess.Popen(
+            command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
+        )
+        (held,) = svc.reserve("mail", timeout=0)
+        printed, _ = waiter.communicate(timeout=30)
+
+        assert waiter.returncode == 0
+        assert svc.get(printed.strip()).payload == 2
+        held.done()
+
+
 # What is printed.
 
 

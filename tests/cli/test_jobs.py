@@ -575,3 +575,65 @@ def test_who_stops_reading_the_outcomes_is_told_how_many_there_were(empty: Path)
     assert 0 < canceled < 9000
     assert ended.stderr.count(b"\n") == 1
     assert f"canceled: {canceled:,} jobs, the others are left".encode() in ended.stderr
+
+
+# Flow control.
+
+
+def test_a_job_can_be_named_by_its_unique_key(empty: Path) -> None:
+    with jobq.open(empty, durability="unsafe") as svc:
+        job_id = svc.enqueue("mail", unique="user 7")
+        (held,) = svc.reserve("mail", timeout=0)
+        held.log("hello")
+        held.retry()
+    told = json.loads(call("--db", empty, "jobs", "show", "--unique", "user 7", "--json").stdout)
+    (line,) = words(call("--db", empty, "jobs", "logs", "--unique", "user 7"))
+
+    assert told["id"] == job_id
+    assert line.endswith("  hello")
+
+
+@pytest.mark.parametrize("verb", ["show", "logs"])
+def test_a_unique_key_that_nobody_has_is_not_found(queue: Path, verb: str) -> None:
+    missing = call("--db", queue, "jobs", verb, "--unique", "user 7")
+    none = call("--db", queue, "jobs", verb)
+    both = call("--db", queue, "jobs", verb, "1", "--unique", "user 7")
+
+    assert [missing.exit_code, none.exit_code, both.exit_code] == [3, 2, 2]
+    assert "'user 7'" in missing.stderr
+    assert "--unique KEY" in none.stderr
+    assert call("--db", queue, "jobs", verb, "--unique", "").exit_code == 1
+
+
+def test_show_has_group_key_and_deadline_among_the_facts(empty: Path) -> None:
+    with jobq.open(empty, durability="unsafe") as svc:
+        job_id = svc.enqueue("mail", group="ann", unique="user 7", ttl=3600.5)
+        plain_id = svc.enqueue("mail")
+    lines = words(call("--db", empty, "jobs", "show", job_id))
+    bare = words(call("--db", empty, "jobs", "show", plain_id))
+
+    assert "group        ann" in lines
+    assert "unique key   user 7" in lines
+    (deadline,) = (line for line in lines if line.startswith("deadline"))
+    assert deadline.endswith("Z  in 1h")
+    assert [line for line in lines if line.split()[:1] == ["unique_for"]] == [
+        "  unique_for   unfinished  (default)"
+    ]
+    heads = {line.split()[0] for line in bare if line}
+    assert not heads & {"group", "unique", "unique_for", "on_conflict", "deadline"}
+
+
+def test_jobs_that_expired_or_were_dropped_say_so(empty: Path) -> None:
+    with jobq.open(empty, durability="unsafe") as svc:
+        svc.configure("mail", max_jobs=1, when_full="drop-oldest")
+        dropped = svc.enqueue("mail")
+        svc.enqueue("mail")
+        expired = svc.enqueue("other", ttl=0.001)
+        assert svc.wait(expired, 30).reason == "expired"
+    lines = words(call("--db", empty, "jobs", "list", "--status", "canceled"))
+
+    assert [line.split()[-1] for line in lines[1:]] == ["dropped", "expired"]
+    assert "status       canceled (dropped)" in words(call("--db", empty, "jobs", "show", dropped))
+    assert "status       canceled (expired)" in words(call("--db", empty, "jobs", "show", expired))
+    dead = words(call("--db", empty, "dead", "list"))
+    assert len(dead) == 3
