@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Self, Unpack, overload
 
 from jobq import codec, ids
-from jobq.errors import InvalidValue, StoreUnavailable, shown
+from jobq.errors import InvalidValue, StoreUnavailable, UniqueConflict, shown
 from jobq.job import KEEP, Change, JobRecord, JobSpec, Settlement
 from jobq.options import JobOptions, OptionArgs, integer, seconds, several, text
 from jobq.repo.base import ReserveRequest, Store
@@ -395,7 +395,12 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
     def reset(self, job_ids: str | Iterable[str]) -> list[Outcome] | None:
         """Make finished jobs ready again, at the back of their weight, as if never tried.
 
-        One id or several as for `cancel`; only done and canceled jobs can be reset.
+        One id or several as for `cancel`; only done and canceled jobs can be reset. A job takes its
+        unique key again; of several, those whose key another job has are a `conflict`. Its
+        deadline is dropped.
+
+        Raises:
+            UniqueConflict: One id was given, and another job has its unique key; nothing changed.
         """
         return self._on(job_ids, Event.RESET, self.store.reset)
 
@@ -461,6 +466,8 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
         Raises:
             JobNotFound: One id was given, and no job has it.
             InvalidTransition: One id was given, and the job does not wait.
+            UniqueConflict: One id was given, and another job has the unique key. Of several, those
+                that cannot have it are a `conflict`.
             InvalidValue: An argument is wrong, or there is nothing to change.
             PayloadTooLarge: The payload is larger than the limit.
             StoreFull: A payload or an option was given, and there is no room; nothing changed.
@@ -622,10 +629,13 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
         return self._holding.settle_many(jobs, settlements)
 
     def _edit(self, job_ids: str | Iterable[str], change: Change) -> list[Outcome] | None:
-        return self._on(job_ids, Event.EDIT, lambda raw: self.store.edit(raw, change))
+        unique = change.options.get("unique")
+        return self._on(job_ids, Event.EDIT, lambda raw: self.store.edit(raw, change), unique)
 
-    def _on(self, job_ids: str | Iterable[str], event: Event, verb: Any) -> list[Outcome] | None:
-        """One id raises, several give outcomes."""
+    def _on(
+        self, job_ids: str | Iterable[str], event: Event, verb: Any, unique: str | None = None
+    ) -> list[Outcome] | None:
+        """One id raises, several give outcomes. *unique* is the key that the job is to have."""
         if isinstance(job_ids, str):
             raw = ids.to_raw(job_ids)
             (outcome,) = verb([raw])
@@ -636,10 +646,24 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
                 if status is None:
                     raise not_found(job_ids)
                 raise invalid_transition(job_ids, status, event)
+            if outcome is Outcome.CONFLICT:
+                raise self._conflict(job_ids, raw, unique)
             return None
         given = several("job_ids", job_ids, "ids")
         outcomes: list[Outcome] = verb([ids.to_raw(job_id) for job_id in given]) if given else []
         return outcomes
+
+    def _conflict(self, job_id: str, raw: bytes, unique: str | None) -> UniqueConflict:
+        """What to raise for a job that cannot have its unique key."""
+        if unique is None:
+            (record,) = self.store.get([raw])
+            unique = None if record is None else record.options.unique
+        other = None if unique is None else self.store.with_keys([unique])[0]
+        has = "another job" if other is None else f"job {other.id}"
+        return UniqueConflict(
+            f"job {job_id} cannot have the unique key {unique!r}: {has} has it",
+            "" if other is None else other.id,
+        )
 
 
 def _jobs(jobs: Iterable[Job]) -> list[Job]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -282,6 +283,25 @@ def test_a_conflict_names_the_job_that_has_the_key(svc: JobService) -> None:
 
 
 # Deadlines, and bounds of the topic.
+
+
+def test_a_job_that_cannot_have_its_key_again_says_who_has_it(svc: JobService) -> None:
+    first = svc.enqueue("mail", unique="k")
+    svc.cancel(first)
+    second = svc.enqueue("mail", unique="k")
+    other = svc.enqueue("mail")
+
+    verbs: list[Callable[[], object]] = [
+        lambda: svc.reset(first),
+        lambda: svc.edit(other, unique="k"),
+    ]
+    for verb in verbs:
+        with pytest.raises(UniqueConflict, match=second) as conflict:
+            verb()
+        assert conflict.value.job_id == second
+    assert svc.reset([first]) == [Outcome.CONFLICT]
+    assert svc.edit([other], unique="k") == [Outcome.CONFLICT]
+    assert svc.status(first) is Status.CANCELED
 
 
 def test_a_job_and_its_record_say_its_deadline(svc: JobService, clock: ManualClock) -> None:
