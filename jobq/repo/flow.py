@@ -10,7 +10,7 @@ key, stay taken until it learns it, its lease is over, or it dies.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 FIRST_LANE: Final = 2**32
@@ -148,6 +148,9 @@ class FlowRepository(ABC):
     @abstractmethod
     def lane(self, number: int) -> Lane | None:
         """The lane of that number, if it is there."""
+
+    def read_lanes(self, numbers: Sequence[int]) -> None:  # noqa: B027 - few engines need it
+        """These lanes will be asked for: an engine may read them in one go."""
 
     @abstractmethod
     def lane_number(self, topic: int, group: str) -> int | None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from jobq.job import LEAST_WEIGHT
 from jobq.options import UNSET, JobOptions
 from jobq.repo.flow import FlowRepository
 from jobq.states import Event, Reason, Status
@@ -217,6 +218,13 @@ class Waiting(NamedTuple):
     id: bytes
 
 
+class Front(NamedTuple):
+    """What was taken of a queue, and the job that is first in it then; None if it is empty."""
+
+    taken: list[Waiting]
+    first: Waiting | None
+
+
 class Held(NamedTuple):
     """A job's place in an agenda."""
 
@@ -392,6 +400,19 @@ class TopicRepository(ABC):
     @abstractmethod
     def last_waiting(self, topic: int) -> Iterator[Waiting]:
         """The jobs of the topic's queue, the last one first; it must not change meanwhile."""
+
+    def take_fronts(self, wanted: Sequence[tuple[int, int, int]]) -> list[Front]:
+        """Take the first jobs of several queues: (queue, weight, how many at most) of each.
+
+        Those that have another weight than that stay. Engines may do it in one go.
+        """
+        fronts = []
+        for queue, weight, most in wanted:
+            jobs = self.waiting(queue, LEAST_WEIGHT, most + 1)
+            taken = [job for job in jobs[:most] if job.weight == weight]
+            self.remove(queue, taken)
+            fronts.append(Front(taken, jobs[len(taken)] if len(taken) < len(jobs) else None))
+        return fronts
 
     @abstractmethod
     def remove(self, topic: int, jobs: Sequence[Waiting]) -> None:

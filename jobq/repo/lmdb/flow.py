@@ -1,6 +1,6 @@
 """Unique keys, lanes and lingering holds, in LMDB."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from jobq.errors import StoreCorrupt
@@ -94,13 +94,21 @@ class LmdbFlow(FlowRepository):
             self._written[number] = lane
         return lane
 
+    def read_lanes(self, numbers: Sequence[int]) -> None:
+        places = {lane_key(number): number for number in numbers if number not in self._lanes}
+        with self._access.txn.cursor(self._access.db.flow) as cursor:
+            for key, data in cursor.getmulti(list(places)):
+                at = bytes(key)
+                number = places[at]
+                self._lanes[number] = self._written[number] = decode_lane(at, bytes(data))
+
     def lane_number(self, topic: int, group: str) -> int | None:
         at = group_key(topic, group)
         data = self._get(at)
         return None if data is None else int.from_bytes(decode_note(at, data))
 
     def put_lane(self, number: int, lane: Lane) -> None:
-        if self.lane(number) is None and lane.group:
+        if not self._lanes.get(number) and self.lane(number) is None and lane.group:
             at = group_key(lane.topic, lane.group)
             self._put(at, encode_note(at, number.to_bytes(8)))
         self._lanes[number] = lane
@@ -133,6 +141,7 @@ class LmdbFlow(FlowRepository):
 
     def flush(self) -> None:
         """Write the lanes that changed."""
+        written = []
         for number, lane in self._lanes.items():
             if lane is not None and self._written.get(number) != lane:
                 at = lane_key(number)
@@ -141,7 +150,11 @@ class LmdbFlow(FlowRepository):
                         f"group {lane.group!r} would count {lane.ready} ready and {lane.running} "
                         "reserved jobs; `jobq check` lists what is wrong"
                     )
-                self._put(at, encode_lane(at, lane))
+                written.append((at, encode_lane(at, lane)))
+        if written:
+            self._access.dirty = True
+            with self._access.txn.cursor(self._access.db.flow) as cursor:
+                cursor.putmulti(written)
 
     # Lingering holds.
 

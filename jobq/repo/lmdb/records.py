@@ -352,9 +352,12 @@ def decode_lane(at: bytes, record: bytes) -> Lane:
     Raises:
         StoreCorrupt: The record is damaged, or of another version.
     """
-    data = opened(IS_LANE, at, record, "a lane")
-    fields = _unpacked(_LANE, data[: _LANE.size], "a lane", at)
-    return tuple.__new__(Lane, (*fields, data[_LANE.size :].decode()))
+    if len(record) < _LANE.size + CRC or crc32(record, crc32(at, IS_LANE)) != INTACT:
+        raise _damaged("a lane", at)
+    version, *fields = _LANE.unpack_from(record)
+    if version != VERSION:
+        raise _foreign("a lane", at, version)
+    return tuple.__new__(Lane, (*fields, record[_LANE.size : -CRC].decode()))
 
 
 def encode_lingering(at: bytes, lingering: Lingering) -> bytes:

@@ -32,7 +32,15 @@ from jobq.repo.lmdb.records import (
     encode_topic,
     encode_topic_settings,
 )
-from jobq.repo.repositories import WATCHED, Agenda, Figure, Held, TopicRepository, Waiting
+from jobq.repo.repositories import (
+    WATCHED,
+    Agenda,
+    Figure,
+    Front,
+    Held,
+    TopicRepository,
+    Waiting,
+)
 from jobq.states import Status
 from jobq.topic import NO_SETTINGS, TopicSettings
 
@@ -280,6 +288,30 @@ class LmdbTopics(TopicRepository):
                     if len(found) == limit:
                         break
         return found
+
+    def take_fronts(self, wanted: Sequence[tuple[int, int, int]]) -> list[Front]:
+        fronts: list[Front] = []
+        self._access.dirty = True
+        with self._access.txn.cursor(self._access.db.queue) as cursor:
+            for queue, weight, most in wanted:
+                prefix = queue_prefix(queue)
+                taken: list[Waiting] = []
+                found = cursor.set_range(prefix)
+                first: Waiting | None = None
+                while found:
+                    raw, job_id = cursor.item()
+                    key = bytes(raw)
+                    if not key.startswith(prefix):
+                        break
+                    _, of, seq = read_queue_key(key)
+                    job = Waiting(of, seq, bytes(job_id))
+                    if len(taken) == most or of != weight:
+                        first = job
+                        break
+                    taken.append(job)
+                    found = cursor.delete()  # which leaves the cursor at the next one
+                fronts.append(Front(taken, first))
+        return fronts
 
     def last_waiting(self, topic: int) -> Iterator[Waiting]:
         with self._access.txn.cursor(self._access.db.queue) as cursor:

@@ -9,7 +9,7 @@ ageing, which `operations.flow.ageing` tells, jobs are taken one by one.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jobq.job import LEAST_WEIGHT
+from jobq.rate import Limit
 from jobq.repo.flow import Lane, lane_member, lane_of, ring
 from jobq.repo.operations.damage import damaged
 from jobq.repo.operations.flow import ageing, groups
@@ -34,13 +34,14 @@ def pop(tx: Transaction, topic: int, limit: int) -> list[Waiting]:
         return _pop_one_by_one(tx, topic, limit, settings)
     taken: list[Waiting] = []
     while (most := limit - len(taken)) > 0:
-        first = tx.topics.waiting(ring(topic), LEAST_WEIGHT, most)
+        first = tx.topics.pop(ring(topic), most)
         if not first:
             break
         seats = [seat for seat in first if seat.weight == first[0].weight]
+        if len(seats) < len(first):  # the others' turn comes after these have had theirs
+            tx.topics.push(ring(topic), first[len(seats) :])
         rounds = most // len(seats)  # 1 if there may be more lanes of the weight than were read
-        tx.topics.remove(ring(topic), seats)
-        served = [_serve(tx, topic, seat, rounds, settings) for seat in seats]
+        served = _serve_all(tx, topic, seats, rounds, settings)
         for number in range(rounds):
             given = [lane.jobs[number] for lane in served if number < len(lane.jobs)]
             if not given:
@@ -51,35 +52,68 @@ def pop(tx: Transaction, topic: int, limit: int) -> list[Waiting]:
     return taken
 
 
-def _serve(
-    tx: Transaction, topic: int, seat: Waiting, most: int, settings: TopicSettings
-) -> _Served:
-    """Take the first jobs of a lane, which was taken out of the ring, that have its weight there.
+def _serve_all(
+    tx: Transaction, topic: int, seats: Sequence[Waiting], most: int, settings: TopicSettings
+) -> list[_Served]:
+    """Take the first jobs of lanes, which were taken out of the ring, that have its weight there.
 
-    What it has at other weights has to wait until it stands there.
+    What they have at other weights has to wait until they stand there.
     """
-    number = lane_of(seat.id)
-    _, ready, running, _, _, tat_ns, due_us, group = groups.lane_at(tx, number)
-    limit, now_ns = None, tx.boot_us * 1000
-    if number != topic:  # groups' limits do not hold for jobs without a group
+    numbers = [lane_of(seat.id) for seat in seats]
+    tx.flow.read_lanes(numbers)
+    lanes = [groups.lane_at(tx, number) for number in numbers]
+    limit = groups.rate_of(settings)
+    wanted = [
+        (number, seat.weight, _most(tx, number, lane, most, settings, limit))
+        for number, seat, lane in zip(numbers, seats, lanes, strict=True)
+    ]
+    served = []
+    for number, lane, (jobs, first), (_, weight, at_most) in zip(
+        numbers, lanes, tx.topics.take_fronts(wanted), wanted, strict=True
+    ):
+        if not jobs and at_most and (first is None or first.weight != weight):
+            raise damaged(f"the ring of topic {tx.topics.name(topic)!r} does not match its lanes")
+        served.append(_Served(number, _given(tx, number, lane, len(jobs), limit), jobs, first))
+    return served
+
+
+def _most(
+    tx: Transaction,
+    number: int,
+    lane: Lane,
+    most: int,
+    settings: TopicSettings,
+    limit: Limit | None,
+) -> int:
+    """How many of up to *most* jobs the lane may give now."""
+    if number != lane.topic:  # groups' limits do not hold for jobs without a group
         if settings.group_concurrency is not None:
-            most = max(0, min(most, settings.group_concurrency - running))
-        limit = groups.rate_of(settings)
+            most = max(0, min(most, settings.group_concurrency - lane.running))
         if limit is not None:
-            most = min(most, limit.allowed(tat_ns, now_ns))
-    front = groups.front(tx, number, most + 1, settings)
-    weight = seat.weight
-    if not front or front[0].weight != weight:
-        raise damaged(f"the ring of topic {tx.topics.name(topic)!r} does not match its lanes")
-    jobs = [job for job in front[:most] if job.weight == weight]
-    tx.topics.remove(number, jobs)
-    count = len(jobs)
-    if limit is not None:
-        tat_ns = limit.after(tat_ns, now_ns, count)
+            most = min(most, limit.allowed(lane.tat_ns, tx.boot_us * 1000))
+    return most
+
+
+def _given(tx: Transaction, number: int, lane: Lane, jobs: int, limit: Limit | None) -> Lane:
+    """The lane out of the ring, after it has given so many jobs."""
+    topic, ready, running, _, _, tat_ns, due_us, group = lane
     if number != topic:
-        ready, running = ready - count, running + count
-    lane = Lane(topic, ready, running, 0, 0, tat_ns, due_us, group)
-    return _Served(number, lane, jobs, front[count] if count < len(front) else None)
+        ready, running = ready - jobs, running + jobs
+        if limit is not None:
+            tat_ns = limit.after(tat_ns, tx.boot_us * 1000, jobs)
+    return tuple.__new__(Lane, (topic, ready, running, 0, 0, tat_ns, due_us, group))
+
+
+def _serve(tx: Transaction, seat: Waiting, settings: TopicSettings) -> _Served:
+    """Take the job of a lane that goes first by its age; the lane was taken out of the ring."""
+    number = lane_of(seat.id)
+    lane, limit = groups.lane_at(tx, number), groups.rate_of(settings)
+    most = _most(tx, number, lane, 1, settings, limit)
+    front = groups.front(tx, number, most + 1, settings)
+    jobs = front[:most]
+    tx.topics.remove(number, jobs)
+    first = front[len(jobs)] if len(jobs) < len(front) else None
+    return _Served(number, _given(tx, number, lane, len(jobs), limit), jobs, first)
 
 
 def _seat_again(
@@ -95,7 +129,9 @@ def _seat_again(
             free or groups.may_be_served(tx, lane, settings, has_jobs=True)[0]
         ):
             seats.append(Waiting(first.weight, turn, lane_member(number)))
-            tx.flow.put_lane(number, lane._replace(weight=first.weight, turn=turn))
+            of, ready, running, _, _, tat_ns, due_us, group = lane
+            seated = (of, ready, running, first.weight, turn, tat_ns, due_us, group)
+            tx.flow.put_lane(number, tuple.__new__(Lane, seated))
             turn += 1
         else:
             tx.flow.put_lane(number, lane)
@@ -114,7 +150,7 @@ def _pop_one_by_one(
         weight = min(heads, key=lambda weight: (heads[weight][0], weight))
         _, seat = heads.pop(weight)
         tx.topics.remove(ring(topic), [seat])
-        served = _serve(tx, topic, seat, 1, settings)
+        served = _serve(tx, seat, settings)
         taken += served.jobs
         tx.flow.put_lane(served.number, served.lane)
         lane = groups.seat(tx, served.number, served.lane, served.first, settings)
