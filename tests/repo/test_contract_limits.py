@@ -9,6 +9,7 @@ import pytest
 from jobq.clock import ManualClock
 from jobq.job import Report, Reservation
 from jobq.repo.base import ReserveRequest, Retention, Store
+from jobq.repo.operations.enqueue import add
 from jobq.repo.operations.flow import limits
 from jobq.repo.operations.settle import settle
 from jobq.repo.operations.topics import configure
@@ -16,7 +17,7 @@ from jobq.repo.repositories import Transaction
 from jobq.repo.transactional import DRAINS, TransactionalStore
 from jobq.states import Outcome
 from tests.conftest import Opener
-from tests.repo.conftest import LEASE_S, Queue, done
+from tests.repo.conftest import LEASE_S, Queue, done, retry, spec
 
 
 def ready_in(store: Store, topic: str = "mail") -> float:
@@ -259,6 +260,11 @@ def test_waiters_sleep_until_the_rate_allows_a_job(queue: Queue) -> None:
 
 def woken(store: Store, operation: Callable[[Transaction], object]) -> bool:
     """Whether the operation wakes those who wait for the topic."""
+    return told(store, operation)[0] > 0
+
+
+def told(store: Store, operation: Callable[[Transaction], object]) -> tuple[int, bool]:
+    """How many of those who wait for the topic the operation wakes, and whether all look again."""
     assert isinstance(store, TransactionalStore)
 
     def run(tx: Transaction) -> tuple[Transaction, int | None]:
@@ -267,7 +273,7 @@ def woken(store: Store, operation: Callable[[Transaction], object]) -> bool:
 
     tx, number = store._write(run, DRAINS)
     assert number is not None
-    return tx.woken.get(number, 0) > 0
+    return tx.woken.get(number, 0), number in tx.soon
 
 
 @pytest.mark.parametrize("setting", ["concurrency", "group_concurrency"])
@@ -277,6 +283,50 @@ def test_a_slot_that_is_freed_wakes_who_waits_for_it(queue: Queue, setting: str)
     held = queue.take_one()
 
     assert woken(queue.store, lambda tx: settle(tx, [done(held)], Retention()))
+
+
+def test_each_slot_of_a_group_that_is_freed_wakes_another_one(queue: Queue) -> None:
+    queue.store.configure("mail", {"group_concurrency": 2})
+    queue.add_many(6, group="a")
+    first, second = queue.take(n=2)
+
+    assert told(queue.store, lambda tx: settle(tx, [done(first)], Retention()))[0] == 1
+    # Whom that has woken has not come yet, so the group may be served already.
+    assert told(queue.store, lambda tx: settle(tx, [done(second)], Retention()))[0] == 1
+
+
+def test_a_slot_of_a_group_without_jobs_wakes_nobody(queue: Queue) -> None:
+    queue.store.configure("mail", {"group_concurrency": 2})
+    queue.add_many(3, group="a")
+    first, second = queue.take(n=2)
+    assert told(queue.store, lambda tx: settle(tx, [done(first)], Retention()))[0] == 1
+    queue.take_one()
+
+    assert told(queue.store, lambda tx: settle(tx, [done(second)], Retention()))[0] == 0
+
+
+def test_the_first_job_of_a_group_at_its_rate_lets_waiters_sleep_shorter(queue: Queue) -> None:
+    queue.store.configure("mail", {"group_rate": (1, 1.0)})
+    queue.add(group="a")
+    held = queue.take_one()
+    # The group has no jobs: that it is looked at again then concerns nobody.
+    assert told(queue.store, lambda tx: settle(tx, [done(held)], Retention())) == (0, False)
+
+    new = [spec(group="a")]
+    assert told(queue.store, lambda tx: add(tx, new, Retention())) == (0, True)
+    assert told(queue.store, lambda tx: add(tx, new, Retention())) == (0, False)
+
+
+def test_a_deadline_that_frees_a_slot_lets_waiters_sleep_shorter(queue: Queue) -> None:
+    queue.store.configure("mail", {"group_concurrency": 1})
+    queue.add(group="a", ttl=1.0)
+    queue.add(group="a")
+    held = queue.take_one()
+    later = [retry(held, 60.0)]
+
+    assert told(queue.store, lambda tx: settle(tx, later, Retention())) == (0, True)
+    queue.clock.advance(1.0)
+    assert queue.take_one().id != held.id
 
 
 def test_a_slot_that_lingered_wakes_who_waits_for_it(queue: Queue) -> None:

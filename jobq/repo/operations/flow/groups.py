@@ -70,8 +70,19 @@ def count(tx: Transaction, topic: int, number: int, *, ready: int = 0, running: 
         new = lane._replace(ready=lane.ready + ready, running=lane.running + running)
         tx.flow.put_lane(number, new)
     tx.unseated[number] = topic
-    if ready > 0 and lane.turn:  # one that does not stand in the ring wakes when it is seated
-        tx.woken[topic] = tx.woken.get(topic, 0) + ready
+    if lane.turn:  # one that does not stand in the ring wakes when it is seated
+        _wake_more(tx, topic, lane, ready, -running)
+    elif ready > 0 and not lane.ready and lane.due_us:  # nobody has been told of that time yet
+        note_due(tx, topic, lane.due_us - tx.boot_us)
+
+
+def _wake_more(tx: Transaction, topic: int, lane: Lane, ready: int, freed: int) -> None:
+    """Wake as many waiters as a lane that could be served before has more jobs for."""
+    more = max(0, ready)
+    if freed > more and lane.ready and tx.topics.settings(topic).group_concurrency is not None:
+        more = min(freed, lane.ready + more)
+    if more:
+        tx.woken[topic] = tx.woken.get(topic, 0) + more
 
 
 def take_back(tx: Transaction, state: JobState) -> None:

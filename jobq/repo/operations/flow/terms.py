@@ -8,6 +8,7 @@ long as it waits, ready or delayed.
 from collections.abc import Sequence
 
 from jobq.repo.operations.flow import deadlines, groups, uniques
+from jobq.repo.operations.soon import note_due
 from jobq.repo.repositories import JobBody, JobState, Transaction
 
 
@@ -31,6 +32,11 @@ def wait_again(tx: Transaction, jobs: Sequence[tuple[bytes, JobState]]) -> None:
     if bodies:
         deadlines.watch(tx, bodies)
         uniques.wait_again(tx, jobs)
+        topics = {job_id: state.topic for job_id, state in jobs}
+        for job_id, body in bodies:
+            deadline_us = body.options.deadline_us
+            if deadline_us is not None:  # it may free a place of its group
+                note_due(tx, topics[job_id], deadline_us - tx.wall_us)
 
 
 def place(tx: Transaction, job_id: bytes, state: JobState, delay_us: int) -> JobState:
