@@ -615,6 +615,21 @@ def test_after_a_reboot_no_group_waits_for_its_rate_longer_than_a_burst_takes(
     assert sorted(served(again)) == ["a", "b"]
 
 
+def test_after_a_reboot_no_idle_group_is_kept_for_its_rate_longer_than_a_burst_takes(
+    durable_opener: Opener, clock: ManualClock
+) -> None:
+    store = durable_opener()
+    queue = Queue(store, clock)
+    store.configure("mail", {"group_rate": (1, 60.0)})
+    add_to(queue, "ab")
+    assert finish(queue) == "ab"
+    assert [group.group for group in store.groups("mail", None, 9)] == ["a", "b"]
+    durable_opener.close(store)
+    clock.reboot()
+
+    assert durable_opener().groups("mail", None, 9) == []
+
+
 def test_a_job_that_is_too_late_takes_nothing_of_its_groups_rate(queue: Queue) -> None:
     queue.store.configure("mail", {"group_rate": (1, 60.0)})
     for _ in range(260):  # more than a call cancels on its way

@@ -208,8 +208,10 @@ def may_be_served(
     limit = rate_of(settings)
     if not has_jobs:
         # An empty lane is kept for as long as its rate is not as if it had never been.
-        rated = limit is not None and not lane.running and lane.tat_ns > now_ns
-        return False, -(-lane.tat_ns // 1000) if rated else 0
+        if limit is None or lane.running:
+            return False, 0
+        tat_ns = limit.after(lane.tat_ns, now_ns, 0)  # one of an earlier boot counts as none
+        return False, -(-tat_ns // 1000) if tat_ns > now_ns else 0
     if settings.group_concurrency is not None and lane.running >= settings.group_concurrency:
         return False, 0
     next_ns = now_ns if limit is None else limit.next_ns(lane.tat_ns, now_ns)
