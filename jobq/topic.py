@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final, Literal, TypedDict
 
 from jobq.errors import InvalidValue, shown
-from jobq.options import MOST_COUNT, integer, one_of, seconds, several, text
+from jobq.options import LONGEST_S, MOST_COUNT, integer, one_of, seconds, several, text
 from jobq.states import Status
 
 LONGEST_NAME: Final = 255
@@ -82,7 +82,7 @@ class TopicSettings:
         concurrency: The most jobs that are reserved at once, over all processes.
         rate: The most jobs that are handed out in a period: (jobs, seconds).
         burst: The most that may be handed out at once after a quiet time; as many as in a period
-            unless set. Only with `rate`.
+            unless set. Only with `rate`, by which a burst takes a hundred years at most.
         group_concurrency: As `concurrency`, for each group by itself. 1 keeps each in strict order.
         group_rate: As `rate`, for each group by itself.
         group_burst: As `burst`, for `group_rate`.
@@ -214,6 +214,23 @@ def _rate(name: str, value: object) -> Rate:
     if period / jobs < LEAST_INTERVAL:
         raise InvalidValue(f"{name} is {shown(value)}: expected at most 1 000 000 jobs a second")
     return jobs, period
+
+
+def check_together(settings: TopicSettings) -> None:
+    """That settings, each of which is in its range, go together.
+
+    Raises:
+        InvalidValue: A burst at its rate would take longer than the longest time that there is.
+    """
+    for name, rate, burst in (
+        ("rate", settings.rate, settings.burst),
+        ("group_rate", settings.group_rate, settings.group_burst),
+    ):
+        if rate is not None and burst is not None and rate[1] / rate[0] * burst > LONGEST_S:
+            raise InvalidValue(
+                f"a burst of {burst} at a {name} of {rate[0]} jobs in {rate[1]:g} seconds takes "
+                f"{rate[1] / rate[0] * burst:.0f} seconds: expected at most {LONGEST_S:.0f}"
+            )
 
 
 _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {

@@ -388,6 +388,9 @@ class Store(ABC):
         yet is made if anything is set. Settings hold for everybody at once, and whoever waits for
         jobs or for room is woken if they may let something go that could not before. How long
         jobs are kept is decided when they finish. No room for new jobs is no reason to refuse it.
+
+        Raises:
+            InvalidValue: They do not go together with those that are there.
         """
 
     @abstractmethod

@@ -62,7 +62,8 @@ class TopicVerbs:
             **settings: See `TopicSettings`.
 
         Raises:
-            InvalidValue: No setting is given, or one is unknown, wrong, or not the store's.
+            InvalidValue: No setting is given, or one is unknown, wrong, or not the store's; or
+                they do not go together with the others.
         """
         check = check_store_settings if topic is None else check_settings
         return self._itself.store.configure(_name(topic), check(settings))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jobq.clock import ManualClock
+from jobq.errors import InvalidValue
 from jobq.job import Report, Reservation
 from jobq.repo.base import ReserveRequest, Retention, Store
 from jobq.repo.operations.enqueue import add
@@ -253,6 +254,21 @@ def test_waiters_sleep_until_the_rate_allows_a_job(queue: Queue) -> None:
     assert ready_in(queue.store) == 0.5
     queue.store.configure("mail", {"concurrency": 1})
     assert ready_in(queue.store) == math.inf
+
+
+@pytest.mark.parametrize("kind", ["", "group_"])
+def test_a_burst_that_outlasts_the_clock_is_refused(queue: Queue, kind: str) -> None:
+    century = 100 * 365 * 86_400.0
+    rate, burst = f"{kind}rate", f"{kind}burst"
+    for before, after in (({}, {rate: (1, century), burst: 2}), ({burst: 2}, {rate: (1, century)})):
+        queue.store.configure("mail", {rate: None, burst: None, **before})
+        with pytest.raises(InvalidValue, match=r"expected at most"):
+            queue.store.configure("mail", after)
+        assert queue.store.settings("mail").as_dict() == before
+
+    queue.store.configure("mail", {rate: (1, century / 4), burst: 4})
+    queue.add_many(9, group="a")
+    assert len(queue.take(n=9)) == 4
 
 
 # Who is woken.

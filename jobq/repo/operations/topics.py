@@ -6,7 +6,7 @@ from typing import Any, Final
 from jobq.repo.operations.flow import limits, room
 from jobq.repo.repositories import IDLE_US, Transaction
 from jobq.states import Status
-from jobq.topic import NO_SETTINGS, TopicSettings
+from jobq.topic import NO_SETTINGS, TopicSettings, check_together
 
 LOOK: Final = 16
 """How many topics are looked at for each new one, to find two that are idle. Where they are made as
@@ -50,11 +50,15 @@ def configure(tx: Transaction, name: str | None, changes: Mapping[str, Any]) -> 
     """Change settings of a topic, or of the store; whoever waits for what they allow looks again.
 
     A topic is made only if there is something to be kept of it.
+
+    Raises:
+        InvalidValue: They do not go together with those that are there.
     """
     old = settings_of(tx, name)
     new = old.changed(changes)
     if new == old:
         return old
+    check_together(new)
     number = 0 if name is None else numbers_of(tx, [name])[name]
     if number:
         tx.topics.configure(number, new)
