@@ -104,14 +104,20 @@ class MemoryFlow(FlowRepository):
         return found
 
     def put_lingering(self, job_id: bytes, token: int, lingering: Lingering) -> None:
-        self._undo.note(self._lingering.pop, (job_id, token), None)
+        self._undo.note(self._set_lingering, (job_id, token), self.lingering(job_id, token))
         self._lingering[job_id, token] = lingering
 
     def drop_lingering(self, job_id: bytes, token: int) -> None:
-        before = self._lingering.get((job_id, token))
+        before = self.lingering(job_id, token)
         if before is not None:
-            self._undo.note(self._lingering.__setitem__, (job_id, token), before)
+            self._undo.note(self._set_lingering, (job_id, token), before)
             self._lingering.pop((job_id, token), None)
+
+    def _set_lingering(self, key: tuple[bytes, int], lingering: Lingering | None) -> None:
+        if lingering is None:
+            self._lingering.pop(key, None)
+        else:
+            self._lingering[key] = lingering
 
     def lingering_of(self, job_id: bytes) -> list[tuple[bytes, int, Lingering]]:
         keys = self._lingering.irange((job_id, 0), (job_id, 2**32))

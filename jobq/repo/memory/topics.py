@@ -98,9 +98,9 @@ class MemoryTopics(TopicRepository):
     def _unname(self, name: str, number: int) -> None:
         self._numbers.pop(name, None)
         self._names.pop(number, None)
-        self._queues.pop(number, None)
-        self._queues.pop(done_list(number), None)
-        self._queues.pop(ring(number), None)
+        for queue in (number, done_list(number), ring(number)):
+            self._queues.pop(queue, None)
+            self._let_go_of(queue)
         self._empty.pop(number, None)
         for status in Status:
             self._counts.pop((number, status), None)  # nothing: it has no jobs
@@ -152,9 +152,7 @@ class MemoryTopics(TopicRepository):
     def push(self, topic: int, jobs: Sequence[Waiting]) -> None:
         queue = self._queues[topic]
         self._undo.note(self._take_out, queue, jobs)
-        if topic not in self._is_filled:
-            self._filled.add(topic)
-            self._is_filled.add(topic)
+        self._note_filled(topic)
         queue.update(jobs)
 
     def pop(self, topic: int, limit: int) -> list[Waiting]:
@@ -180,8 +178,23 @@ class MemoryTopics(TopicRepository):
         for number in (topic, done_list(topic), ring(topic)):
             queue = self._queues.get(number)
             if queue is not None and not queue:
-                self._undo.note(self._queues.__setitem__, number, queue)
+                self._undo.note(self._have_queue, number, queue)
                 del self._queues[number]
+                self._let_go_of(number)
+
+    def _have_queue(self, topic: int, queue: SortedList[Waiting]) -> None:
+        self._queues[topic] = queue
+        self._note_filled(topic)  # perhaps: jobs may be put in again where they were
+
+    def _note_filled(self, topic: int) -> None:
+        if topic not in self._is_filled:
+            self._filled.add(topic)
+            self._is_filled.add(topic)
+
+    def _let_go_of(self, topic: int) -> None:
+        if topic in self._is_filled:
+            self._is_filled.discard(topic)
+            self._filled.discard(topic)
 
     def waits(self, topic: int) -> bool:
         return bool(self._queues[topic])
@@ -206,8 +219,7 @@ class MemoryTopics(TopicRepository):
                 empty.append(number)
         if not self._undo:  # else a job may be put in again where it was
             for number in empty:
-                self._is_filled.discard(number)
-                filled.discard(number)
+                self._let_go_of(number)
         return found
 
     @staticmethod

@@ -130,7 +130,7 @@ class MixedTopics(IndexTopics):
     def forget_idle(self, since_us: int, look: int, most: int) -> list[int]:
         gone = self._file.forget_idle(since_us, look, most)
         for number in gone:
-            self._index.memory.forget_queue(number)
+            self.forget_queue(number)
         return gone
 
     def forget_queue(self, topic: int) -> None:
