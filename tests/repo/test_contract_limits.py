@@ -256,6 +256,25 @@ def test_waiters_sleep_until_the_rate_allows_a_job(queue: Queue) -> None:
     assert ready_in(queue.store) == math.inf
 
 
+def test_a_job_that_comes_back_by_an_import_is_another_one_to_its_holder(queue: Queue) -> None:
+    queue.store.configure("mail", {"concurrency": 5})
+    job_id = queue.add()
+    exported = queue.store.export_jobs(None, 1)
+    first = queue.take_one()
+    queue.cancel(job_id)
+    queue.delete(job_id)
+    queue.store.import_jobs(exported.copies, exported.last_place, None)
+    second = queue.take_one()
+    assert first.token < second.token
+
+    queue.cancel(job_id)
+    assert queue.store.limits("mail").lingering == 2
+    assert queue.done(first) is Outcome.STALE
+    assert queue.store.limits("mail").lingering == 1
+    queue.expire()
+    assert queue.store.limits("mail").lingering == 0
+
+
 @pytest.mark.parametrize("kind", ["", "group_"])
 def test_a_burst_that_outlasts_the_clock_is_refused(queue: Queue, kind: str) -> None:
     century = 100 * 365 * 86_400.0

@@ -7,7 +7,7 @@ from typing import Final
 from jobq.errors import StoreFull
 from jobq.job import JobCopy, Progress, Report
 from jobq.repo.operations import history
-from jobq.repo.operations.flow import deadlines, groups, uniques
+from jobq.repo.operations.flow import deadlines, groups, lingering, uniques
 from jobq.repo.operations.places import make_ready
 from jobq.repo.operations.reports import keep, log_of, progress_of, result_of
 from jobq.repo.operations.soon import note_due
@@ -17,6 +17,7 @@ from jobq.repo.repositories import (
     KEYLESS,
     NOBODY,
     TERMS,
+    Agenda,
     JobBody,
     JobState,
     Note,
@@ -172,11 +173,19 @@ def _placed(tx: Transaction, copy: JobCopy, number: int, place: int) -> tuple[Jo
     )  # fmt: skip
     state = JobState(
         number, copy.weight, place, copy.status, copy.reason, None,
-        copy.attempt, copy.token, copy.retries, copy.crashes, copy.resets,
+        copy.attempt, _last_token(tx, copy), copy.retries, copy.crashes, copy.resets,
         at_us, slot, NOBODY, copy.reserved_us or 0, copy.ended_us or 0,
         terms_of(copy.options), lane, len(copy.payload),
     )  # fmt: skip
     return body, groups.keep_slot(tx, state) if keeps else state
+
+
+def _last_token(tx: Transaction, copy: JobCopy) -> int:
+    """The token from which the job's go on: also beyond those of holders that it had here."""
+    tokens = [copy.token]
+    if tx.topics.standing(Agenda.LINGER):
+        tokens += [token for _, token, _ in lingering.of_job(tx, copy.id)]
+    return max(tokens)
 
 
 def _holds_back(tx: Transaction, copy: JobCopy, number: int) -> bool:
