@@ -131,6 +131,10 @@ class Keeper:
                 [(job._reservation.id, job._reservation.token, job._reservation.lease_us)
                  for job in due]
             )  # fmt: skip
+            # Afterwards: what a topic allows may have changed since these jobs were reserved, and
+            # what it allows by now is no longer than what they were given, or will be next.
+            topics = {job._reservation.topic for job in due}
+            longest = {topic: self._store.settings(topic).max_lease for topic in topics}
         except StoreUnavailable:
             for job in due:
                 self._due.pop(job, None)
@@ -143,7 +147,8 @@ class Keeper:
             return
         for job, outcome in zip(due, outcomes, strict=True):
             if outcome is Outcome.OK:
-                self._put_off(job, now + job._reservation.lease_us / 1e6 * PART)
+                lease, most = job._reservation.lease_us / 1e6, longest[job._reservation.topic]
+                self._put_off(job, now + (lease if most is None else min(lease, most)) * PART)
             else:  # lost: its holder learns it at its next call
                 self._due.pop(job, None)
 

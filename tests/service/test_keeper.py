@@ -67,6 +67,19 @@ def test_jobs_with_short_and_long_leases_are_kept_side_by_side(svc: JobService) 
     assert svc.stats().totals.done == 2
 
 
+def test_leases_are_kept_when_their_topic_allows_only_shorter_ones_meanwhile(
+    svc: JobService,
+) -> None:
+    svc.enqueue("mail", lease=4 * LEASE_S)
+    for job in svc.consume("mail", timeout=0):
+        with job:
+            svc.configure("mail", max_lease=LEASE_S)
+            assert nothing_comes_for(svc, 3 * LEASE_S)
+            assert not job.canceled
+
+    assert svc.stats().totals.done == 1
+
+
 def test_the_lease_of_a_job_that_the_loop_has_left_runs_out(svc: JobService) -> None:
     svc.enqueue("mail")
     for _ in svc.consume("mail", timeout=0):
