@@ -24,6 +24,9 @@ LOOKED_AT: Final = 512
 CHANGED: Final = 256
 """The most jobs of one commit."""
 
+MOMENT_S: Final = 0.1
+"""Jobs that are due within such a time at their rate come in one commit."""
+
 MOST_BYTES: Final = 16 * 1024 * 1024
 """The most bytes that a commit may add, unless one job alone takes more."""
 
@@ -133,8 +136,9 @@ class Run:
         self._begin = begin
         self._verb = None if how.dry_run else verb
         self.how = how
-        # So that they do not come in rushes: what is due in a second.
-        self._at_once = at_once if how.rate is None else max(1, min(at_once, int(how.rate)))
+        # So that they do not come in rushes: what is due in such a moment.
+        due = at_once if how.rate is None else int(how.rate * MOMENT_S)
+        self._at_once = max(1, min(at_once, due))
         self._now = now
         self._looked = 0
         self._matched = 0
