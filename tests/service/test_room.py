@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -14,6 +14,7 @@ import pytest
 from jobq import JobService, NewJob, QueueFull, Status
 from jobq.clock import SystemClock, utc
 from jobq.errors import StoreUnavailable
+from jobq.job import JobSpec
 from tests.conftest import DEADLINE_S, Crew, Opener, eventually
 from tests.repo.test_contract_threads import asleep
 from tests.service.coroutines import cancel, run, ticks, until
@@ -240,6 +241,49 @@ def test_coroutines_wait_for_room_while_their_loop_goes_on(live: JobService) -> 
         await asyncio.gather(*tasks)
         assert got[0] == "first"
         assert sorted(got[1:]) == list(range(41))
+
+    run(main())
+
+
+def test_coroutines_get_room_in_the_order_in_which_they_came(
+    live: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        live.configure("mail", max_jobs=1)
+        live.enqueue("mail", -1)
+        tasks = [asyncio.ensure_future(live.aenqueue("mail", n, timeout=None)) for n in range(40)]
+        late = asyncio.ensure_future(live.aenqueue("mail", "late", timeout=0.05))
+        with pytest.raises(QueueFull):
+            await late
+        looks = []
+        enqueue = live.store.enqueue
+
+        def counted(specs: Sequence[JobSpec]) -> list[bytes]:
+            looks.append(len(specs))
+            return enqueue(specs)
+
+        monkeypatch.setattr(live.store, "enqueue", counted)
+        got = [(await live.areserve("mail"))[0].payload for _ in range(41)]
+        await asyncio.gather(*tasks)
+        assert got == list(range(-1, 40))
+        assert len(looks) < 5 * len(tasks)  # one at a time, not each whenever a job goes
+
+    run(main())
+
+
+def test_a_coroutine_that_is_cancelled_before_its_turn_for_room_lets_others_by(
+    live: JobService,
+) -> None:
+    async def main() -> None:
+        live.configure("mail", max_jobs=0)
+        tasks = [asyncio.ensure_future(live.aenqueue("mail", n, timeout=None)) for n in range(4)]
+        await until(waits(tasks[0]))
+        await ticks()
+        for task in tasks[:2]:  # one that looks, and one that waits for its turn
+            await cancel(task)
+        live.configure("mail", max_jobs=None)
+        await asyncio.gather(*tasks[2:])
+        assert [job.payload for job in await live.areserve("mail", 9)] == [2, 3]
 
     run(main())
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Self, TypeVar
@@ -36,6 +36,7 @@ class Bridge:
         self._writer = Writer(holding)
         self._starting = threading.Lock()
         self._callers: ThreadPoolExecutor | None = None
+        self._turns: dict[tuple[object, frozenset[str]], Turns] = {}
 
     @property
     def stopped(self) -> bool:
@@ -50,17 +51,46 @@ class Bridge:
             return []
         try:
             return await self._add(specs)
-        except QueueFull:
+        except QueueFull as error:
             if seconds == 0:
                 raise
-        topics, store = {spec.topic for spec in specs}, self._holding.store
-        async with self.patience(lambda: store.rooms(topics), seconds) as patience:
+            refused = error
+        topics, store = frozenset(spec.topic for spec in specs), self._holding.store
+        async with (
+            self.patience(lambda: store.rooms(topics), seconds) as patience,
+            self._turn(topics, patience.left) as come,
+        ):
+            if not come:
+                raise refused
             while True:
                 try:
                     return await self._add(specs)
                 except QueueFull:
                     if not await patience.again():
                         raise
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, topics: frozenset[str], seconds: float | None) -> AsyncIterator[bool]:
+        """A turn to look for room in these topics; false if it did not come in time.
+
+        One coroutine of a loop looks at a time, in the order of coming. If all looked whenever a
+        job goes, each would be refused as often as others get in before it.
+        """
+        key = asyncio.get_running_loop(), topics
+        turns = self._turns.setdefault(key, Turns())
+        turns.users += 1
+        come = False
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    come = await turns.lock.acquire()
+            yield come
+        finally:
+            if come:
+                turns.lock.release()
+            turns.users -= 1
+            if not turns.users:
+                del self._turns[key]
 
     async def _add(self, specs: Sequence[JobSpec]) -> list[bytes]:
         ids: list[bytes] = await self._written(Enqueue(asyncio.get_running_loop(), specs))
@@ -206,6 +236,19 @@ class Bridge:
             callers.shutdown()
 
 
+class Turns:
+    """The coroutines of one loop that wait for room in the same topics.
+
+    Attributes:
+        lock: Held by the one that looks.
+        users: How many they are.
+    """
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+
+
 class AsyncPatience:
     """`service.patience.Patience` for coroutines: as long as it is entered, it is told of signs.
 
@@ -230,12 +273,17 @@ class AsyncPatience:
         if self._watch is not None:
             self._watch.claim()
 
+    @property
+    def left(self) -> float | None:
+        """Seconds until its time is over; None if it has no end."""
+        return None if self._end is None else self._end - time.monotonic()
+
     async def again(self) -> bool:
         """Whether to look again: after a call, now and then, and at first at once.
 
         False when the time is over, or the service was stopped.
         """
-        left = None if self._end is None else self._end - time.monotonic()
+        left = self.left
         if (left is not None and left <= 0) or self._bridge.stopped:
             return False
         if self._watch is None:
