@@ -30,6 +30,7 @@ def main(svc: jobq.JobService) -> None:
         max_jobs=10_000,  # more wait until there is room (or `enqueue` raises QueueFull)
         ttl=3600,  # what could not be handed out in an hour is canceled
     )
+    job_id = ""
     for customer, count in (("ann", 4), ("bob", 2), ("eve", 1)):
         for number in range(1, count + 1):
             job_id = announce(svc, customer, f"{customer} {number}")
