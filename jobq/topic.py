@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final, Literal, TypedDict
 
 from jobq.errors import InvalidValue, shown
-from jobq.options import LONGEST_S, MOST_COUNT, integer, one_of, seconds, several, text
+from jobq.options import LONGEST_S, MOST_COUNT, integer, one_of, seconds, text
 from jobq.states import Status
 
 LONGEST_NAME: Final = 255
@@ -92,7 +92,8 @@ class TopicSettings:
         max_bytes: The most bytes that the payloads of waiting jobs may have together.
         when_full: What a new job meets beyond these: `reject` raises QueueFull, `drop-oldest`
             cancels the ready jobs that were enqueued first, `drop-lowest` those that would be
-            served last, the new ones included. Unset, it is refused.
+            served last, the new ones included. Delayed jobs stay: if they alone leave no room,
+            new ones go, or are refused if they are delayed too. Unset, it is refused.
         max_lease: The longest lease in seconds; more than 0. The smaller one of this and the
             job's holds; likewise for the next two.
         max_retries: The most retries.
@@ -206,11 +207,10 @@ def _most(name: str, value: object) -> int:
 
 
 def _rate(name: str, value: object) -> Rate:
-    given = several(name, value, "values: (jobs, seconds)")
-    if len(given) != 2:
+    if not isinstance(value, tuple | list) or len(value) != 2:
         raise InvalidValue(f"{name} is {shown(value)}: expected two values, (jobs, seconds)")
-    jobs = integer(f"the jobs of {name}", given[0], 1, MOST_RATE)
-    period = seconds(f"the seconds of {name}", given[1], above=True)
+    jobs = integer(f"the jobs of {name}", value[0], 1, MOST_RATE)
+    period = seconds(f"the seconds of {name}", value[1], above=True)
     if period / jobs < LEAST_INTERVAL:
         raise InvalidValue(f"{name} is {shown(value)}: expected at most 1 000 000 jobs a second")
     return jobs, period

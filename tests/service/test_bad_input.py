@@ -467,6 +467,11 @@ def test_a_job_is_got_by_its_id_or_its_key_but_not_by_both_or_neither(svc: JobSe
     refused(svc.store, "either an id or a unique key", lambda: get(job_id, unique="k"))
 
 
+@pytest.mark.parametrize("rate", [5, "5/s", (5,), (5, 60, 1), {5, 60}, {5: 60, 6: 60}], ids=kind)
+def test_a_rate_is_two_values(svc: JobService, rate: Any) -> None:
+    refused(svc.store, "expected two values", lambda: svc.configure("mail", rate=rate))
+
+
 def test_configure_wants_a_setting(svc: JobService) -> None:
     refused(svc.store, "setting", lambda: svc.configure("mail"))
 
