@@ -160,6 +160,9 @@ class Job(AsyncJob):
         Raises:
             ReservationLost: It is not the caller's any more; nothing has changed.
             InvalidValue: The result or a follow-up cannot be stored; the job is still held.
+            QueueFull: The topic of a follow-up is full or draining; the job is still held. (At the
+                end of a `with` block this counts as a failure of the job, as any exception does.)
+            UniqueConflict: A follow-up may not be added; the job is still held.
             StoreFull: No room for the follow-up jobs; the job is still held.
         """
         return self._settle(self._done(result, several("then", then, "jobq.NewJob(…)")))

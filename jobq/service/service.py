@@ -125,7 +125,9 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
         """Add a job for each payload in one commit, all or none, and give their ids in order.
 
         Arguments and errors as for `enqueue`; a wrong payload is named by its position. It waits
-        for room for all of them.
+        for room for all of them: in vain if they are more than its topic may ever have. Options
+        are those of each job, so that only one job is added if they have a unique key; use
+        `batch` to give each its own.
         """
         specs = self._specs(topic, payloads, weight, delay, options)
         limit = self._timeout(timeout)
