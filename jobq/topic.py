@@ -93,7 +93,8 @@ class TopicSettings:
         when_full: What a new job meets beyond these: `reject` raises QueueFull, `drop-oldest`
             cancels the ready jobs that were enqueued first, `drop-lowest` those that would be
             served last, the new ones included. Delayed jobs stay: if they alone leave no room,
-            new ones go, or are refused if they are delayed too. Unset, it is refused.
+            new ones go, or are refused if they are delayed too. What is beyond a cap that is
+            lowered goes with the next new jobs, a thousand in each call. Unset, it is refused.
         max_lease: The longest lease in seconds; more than 0. The smaller one of this and the
             job's holds; likewise for the next two.
         max_retries: The most retries.

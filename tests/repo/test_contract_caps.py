@@ -7,6 +7,7 @@ import pytest
 from jobq.clock import ManualClock
 from jobq.errors import QueueFull
 from jobq.repo.base import Store
+from jobq.repo.operations.flow import caps
 from jobq.repo.transactional import DRAINS
 from jobq.states import Outcome, Reason, Status
 from tests.conftest import Opener
@@ -378,6 +379,24 @@ def test_a_cap_that_is_lowered_refuses_until_there_is_room_and_drops_at_the_next
     ids.append(queue.add())
     assert waiting(queue) == ids[-2:]
     assert dropped(queue) == ids[:-2]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("settings", [{"max_jobs": 3}, {"max_bytes": 30}])
+def test_a_backlog_beyond_a_cap_that_is_lowered_goes_in_bounded_steps(
+    queue: Queue, policy: str, settings: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caps, "SURPLUS", 4)
+    queue.add_many(20, payload=bytes(10))
+    cap(queue, when_full=policy, **settings)
+    left = []
+    for new in (1, 1, 6, 1, 1, 1):  # at least as many go as come
+        queue.add_many(new, payload=bytes(10))
+        left.append(len(waiting(queue)))
+
+    assert left == [17, 14, 14, 11, 8, 5]
+    queue.add(payload=bytes(10))
+    assert len(waiting(queue)) == 3
 
 
 def test_a_topic_that_drops_is_refused_by_a_full_store(queue: Queue) -> None:

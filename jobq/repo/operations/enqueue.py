@@ -32,13 +32,13 @@ class Plan:
         new: The jobs to add, in order.
         replaced: Jobs that are there already, what they are, and what to make of them.
         answers: By position: the id of a job that is there, or where in *new* its own is.
-        trimmed: Topics in which others have to go.
+        trimmed: What is to be added to topics in which others have to go for it.
     """
 
     new: Sequence[JobSpec]
     replaced: list[tuple[bytes, JobState, Change]] = field(default_factory=list)
     answers: list[bytes | int] | None = None
-    trimmed: list[str] = field(default_factory=list)
+    trimmed: dict[str, caps.Coming] = field(default_factory=dict)
 
 
 def add(tx: Transaction, specs: Sequence[JobSpec], retention: Retention) -> list[bytes]:

@@ -21,6 +21,10 @@ from jobq.topic import NO_SETTINGS, TopicSettings
 
 PAGE: Final = 256
 
+SURPLUS: Final = 1000
+"""How many jobs go in one call, unless it brings more. There may be any number of them beyond a cap
+that has been lowered: these go with the calls that follow."""
+
 
 class Coming(NamedTuple):
     """What is to be added to a topic.
@@ -55,13 +59,13 @@ def waiting(tx: Transaction, topic: int) -> int:
     return counts[Status.READY] + counts[Status.DELAYED]
 
 
-def refuse(tx: Transaction, coming: Mapping[str, Coming]) -> list[str]:
-    """Refuse jobs for which there is no room; gives the topics in which others have to go for them.
+def refuse(tx: Transaction, coming: Mapping[str, Coming]) -> dict[str, Coming]:
+    """Refuse jobs for which there is no room; gives the part for which others have to go, by topic.
 
     Raises:
         QueueFull: A topic, or the store, is full or takes no new jobs.
     """
-    trimmed: list[str] = []
+    trimmed: dict[str, Coming] = {}
     if not coming:
         return trimmed
     everything = reduce(Coming.and_, coming.values())
@@ -77,7 +81,7 @@ def refuse(tx: Transaction, coming: Mapping[str, Coming]) -> list[str]:
             _refuse_if_draining(what, settings, more)
             if _excess(tx, number, settings, more):
                 _refuse_what_cannot_go(tx, what, number, settings, more)
-                trimmed.append(name)
+                trimmed[name] = more
     return trimmed
 
 
@@ -142,9 +146,12 @@ def _can_let_go(tx: Transaction, topic: int, size: int) -> bool:
     return size <= 0
 
 
-def trim(tx: Transaction, topics: Iterable[str], retention: Retention) -> None:
-    """Let ready jobs go, as canceled, until each topic has no more than it may."""
-    for name in topics:
+def trim(tx: Transaction, came: Mapping[str, Coming], retention: Retention) -> None:
+    """Let ready jobs go, as canceled, until each topic has no more than it may.
+
+    If it had more than that before these came, then at least as many go as came, see `SURPLUS`.
+    """
+    for name, more in came.items():
         number = tx.topics.known(name)
         assert number is not None
         settings = tx.topics.settings(number)
@@ -157,14 +164,20 @@ def trim(tx: Transaction, topics: Iterable[str], retention: Retention) -> None:
             leaving = _oldest(tx, number)
         else:
             leaving = _lowest(tx, number)
-        _drop(tx, leaving, jobs, size, retention)
+        chosen = _chosen(tx, leaving, jobs, size, more)
+        places.withdraw(tx, [(ending.id, ending.before) for ending in chosen])
+        places.finish(tx, chosen, retention)
 
 
-def _drop(
-    tx: Transaction, leaving: Iterator[bytes], jobs: int, size: int, retention: Retention
-) -> None:
-    chosen = []
+def _chosen(
+    tx: Transaction, leaving: Iterator[bytes], jobs: int, size: int, came: Coming
+) -> list[places.Ending]:
+    """Which of those that are leaving go now: there are so many jobs and bytes too much."""
+    before, size_before = max(0, jobs - came.jobs), max(0, size - came.size)
+    chosen: list[places.Ending] = []
     while jobs > 0 or size > 0:
+        if len(chosen) >= SURPLUS and jobs <= before and size <= size_before:
+            break
         job_id = next(leaving, None)
         if job_id is None:
             break  # delayed jobs are as large as that
@@ -179,8 +192,7 @@ def _drop(
         )
         jobs -= 1
         size -= state.size
-    places.withdraw(tx, [(ending.id, ending.before) for ending in chosen])
-    places.finish(tx, chosen, retention)
+    return chosen
 
 
 def _lanes(tx: Transaction, topic: int) -> list[int]:
