@@ -431,6 +431,22 @@ def test_what_replaces_a_payload_by_a_larger_one_is_weighed_as_what_is_new(queue
         )
 
 
+def test_a_job_that_is_replaced_by_one_of_another_topic_is_not_new_to_the_store(
+    queue: Queue,
+) -> None:
+    queue.add("other", unique="k", payload=bytes(5))
+    cap_store(queue.store, max_jobs=1, max_bytes=6, draining=True)
+    new: dict[str, Any] = {"unique": "k", "on_conflict": "replace"}
+    job_id = queue.add(payload=bytes(6), **new)
+    assert queue.get(job_id).topic == "mail"
+    with pytest.raises(QueueFull, match="the store is full"):
+        queue.add("other", payload=bytes(7), **new)
+
+    cap(queue, "other", max_jobs=0)
+    with pytest.raises(QueueFull, match="topic 'other' is full"):
+        queue.add("other", payload=bytes(6), **new)
+
+
 def test_a_job_that_is_replaced_by_a_larger_one_makes_others_go(queue: Queue) -> None:
     cap(queue, max_bytes=5, when_full="drop-oldest")
     old = queue.add(payload=b"12")

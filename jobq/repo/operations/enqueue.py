@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Final
 
 from jobq.errors import UniqueConflict
@@ -75,19 +76,24 @@ def _refuse(tx: Transaction, made: Plan) -> None:
         (spec.topic, caps.Coming.of(len(spec.payload), ready=spec.delay_us <= 0))
         for spec in made.new
     ]
+    everything = [more for _, more in coming]
     last = {job_id: (state, change) for job_id, state, change in made.replaced}
-    coming += [_growth(tx, *replaced) for replaced in last.values()]
-    made.trimmed = caps.refuse(tx, caps.by_topic(coming))
+    for state, change in last.values():
+        growth, more = _growth(tx, state, change)
+        everything.append(growth)
+        coming.append((str(change.topic), more))
+    if coming:
+        made.trimmed = caps.refuse(tx, caps.by_topic(coming), reduce(caps.Coming.and_, everything))
 
 
-def _growth(tx: Transaction, state: JobState, change: Change) -> tuple[str, caps.Coming]:
-    """What a job that is replaced adds to its topic, which may be another one from now on."""
-    topic = str(change.topic)
+def _growth(tx: Transaction, state: JobState, change: Change) -> tuple[caps.Coming, caps.Coming]:
+    """What a job that is replaced adds to the store, and to its topic of from now on."""
     size = len(change.payload or b"")
     ready = state.status is Status.READY and not change.delay_us
-    if tx.topics.known(topic) == state.topic:
-        return topic, caps.Coming.of(max(0, size - state.size), jobs=0, ready=ready)
-    return topic, caps.Coming.of(size, ready=ready)
+    growth = caps.Coming.of(max(0, size - state.size), jobs=0, ready=ready)
+    if tx.topics.known(str(change.topic)) == state.topic:
+        return growth, growth
+    return growth, caps.Coming.of(size, ready=ready)
 
 
 def _resolve(

@@ -4,7 +4,6 @@ Caps hold for jobs that are enqueued. What comes back (retries, resets, imports)
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import reduce
 from heapq import merge
 from itertools import islice
 from operator import add
@@ -59,16 +58,16 @@ def waiting(tx: Transaction, topic: int) -> int:
     return counts[Status.READY] + counts[Status.DELAYED]
 
 
-def refuse(tx: Transaction, coming: Mapping[str, Coming]) -> dict[str, Coming]:
+def refuse(tx: Transaction, coming: Mapping[str, Coming], everything: Coming) -> dict[str, Coming]:
     """Refuse jobs for which there is no room; gives the part for which others have to go, by topic.
+
+    *everything* is what is to be added to the store: a job that is replaced by one of another topic
+    is new to that topic alone.
 
     Raises:
         QueueFull: A topic, or the store, is full or takes no new jobs.
     """
     trimmed: dict[str, Coming] = {}
-    if not coming:
-        return trimmed
-    everything = reduce(Coming.and_, coming.values())
     _refuse_by(tx, "the store", 0, tx.topics.store_settings(), everything)
     for name, more in coming.items():
         number = tx.topics.known(name)
