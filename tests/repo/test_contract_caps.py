@@ -388,7 +388,7 @@ def test_a_backlog_beyond_a_cap_that_is_lowered_goes_in_bounded_steps(
 ) -> None:
     monkeypatch.setattr(caps, "SURPLUS", 4)
     queue.add_many(20, payload=bytes(10))
-    cap(queue, when_full=policy, **settings)
+    queue.store.configure("mail", {"when_full": policy, **settings})
     left = []
     for new in (1, 1, 6, 1, 1, 1):  # at least as many go as come
         queue.add_many(new, payload=bytes(10))

@@ -1,4 +1,4 @@
-"""Queues in memory: what is gone leaves nothing behind, and an undone change is as if never made."""
+"""Queues in memory: what is gone leaves nothing behind, what is undone is as if never made."""
 
 import pytest
 
