@@ -8,8 +8,9 @@ import pytest
 
 from jobq.clock import ManualClock
 from jobq.errors import InvalidValue
-from jobq.job import Report, Reservation
+from jobq.job import Change, Report, Reservation
 from jobq.repo.base import ReserveRequest, Retention, Store
+from jobq.repo.operations.edit import edit
 from jobq.repo.operations.enqueue import add
 from jobq.repo.operations.flow import limits
 from jobq.repo.operations.settle import settle
@@ -328,6 +329,20 @@ def test_each_slot_of_a_group_that_is_freed_wakes_another_one(queue: Queue) -> N
     assert told(queue.store, lambda tx: settle(tx, [done(first)], Retention()))[0] == 1
     # Whom that has woken has not come yet, so the group may be served already.
     assert told(queue.store, lambda tx: settle(tx, [done(second)], Retention()))[0] == 1
+
+
+def test_a_job_that_comes_as_the_last_group_goes_wakes_who_waits(queue: Queue) -> None:
+    queue.add(group="a")
+    held = queue.take_one()
+    follow = [done(held, follow=(spec(),), keep_us=0)]
+    assert told(queue.store, lambda tx: settle(tx, follow, Retention()))[0] == 1
+    assert queue.store.groups("mail", None, 1) == []
+
+    job_id = queue.take_one().id
+    queue.cancel(job_id)
+    job_id = queue.add(group="a")
+    alone = Change(options={"group": None})
+    assert told(queue.store, lambda tx: edit(tx, [job_id], alone))[0] == 1
 
 
 def test_a_slot_of_a_group_without_jobs_wakes_nobody(queue: Queue) -> None:

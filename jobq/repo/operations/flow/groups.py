@@ -252,6 +252,8 @@ def _drop(tx: Transaction, topic: int, number: int) -> None:
         if own.turn:
             seat = Waiting(own.weight, own.turn, lane_member(topic))
             tx.topics.remove(ring(topic), [seat])
+        elif tx.topics.waits(topic):  # jobs have come in this operation, and there is no seat
+            _wake(tx, topic, topic, own, tx.topics.settings(topic))
         tx.flow.drop_lane(topic)
 
 
