@@ -1,4 +1,4 @@
-"""Queues in memory: what is gone leaves nothing behind, what is undone is as if never made."""
+"""Queues in memory: what is gone leaves nothing behind, and what is undone was never made."""
 
 import pytest
 
