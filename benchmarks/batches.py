@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jobq
-from benchmarks import machine, workloads
+from benchmarks import workloads
+from benchmarks.rounds import by_batch, ratio, turns
+from benchmarks.session import Session
 from benchmarks.yardsticks.lmdb_bare import BareLmdb
 from benchmarks.yardsticks.parts import Payload, Queue
 from benchmarks.yardsticks.sqlite3_hand import SqliteQueue, SqliteQueueByStatement
@@ -73,45 +75,30 @@ class Run(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print; the exit status."""
-    options = _options(arguments)
+    session = Session("batches", __doc__, _add_options, arguments)
+    options = session.options
     rounds: dict[int, dict[str, list[Run]]] = {}
-    with machine.workspace(options.dir) as directory:
-        facts = machine.facts(directory)
-        print(__doc__.splitlines()[0])
-        print(machine.describe(facts))
+    with session.measuring() as directory:
         for batch in options.batches:
             lives = max(batch, round(LIVES.get(batch, 20 * batch) * options.scale))
             rounds[batch] = compare(directory, options.sides, batch, lives, options.rounds)
             print_table(batch, lives, rounds[batch])
     settings = {"payload_bytes": 200, "durability": "full", "threads": 1, "scale": options.scale}
-    machine.keep(
-        options.json,
-        "batches",
-        __doc__.splitlines()[0],
-        facts,
-        settings,
-        [
-            {"batch": batch, "side": side, "rounds": [run._asdict() for run in runs]}
-            for batch, sides in rounds.items()
-            for side, runs in sides.items()
-        ],
-    )
+    session.keep(settings, by_batch(rounds))
     return 0
 
 
 def compare(
     directory: Path, sides: Sequence[str], batch: int, lives: int, rounds: int
 ) -> dict[str, list[Run]]:
-    """All rounds of all sides; every second round goes through the sides backwards."""
+    """All rounds of all sides."""
     runs: dict[str, list[Run]] = {side: [] for side in sides}
-    for number in range(rounds):
-        for side in sides if number % 2 == 0 else reversed(sides):
-            path = directory / f"{side.replace(' ', '-')}-{batch}-{number}"
-            queue = SIDES[side](path)
-            try:
-                runs[side].append(live(queue, batch, lives))
-            finally:
-                queue.close()
+    for number, side in turns(sides, rounds):
+        queue = SIDES[side](directory / f"{side.replace(' ', '-')}-{batch}-{number}")
+        try:
+            runs[side].append(live(queue, batch, lives))
+        finally:
+            queue.close()
     return runs
 
 
@@ -154,31 +141,24 @@ def _cycle(queue: Queue[Any], payloads: Sequence[Payload]) -> tuple[int, int, in
 def print_table(batch: int, lives: int, runs: dict[str, list[Run]]) -> None:
     """Medians of one batch size, and ratios to the yardsticks that ran."""
     against = [side for side in YARDSTICKS if side in runs]
+    rates = {side: [run.lives_per_s for run in some] for side, some in runs.items()}
     print(f"\nbatches of {batch}, {lives:,} lives a round".replace(",", " "))
     print(
         f"  {'':20} {'lives/s':>9} {'least':>9} {'most':>9}   {'enqueue':>7} {'reserve':>7} "
         f"{'done':>7} µs" + "".join(f"  / {side}" for side in against)
     )
     for side, some in runs.items():
-        rates = [run.lives_per_s for run in some]
+        mine = rates[side]
         print(
-            f"  {side:20} {statistics.median(rates):9.0f} {min(rates):9.0f} {max(rates):9.0f}   "
+            f"  {side:20} {statistics.median(mine):9.0f} {min(mine):9.0f} {max(mine):9.0f}   "
             f"{statistics.median(run.enqueue_us for run in some):7.1f} "
             f"{statistics.median(run.reserve_us for run in some):7.1f} "
             f"{statistics.median(run.done_us for run in some):7.1f}   "
-            + "".join(f"  {ratio(some, runs[other]):{len(other) + 2}.2f}" for other in against)
+            + "".join(f"  {ratio(mine, rates[other]):{len(other) + 2}.2f}" for other in against)
         )
 
 
-def ratio(some: Sequence[Run], others: Sequence[Run]) -> float:
-    """The median, over the rounds, of one side's rate divided by the other's."""
-    return statistics.median(
-        one.lives_per_s / other.lives_per_s for one, other in zip(some, others, strict=True)
-    )
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.batches", description=__doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
     parser.add_argument(
         "--batches", type=int, nargs="+", default=list(LIVES), metavar="N", help="batch sizes"
@@ -187,9 +167,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--sides", nargs="+", default=USUAL, choices=list(SIDES), help="default: all but the last"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="so many times the lives")
-    parser.add_argument("--dir", type=Path, help="directory on the disk to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results as data")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jobq
-from benchmarks import machine, workloads
+from benchmarks import workloads
 from benchmarks.processes import Child, Pipe
+from benchmarks.session import Session
 from benchmarks.workloads import percentile
 
 T = TypeVar("T")
@@ -157,11 +157,9 @@ class Worker:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print; the exit status: 1 if a caller saw an error or a job is missing."""
-    options = _options(arguments)
-    with machine.workspace(options.dir) as directory:
-        facts = machine.facts(directory)
-        print(__doc__.splitlines()[0])
-        print(machine.describe(facts))
+    session = Session("contention", __doc__, _add_options, arguments)
+    options = session.options
+    with session.measuring() as directory:
         result = contend(str(directory / "queue"), options.processes, options.seconds)
     print_result(result, options.processes, options.seconds)
     settings = {
@@ -171,14 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "payload_bytes": 200,
     }
     figures = {verb: figures_of(taken) for verb, taken in result["taken_ms"].items()}
-    machine.keep(
-        options.json,
-        "contention",
-        __doc__.splitlines()[0],
-        facts,
-        settings,
-        {**result, "taken_ms": figures},
-    )
+    session.keep(settings, {**result, "taken_ms": figures})
     return 1 if result["errors"] or result["missing"] or result["problems"] else 0
 
 
@@ -262,13 +253,9 @@ def print_result(result: dict[str, Any], processes: int, seconds: float) -> None
         print(f"  {line}")
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.contention", description=__doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=4, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=8.0, help="default: %(default)s")
-    parser.add_argument("--dir", type=Path, help="directory on the disk to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results as data")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

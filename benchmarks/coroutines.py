@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jobq
-from benchmarks import machine, workloads
+from benchmarks import workloads
+from benchmarks.rounds import ratio, turns
+from benchmarks.session import Session
 from jobq.repo.lmdb import LmdbStore
 
 TOPIC = "work"
@@ -38,22 +40,15 @@ class Run(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print; the exit status."""
-    options = _options(arguments)
+    session = Session("coroutines", __doc__, _add_options, arguments)
+    options = session.options
     runs: dict[str, list[Run]] = {side: [] for side in SIDES}
-    with machine.workspace(options.dir) as directory:
-        facts = machine.facts(directory)
-        print(__doc__.splitlines()[0])
-        print(machine.describe(facts))
-        for number in range(options.rounds):
-            for side in SIDES if number % 2 == 0 else reversed(SIDES):
-                path = directory / f"{side.replace(' ', '-')}-{number}"
-                runs[side].append(measure(path, side, round(LIVES[side] * options.scale)))
+    with session.measuring() as directory:
+        for number, side in turns(SIDES, options.rounds):
+            path = directory / f"{side.replace(' ', '-')}-{number}"
+            runs[side].append(measure(path, side, round(LIVES[side] * options.scale)))
     print_table(runs)
-    machine.keep(
-        options.json,
-        "coroutines",
-        __doc__.splitlines()[0],
-        facts,
+    session.keep(
         {"payload_bytes": 200, "durability": "full", "scale": options.scale},
         {side: [run._asdict() for run in some] for side, some in runs.items()},
     )
@@ -169,29 +164,19 @@ def print_table(runs: dict[str, list[Run]]) -> None:
         f"\n  {'coroutines':16} {'lives/s':>9} {'least':>9} {'most':>9} {'commits':>8}"
         "  / 1 thread  / 32 threads"
     )
+    rates = {side: [run.lives_per_s for run in some] for side, some in runs.items()}
     for side, some in runs.items():
-        rates = [run.lives_per_s for run in some]
+        mine = rates[side]
         print(
-            f"  {side:16} {statistics.median(rates):9.0f} {min(rates):9.0f} {max(rates):9.0f} "
+            f"  {side:16} {statistics.median(mine):9.0f} {min(mine):9.0f} {max(mine):9.0f} "
             f"{statistics.median(run.commits_per_life for run in some):8.3f}"
-            f"  {ratio(some, runs['1 thread']):10.2f}  {ratio(some, runs['32 threads']):12.2f}"
+            f"  {ratio(mine, rates['1 thread']):10.2f}  {ratio(mine, rates['32 threads']):12.2f}"
         )
 
 
-def ratio(some: Sequence[Run], others: Sequence[Run]) -> float:
-    """The median, over the rounds, of one side's rate divided by the other's."""
-    return statistics.median(
-        one.lives_per_s / other.lives_per_s for one, other in zip(some, others, strict=True)
-    )
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.coroutines", description=__doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--scale", type=float, default=1.0, help="so many times the lives")
-    parser.add_argument("--dir", type=Path, help="directory on the disk to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results as data")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

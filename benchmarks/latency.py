@@ -8,7 +8,6 @@ a job that does not come; its processor time, user and system, is read from the 
 
 import argparse
 import random
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -16,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import jobq
-from benchmarks import machine
 from benchmarks.processes import Child, Pipe
-from benchmarks.workloads import percentile
+from benchmarks.session import Session
+from benchmarks.workloads import print_percentiles
 
 TOPIC = "work"
 PAUSE_S = (0.005, 0.020)
@@ -27,21 +26,18 @@ PATIENCE_S = 30.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print; the exit status."""
-    options = _options(arguments)
-    with machine.workspace(options.dir) as directory:
-        facts = machine.facts(directory)
-        print(__doc__.splitlines()[0])
-        print(machine.describe(facts))
-        machine.warn_if_busy()
+    session = Session("latency", __doc__, _add_options, arguments)
+    options = session.options
+    with session.measuring(idle=True) as directory:
         wake_up = enqueue_to_reserve(directory / "wake-up", options.jobs)
-        print_latency(wake_up)
+        print_percentiles(
+            "ms",
+            24,
+            {"enqueue to reserve": wake_up["delivery_ms"], "of it, enqueue": wake_up["enqueue_ms"]},
+        )
         idle = idle_percent(directory / "idle", options.idle)
         print(f"\nan idle waiter over {options.idle:.0f} s: {idle:.3f} % of a core")
-    machine.keep(
-        options.json,
-        "latency",
-        __doc__.splitlines()[0],
-        facts,
+    session.keep(
         {"jobs": options.jobs, "pause_s": PAUSE_S, "durability": "full", "idle_s": options.idle},
         {**wake_up, "idle_percent": idle},
     )
@@ -101,23 +97,9 @@ def wait(pipe: Pipe, path: str, seconds: float) -> None:
         service.reserve(TOPIC, timeout=seconds)
 
 
-def print_latency(result: dict[str, list[float]]) -> None:
-    print(f"\n  {'ms':24} {'p50':>7} {'p90':>7} {'p99':>7} {'worst':>7}")
-    for name, title in (("delivery_ms", "enqueue to reserve"), ("enqueue_ms", "of it, enqueue")):
-        values = result[name]
-        print(
-            f"  {title:24} {statistics.median(values):7.2f} {percentile(values, 90):7.2f} "
-            f"{percentile(values, 99):7.2f} {max(values):7.2f}"
-        )
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.latency", description=__doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=500, help="default: %(default)s")
     parser.add_argument("--idle", type=float, default=12.0, help="seconds; default: %(default)s")
-    parser.add_argument("--dir", type=Path, help="directory on the disk to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results as data")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

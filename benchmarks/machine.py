@@ -81,16 +81,14 @@ def flush_us(directory: Path, times: int = 200) -> float:
 
 
 def keep(
-    file: Path | None,
+    file: Path,
     module: str,
     question: str,
     machine: Facts,
     settings: Mapping[str, Any],
     results: Any,
 ) -> None:
-    """Write the result file, if one is asked for."""
-    if file is None:
-        return
+    """Write the result file."""
     record = {
         "benchmark": module,
         "question": question,

@@ -11,12 +11,11 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jobq
-from benchmarks import machine
 from benchmarks.processes import Child, Pipe
+from benchmarks.session import Session
 
 TOPIC = "work"
 LEASE_S = 600.0
@@ -33,25 +32,17 @@ class Round(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print; the exit status."""
-    options = _options(arguments)
-    with machine.workspace(options.dir) as directory:
-        facts = machine.facts(directory)
-        print(__doc__.splitlines()[0])
-        print(machine.describe(facts))
-        machine.warn_if_busy()
+    session = Session("redelivery", __doc__, _add_options, arguments)
+    options = session.options
+    with session.measuring(idle=True) as directory:
         rounds = redeliver(str(directory / "queue"), options.rounds)
     print(f"\n  {'s, of ' + str(len(rounds)) + ' rounds':20} {'median':>7} {'worst':>7}")
     for name in Round._fields:
         values = [getattr(one, name) for one in rounds]
         print(f"  {name.removesuffix('_s') + ' job':20} "
               f"{statistics.median(values):7.2f} {max(values):7.2f}")  # fmt: skip
-    machine.keep(
-        options.json,
-        "redelivery",
-        __doc__.splitlines()[0],
-        facts,
-        {"lease_s": LEASE_S, "held": HELD, "durability": "full"},
-        [one._asdict() for one in rounds],
+    session.keep(
+        {"lease_s": LEASE_S, "held": HELD, "durability": "full"}, [one._asdict() for one in rounds]
     )
     return 0
 
@@ -110,12 +101,8 @@ def wait(pipe: Pipe, path: str) -> None:
             pipe.send(came)
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.redelivery", description=__doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
-    parser.add_argument("--dir", type=Path, help="directory on the disk to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results as data")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

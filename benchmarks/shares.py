@@ -9,17 +9,14 @@ treats them alike. The ratio is that of medians, to one topic in the queue of on
 
 import argparse
 import random
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import jobq
-from benchmarks import machine
-from benchmarks.workloads import payloads, percentile
-from jobq.shares import Topics
+from benchmarks.session import Session
+from benchmarks.ways import Way, compare, print_tables
+from benchmarks.workloads import payloads
 
 TOPICS = 10_000
 WITH_JOBS = 10
@@ -28,53 +25,14 @@ FILL = 5_000
 """Jobs in one commit while a queue is filled."""
 
 
-@dataclass
-class Way:
-    """A way to reserve, and what its calls have taken."""
-
-    title: str
-    service: jobq.JobService
-    topics: Callable[[], Topics]
-    strict: bool = False
-    taken_us: list[float] = field(default_factory=list)
-    jobs: int = 0
-
-    def reserve(self, n: int) -> None:
-        """Reserve once; what was taken is enqueued anew."""
-        topics = self.topics()
-        start = time.perf_counter_ns()
-        jobs = self.service.reserve(topics, n, strict=self.strict, timeout=0)
-        self.taken_us.append((time.perf_counter_ns() - start) / 1000)
-        self.jobs += len(jobs)
-        again = [jobq.NewJob(job.topic, job.payload) for job in jobs]
-        jobs[0].done(then=again)
-        self.service.done_many(jobs[1:])
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print; the exit status."""
-    options = _options(arguments)
-    with machine.workspace(options.dir) as directory:
-        facts = machine.facts(directory)
-        print(__doc__.splitlines()[0])
-        print(machine.describe(facts))
-        machine.warn_if_busy()
+    session = Session("shares", __doc__, _add_options, arguments)
+    options = session.options
+    with session.measuring(idle=True) as directory:
         results = {str(n): measure(directory / str(n), n, options.calls) for n in SIZES}
-    for n, by_way in results.items():
-        print(f"\n  {f'{n} at a time, µs a call':44} {'p50':>8} {'p99':>8} {'ratio':>6}")
-        for title, result in by_way.items():
-            print(
-                f"  {title:44} {result['p50_us']:8.0f} {result['p99_us']:8.0f} "
-                f"{result['ratio']:6.2f}"
-            )
-    machine.keep(
-        options.json,
-        "shares",
-        __doc__.splitlines()[0],
-        facts,
-        {"calls": options.calls, "topics": TOPICS, "durability": "full"},
-        results,
-    )
+    print_tables(results)
+    session.keep({"calls": options.calls, "topics": TOPICS, "durability": "full"}, results)
     return 0
 
 
@@ -106,26 +64,7 @@ def measure(path: Path, n: int, calls: int) -> dict[str, dict[str, float]]:
             Way("10 000 topics by a pattern", many, lambda: jobq.Pattern("topic.*")),
             Way("10 000 by a pattern, 10 have jobs", few, lambda: jobq.Pattern("topic.*")),
         ]
-        for number in range(-3, calls):
-            chance.shuffle(ways)
-            for way in ways:
-                way.reserve(n)
-                if number < 0:  # warm up: handles are opened, choices made
-                    way.taken_us.clear()
-                    way.jobs = 0
-        short = [way.title for way in ways if way.jobs != n * calls]
-        if short:
-            raise AssertionError(f"not all calls had {n} jobs: {short}")
-    by_title = {way.title: way.taken_us for way in sorted(ways, key=lambda way: way.title)}
-    base = statistics.median(by_title["one topic, in a queue of one"])
-    return {
-        title: {
-            "p50_us": statistics.median(taken_us),
-            "p99_us": percentile(taken_us, 99),
-            "ratio": statistics.median(taken_us) / base,
-        }
-        for title, taken_us in by_title.items()
-    }
+        return dict(sorted(compare(ways, n, calls).items()))
 
 
 def queue(path: Path, topics: Sequence[str], jobs: int) -> jobq.JobService:
@@ -140,12 +79,8 @@ def queue(path: Path, topics: Sequence[str], jobs: int) -> jobq.JobService:
     return jobq.open(str(path), retention=0)
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.shares", description=__doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calls", type=int, default=300, help="of each; default: %(default)s")
-    parser.add_argument("--dir", type=Path, help="directory on the disk to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results as data")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

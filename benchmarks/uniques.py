@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import jobq
-from benchmarks import machine, workloads
+from benchmarks import workloads
+from benchmarks.rounds import by_batch, ratio, turns
+from benchmarks.session import Session
 
 TOPIC: Final = "work"
 LIVES: Final = {1: 400, 100: 10_000}
@@ -54,41 +56,30 @@ class Run(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print; the exit status."""
-    options = _options(arguments)
+    session = Session("uniques", __doc__, _add_options, arguments)
+    options = session.options
     rounds: dict[int, dict[str, list[Run]]] = {}
-    with machine.workspace(options.dir) as directory:
-        facts = machine.facts(directory)
-        print(__doc__.splitlines()[0])
-        print(machine.describe(facts))
+    with session.measuring() as directory:
         for batch, lives in LIVES.items():
             lives = max(batch, round(lives * options.scale))
             rounds[batch] = compare(directory, batch, lives, options.rounds)
             print_table(batch, lives, rounds[batch])
-    machine.keep(
-        options.json,
-        "uniques",
-        __doc__.splitlines()[0],
-        facts,
+    session.keep(
         {"payload_bytes": 200, "durability": "full", "threads": 1, "scale": options.scale},
-        [
-            {"batch": batch, "side": side, "rounds": [run._asdict() for run in runs]}
-            for batch, sides in rounds.items()
-            for side, runs in sides.items()
-        ],
+        by_batch(rounds),
     )
     return 0
 
 
 def compare(directory: Path, batch: int, lives: int, rounds: int) -> dict[str, list[Run]]:
-    """All rounds of all sides; every second round goes through the sides backwards."""
+    """All rounds of all sides."""
     runs: dict[str, list[Run]] = {side: [] for side in SIDES}
-    for number in range(rounds):
-        for side in SIDES if number % 2 == 0 else reversed(SIDES):
-            path = directory / f"{side.replace(' ', '-')}-{batch}-{number}"
-            with jobq.open(str(path)) as service:
-                if side == "capped topic":
-                    service.configure(TOPIC, max_jobs=MOST, max_bytes=MOST)
-                runs[side].append(live(service, SIDES[side], batch, lives))
+    for number, side in turns(SIDES, rounds):
+        path = directory / f"{side.replace(' ', '-')}-{batch}-{number}"
+        with jobq.open(str(path)) as service:
+            if side == "capped topic":
+                service.configure(TOPIC, max_jobs=MOST, max_bytes=MOST)
+            runs[side].append(live(service, SIDES[side], batch, lives))
     return runs
 
 
@@ -140,33 +131,23 @@ def print_table(batch: int, lives: int, runs: dict[str, list[Run]]) -> None:
         f"{'there already':>14} {'life / plain':>13}"
     )
     columns = ("enqueue_us", "reserve_us", "done_us", "life_us")
+    lives_us = {side: [run.life_us for run in some] for side, some in runs.items()}
     for side, some in runs.items():
         figures = " ".join(f"{_median(some, column):8.1f}" for column in columns)
         there = _median(some, "refused_us")
         print(
             f"  {side:14} {figures} {f'{there:.1f}' if there else '':>14} "
-            f"{ratio(some, runs[PLAIN]):13.2f}"
+            f"{ratio(lives_us[side], lives_us[PLAIN]):13.2f}"
         )
-
-
-def ratio(some: Sequence[Run], plain: Sequence[Run]) -> float:
-    """The median, over the rounds, of one side's time for a life divided by that of plain jobs."""
-    return statistics.median(
-        one.life_us / other.life_us for one, other in zip(some, plain, strict=True)
-    )
 
 
 def _median(some: Sequence[Run], name: str) -> float:
     return statistics.median(float(getattr(run, name)) for run in some)
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.uniques", description=__doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--scale", type=float, default=1.0, help="so many times the lives")
-    parser.add_argument("--dir", type=Path, help="directory on the disk to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results as data")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,15 @@ two jobs there is a pause, so that everybody sleeps. The machine should be idle.
 
 import argparse
 import random
-import statistics
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import jobq
-from benchmarks import machine
 from benchmarks.processes import Child, Pipe
-from benchmarks.workloads import percentile
+from benchmarks.session import Session
+from benchmarks.workloads import print_percentiles
 
 TOPIC = "work"
 PAUSE_S = (0.005, 0.020)
@@ -27,29 +26,13 @@ WARM_UP = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print; the exit status."""
-    options = _options(arguments)
-    with machine.workspace(options.dir) as directory:
-        facts = machine.facts(directory)
-        print(__doc__.splitlines()[0])
-        print(machine.describe(facts))
-        machine.warn_if_busy()
+    session = Session("waiting", __doc__, _add_options, arguments)
+    options = session.options
+    with session.measuring(idle=True) as directory:
         result = done_to_answer(directory / "waiting", options.jobs)
-    print(f"\n  {'ms':28} {'p50':>7} {'p90':>7} {'p99':>7} {'worst':>7}")
     titles = {"answer_ms": "done returned to answer", "whole_ms": "call of done to answer"}
-    for name, title in titles.items():
-        values = result[name]
-        print(
-            f"  {title:28} {statistics.median(values):7.2f} {percentile(values, 90):7.2f} "
-            f"{percentile(values, 99):7.2f} {max(values):7.2f}"
-        )
-    machine.keep(
-        options.json,
-        "waiting",
-        __doc__.splitlines()[0],
-        facts,
-        {"jobs": options.jobs, "pause_s": PAUSE_S, "durability": "full"},
-        result,
-    )
+    print_percentiles("ms", 28, {title: result[name] for name, title in titles.items()})
+    session.keep({"jobs": options.jobs, "pause_s": PAUSE_S, "durability": "full"}, result)
     return 0
 
 
@@ -101,12 +84,8 @@ def work(pipe: Pipe, path: str) -> None:
             pipe.send((called_ns, time.monotonic_ns()))
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.waiting", description=__doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=500, help="default: %(default)s")
-    parser.add_argument("--dir", type=Path, help="directory on the disk to be measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results as data")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

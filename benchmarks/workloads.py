@@ -1,7 +1,8 @@
 """The payloads that every benchmark uses, and the figures that they print."""
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 
 from benchmarks.yardsticks.parts import Payload, encode
 
@@ -21,6 +22,16 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """
     ranked = sorted(values)
     return ranked[max(0, math.ceil(len(ranked) * percent / 100) - 1)]
+
+
+def print_percentiles(unit: str, width: int, lines: Mapping[str, Sequence[float]]) -> None:
+    """A table of p50, p90, p99 and worst, with titles as wide as that."""
+    print(f"\n  {unit:{width}} {'p50':>7} {'p90':>7} {'p99':>7} {'worst':>7}")
+    for title, values in lines.items():
+        print(
+            f"  {title:{width}} {statistics.median(values):7.2f} {percentile(values, 90):7.2f} "
+            f"{percentile(values, 99):7.2f} {max(values):7.2f}"
+        )
 
 
 def _payload(number: int, size: int) -> Payload:
