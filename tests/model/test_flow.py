@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from jobq.clock import ManualClock
 from jobq.job import Change, JobSpec, Settlement
@@ -21,21 +21,7 @@ from jobq.repo.base import ReserveRequest, Store
 from jobq.states import Event, Status
 from tests.conftest import DURABLE, STORES, Kind
 from tests.model.flow import FlowModel
-
-settings.register_profile(
-    "flow",
-    settings.get_profile("default"),
-    max_examples=40,
-    stateful_step_count=40,
-    deadline=None,
-    print_blob=True,
-    report_multiple_bugs=False,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-settings.register_profile(
-    "flow storm", settings.get_profile("flow"), max_examples=250, stateful_step_count=100
-)
+from tests.model.telling import tell
 
 SECOND_US = 1_000_000
 
@@ -270,23 +256,14 @@ STORIES = (FlowStory, Aged, Reopened)
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_limits_and_turns_are_the_models(
-    story: type[FlowStory], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _tell(story, "flow", monkeypatch)
+def test_limits_and_turns_are_the_models(story: type[FlowStory]) -> None:
+    tell(story, 40)
 
 
 @pytest.mark.storm
 @pytest.mark.parametrize("_turn", range(3))
 @pytest.mark.parametrize("story", STORIES)
 def test_limits_and_turns_are_the_models_in_long_stories(
-    story: type[FlowStory], _turn: int, monkeypatch: pytest.MonkeyPatch
+    story: type[FlowStory], _turn: int
 ) -> None:
-    _tell(story, "flow storm", monkeypatch)
-
-
-def _tell(story: type[FlowStory], profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", 60, raising=False
-    )
-    run_state_machine_as_test(story, settings=settings.get_profile(profile))
+    tell(story, 250, steps=100)

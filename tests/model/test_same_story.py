@@ -18,15 +18,9 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from jobq.clock import ManualClock
 from jobq.errors import InvalidValue
@@ -49,26 +43,10 @@ from tests.model.model import (
     Say,
     Tell,
 )
+from tests.model.telling import tell
 from tests.model.told import NO_JOB, Interrupt, Told, interrupt
 
 T = TypeVar("T")
-
-settings.register_profile(
-    "story",
-    settings.get_profile("default"),
-    max_examples=45,
-    stateful_step_count=40,
-    deadline=None,
-    print_blob=True,
-    report_multiple_bugs=False,
-    # No `explain`: it traces every line, and what it says of a story is not worth the minutes.
-    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
-    # A story is slow by nature, and long ones are the point.
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-settings.register_profile(
-    "storm", settings.get_profile("story"), max_examples=150, stateful_step_count=80
-)
 
 ROUNDS = 4
 """A storm's rounds: many short tests, as pytest ends one that takes too long."""
@@ -619,7 +597,8 @@ class Reopened(SameStory):
 STORIES = (SameStory, SmallSteps, Reopened)
 
 
-def tell_stories(story: type[SameStory], profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _make_small(story: type[SameStory], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the code take small steps where the story has them."""
     if story is SmallSteps:
         monkeypatch.setattr("jobq.repo.transactional.STEP", story.step)
         for small in (
@@ -632,18 +611,14 @@ def tell_stories(story: type[SameStory], profile: str, monkeypatch: pytest.Monke
         monkeypatch.setattr("jobq.repo.operations.history.MOST_ATTEMPTS", story.bounds.attempts)
         monkeypatch.setattr("jobq.repo.operations.reports.MOST_LINES", story.bounds.lines)
         monkeypatch.setattr("jobq.repo.operations.reports.MOST_BYTES", story.bounds.bytes)
-    # A story that fails is made short for a minute, not for five: pytest ends what takes longer.
-    monkeypatch.setattr(
-        "hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", 60, raising=False
-    )
-    run_state_machine_as_test(story, settings=settings.get_profile(profile))
 
 
 @pytest.mark.parametrize("story", STORIES)
 def test_every_store_answers_any_story_as_the_model_does(
     story: type[SameStory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell_stories(story, "story", monkeypatch)
+    _make_small(story, monkeypatch)
+    tell(story, 45)
 
 
 @pytest.mark.storm
@@ -652,4 +627,5 @@ def test_every_store_answers_any_story_as_the_model_does(
 def test_every_store_answers_a_storm_of_stories_as_the_model_does(
     story: type[SameStory], _turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell_stories(story, "storm", monkeypatch)
+    _make_small(story, monkeypatch)
+    tell(story, 150, steps=80)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from jobq.clock import ManualClock
 from jobq.errors import QueueFull, UniqueConflict
@@ -19,23 +18,13 @@ from jobq.repo.base import DAY_US, ReserveRequest, Retention
 from jobq.repo.transactional import TransactionalStore
 from jobq.states import Event, Outcome, Reason, Status
 from tests.conftest import STORES, Kind
+from tests.model.telling import tell
 from tests.model.terms import Caps, New, Refused, TermsModel
 
 LEASE_S: Final = 10.0
 KEYS: Final = ("k", "k\0", "kk", "ключ")
 ENDLESS: Final = Retention(done_us=1000 * DAY_US, canceled_us=1000 * DAY_US)
 """Nothing is forgotten by the way."""
-
-TERMS: Final = settings(
-    settings.get_profile("default"),
-    max_examples=60,
-    stateful_step_count=40,
-    deadline=None,
-    print_blob=True,
-    report_multiple_bugs=False,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 topics = st.sampled_from(("mail", "mail", "mail", "other"))
 delays_us = st.sampled_from((0, 0, 0, 1_000_000, 3_000_000))
@@ -342,12 +331,10 @@ def size(store: TransactionalStore, topic: str) -> int:
 
 
 def test_stores_and_model_agree_on_keys_deadlines_and_caps() -> None:
-    run_state_machine_as_test(Terms, settings=TERMS)
+    tell(Terms, 60)
 
 
 @pytest.mark.storm
 @pytest.mark.parametrize("_turn", range(4))
 def test_stores_and_model_agree_on_a_storm_of_keys_deadlines_and_caps(_turn: int) -> None:
-    run_state_machine_as_test(
-        Terms, settings=settings(TERMS, max_examples=100, stateful_step_count=80)
-    )
+    tell(Terms, 100, steps=80)
