@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
+from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.bell import _FUTEX_WAIT, _SYSCALL
 from tests.conftest import DEADLINE_S
 
@@ -156,6 +157,16 @@ def kill_myself() -> NoReturn:
     """SIGKILL for this process, now."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
+
+
+def die_at(last: str) -> None:
+    """SIGKILL for this process when a verb reaches the step *last*."""
+
+    def reached(step: str) -> None:
+        if step == last:
+            kill_myself()
+
+    steps.reached = reached
 
 
 def state_of(pid: int) -> str:

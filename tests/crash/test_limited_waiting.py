@@ -1,6 +1,6 @@
 """Who waits for a topic at a limit sleeps, and gets a job just when the limit lets it go.
 
-As in `test_wakeup`: a waiter that missed its call would look again after a second.
+As in `waiters`: a waiter that missed its call would look again after a second.
 """
 
 import os
@@ -13,8 +13,8 @@ import jobq
 from jobq import JobService
 from tests.crash.conftest import Say
 from tests.crash.processes import Child, Pipe, Start
-from tests.crash.test_wakeup import MISSED_S, SOON_S, asleep, seconds
 from tests.crash.verbs import whole
+from tests.crash.waiters import MISSED_S, SOON_S, asleep, seconds
 
 LIMITS: Final[dict[str, tuple[str, ...]]] = {
     "concurrency": ("concurrency",),

@@ -12,7 +12,6 @@ import pytest
 
 import jobq
 from jobq import Reason, Status
-from jobq.repo.lmdb import steps
 from tests.conftest import eventually
 from tests.crash.conftest import Say
 from tests.crash.processes import (
@@ -20,7 +19,7 @@ from tests.crash.processes import (
     Notebook,
     Pipe,
     Start,
-    kill_myself,
+    die_at,
     state_of,
 )
 
@@ -314,11 +313,7 @@ def _spawn_cat(pipe: Pipe) -> int:
 
 
 def _die_becoming_a_holder(_: Pipe, path: str, at: str) -> None:
-    def reached(step: str) -> None:
-        if step == at:
-            kill_myself()
-
-    steps.reached = reached
+    die_at(at)
     with jobq.open(path) as svc:
         svc.reserve(TOPIC, timeout=0)
 

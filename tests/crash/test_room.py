@@ -12,7 +12,7 @@ import pytest
 import jobq
 from jobq import JobService
 from tests.crash.processes import Pipe, Start, kill_myself
-from tests.crash.test_wakeup import SOON_S, asleep, seconds
+from tests.crash.waiters import SOON_S, asleep, seconds
 
 PRODUCERS: Final = 4
 EACH: Final = 50

@@ -19,8 +19,8 @@ from jobq.errors import StoreUnavailable
 from jobq.repo.lmdb import steps
 from tests.conftest import eventually
 from tests.crash.conftest import Say
-from tests.crash.processes import Pipe, Start, die_with_parent, kill_myself, waits
-from tests.crash.test_wakeup import MISSED_S, SOON_S, asleep, seconds
+from tests.crash.processes import Pipe, Start, die_at, die_with_parent, kill_myself, waits
+from tests.crash.waiters import MISSED_S, SOON_S, asleep, seconds
 
 RECOVERED_S: Final = 5.0
 """By then the jobs of a dead process are ready again."""
@@ -213,10 +213,6 @@ def test_no_end_is_missed_in_six_hundred_rounds(start: Start, path: str, say: Sa
 # What the children do.
 
 
-def _now_ns() -> int:
-    return time.monotonic_ns()
-
-
 def _enqueue(pipe: Pipe, path: str) -> None:
     with jobq.open(path) as svc:
         pipe.send(svc.enqueue("mail"))
@@ -229,10 +225,10 @@ def _wait(pipe: Pipe, path: str, jid: str) -> None:
         try:
             record = svc.wait(jid, 30)
         except JobNotFound:
-            pipe.send(_now_ns())
+            pipe.send(time.monotonic_ns())
             pipe.send(("gone", None))
         else:
-            pipe.send(_now_ns())
+            pipe.send(time.monotonic_ns())
             pipe.send((str(record.status), record.result))
 
 
@@ -240,18 +236,13 @@ def _work(pipe: Pipe, path: str) -> None:
     with jobq.open(path) as svc:
         [job] = svc.reserve("mail", timeout=10)
         job.done("by a third")
-        pipe.send(_now_ns())
+        pipe.send(time.monotonic_ns())
 
 
 def _done_and_die(_: Pipe, path: str, at: str) -> None:
     svc = jobq.open(path)
     [job] = svc.reserve("mail", timeout=10)
-
-    def reached(step: str) -> None:
-        if step == at:
-            kill_myself()
-
-    steps.reached = reached
+    die_at(at)
     job.done()
 
 
@@ -289,7 +280,7 @@ def _fork_and_wait(pipe: Pipe, path: str, jid: str) -> None:
         if not pid:
             die_with_parent()
             svc.wait(jid, 30)
-            pipe.send(_now_ns())
+            pipe.send(time.monotonic_ns())
             os._exit(0)
         pipe.send(pid)
         _, status = os.waitpid(pid, 0)
@@ -303,7 +294,7 @@ def _wait_until_stopped(pipe: Pipe, path: str, jid: str) -> None:
         pipe.recv()
         with pytest.raises(StoreUnavailable, match="stopped"):
             svc.wait(jid)
-        pipe.send(_now_ns())
+        pipe.send(time.monotonic_ns())
 
 
 def _wait_until_interrupted(pipe: Pipe, path: str, jid: str) -> None:
@@ -312,9 +303,9 @@ def _wait_until_interrupted(pipe: Pipe, path: str, jid: str) -> None:
         pipe.recv()
         with pytest.raises(KeyboardInterrupt):
             svc.wait(jid)
-        pipe.send(_now_ns())
+        pipe.send(time.monotonic_ns())
         svc.wait(jid)
-        pipe.send(_now_ns())
+        pipe.send(time.monotonic_ns())
 
 
 def _ask(pipe: Pipe, path: str, rounds: int) -> None:
@@ -324,7 +315,7 @@ def _ask(pipe: Pipe, path: str, rounds: int) -> None:
         for number in range(rounds):
             record = svc.wait(svc.enqueue("questions", number), 30)
             # From before the call of `done`: what a busy disk takes is in it too.
-            took = (_now_ns() - record.result) / 1e9
+            took = (time.monotonic_ns() - record.result) / 1e9
             missed += took > MISSED_S
             slowest = max(slowest, took)
     pipe.send((missed, slowest))
@@ -336,6 +327,6 @@ def _answer(pipe: Pipe, path: str) -> None:
         count = 0
         while jobs := svc.reserve("questions"):
             for job in jobs:
-                job.done(_now_ns())
+                job.done(time.monotonic_ns())
                 count += 1
         pipe.send(count)

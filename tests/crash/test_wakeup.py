@@ -1,37 +1,27 @@
-"""Who waits for a job gets it when it is there, from whatever process it comes; nobody polls.
+"""Who waits for a job gets it when it is there, from whatever process it comes; nobody polls."""
 
-A waiter that missed its call would sleep on until its next look at the clock, one second after it
-fell asleep. So the bounds here are below that, and far above what a busy machine needs.
-"""
-
-import os
 import signal
-import threading
 import time
-from collections.abc import Callable
-from typing import Any, Final
 
 import pytest
 
 import jobq
-from jobq import JobService
 from jobq.repo.lmdb import steps
-from jobq.repo.lmdb.bell import COUNTERS, Bell
-from tests.conftest import eventually
+from jobq.repo.lmdb.bell import COUNTERS
 from tests.crash.conftest import Say
-from tests.crash.processes import (
-    Child,
-    Pipe,
-    Start,
-    kill_myself,
-    threads_of,
-    waits,
+from tests.crash.processes import Pipe, Start
+from tests.crash.waiters import (
+    MISSED_S,
+    SOON_S,
+    asleep,
+    enqueue_and_die,
+    get,
+    hesitate,
+    make_topics,
+    play,
+    seconds,
+    stop_threads,
 )
-
-SOON_S: Final = 0.5
-MISSED_S: Final = 0.9
-"""Whoever had to wait so long for a job that was ready has missed a call."""
-
 
 # Calls that must come through.
 
@@ -42,8 +32,8 @@ def test_a_waiter_gets_a_job_that_another_process_enqueues(
 ) -> None:
     with jobq.open(path) as svc:
         if topic_exists:
-            _make_topics(svc, "mail")
-        waiter = asleep(start(_get, path, "mail"))
+            make_topics(svc, "mail")
+        waiter = asleep(start(get, path, "mail"))
         since_ns = time.monotonic_ns()
         svc.enqueue("mail", "now")
 
@@ -55,8 +45,8 @@ def test_a_waiter_is_not_forgotten_for_one_of_another_topic_that_does_not_exist_
 ) -> None:
     with jobq.open(path) as svc:
         for number in range(3):
-            asleep(start(_get, path, f"never {number}"))
-        waiter = asleep(start(_get, path, "mail"))
+            asleep(start(get, path, f"never {number}"))
+        waiter = asleep(start(get, path, "mail"))
         since_ns = time.monotonic_ns()
         svc.enqueue("mail", "now")
 
@@ -69,8 +59,8 @@ def test_as_many_waiters_get_up_as_there_are_jobs(
 ) -> None:
     with jobq.open(path) as svc:
         if topic_exists:
-            _make_topics(svc, "mail")
-        waiters = [asleep(start(_get, path, "mail")) for _ in range(5)]
+            make_topics(svc, "mail")
+        waiters = [asleep(start(get, path, "mail")) for _ in range(5)]
         since_ns = time.monotonic_ns()
         svc.enqueue_many("mail", range(5))
 
@@ -83,11 +73,11 @@ def test_a_waiter_is_not_forgotten_for_one_of_another_topic_that_shares_its_coun
     """There are more topics than counters: some of the last share one with some of the first."""
     with jobq.open(path, durability="unsafe") as svc:
         for number in range(COUNTERS + 8):
-            _make_topics(svc, f"topic {number}")
+            make_topics(svc, f"topic {number}")
     with jobq.open(path) as svc:
         for number in range(COUNTERS - 2, COUNTERS + 3):
-            asleep(start(_get, path, f"topic {number}"))
-        waiters = [asleep(start(_get, path, f"topic {number}")) for number in range(4)]
+            asleep(start(get, path, f"topic {number}"))
+        waiters = [asleep(start(get, path, f"topic {number}")) for number in range(4)]
         slept = []
         for number, waiter in enumerate(waiters):
             since_ns = time.monotonic_ns()
@@ -99,7 +89,7 @@ def test_a_waiter_is_not_forgotten_for_one_of_another_topic_that_shares_its_coun
 
 def test_a_delayed_job_comes_at_its_time_and_not_before(start: Start, path: str) -> None:
     with jobq.open(path) as svc:
-        waiter = asleep(start(_get, path, "mail"))
+        waiter = asleep(start(get, path, "mail"))
         since_ns = time.monotonic_ns()
         svc.enqueue("mail", delay=0.3)
         after = seconds(waiter, since_ns)
@@ -110,7 +100,7 @@ def test_a_delayed_job_comes_at_its_time_and_not_before(start: Start, path: str)
 def test_an_earlier_due_time_shortens_a_sleep_that_has_begun(start: Start, path: str) -> None:
     with jobq.open(path) as svc:
         svc.enqueue("mail", "later", delay=0.95)
-        waiter = asleep(start(_get, path, "mail"))
+        waiter = asleep(start(get, path, "mail"))
         since_ns = time.monotonic_ns()
         svc.enqueue("mail", "sooner", delay=0.1)
         after = seconds(waiter, since_ns)
@@ -121,7 +111,7 @@ def test_an_earlier_due_time_shortens_a_sleep_that_has_begun(start: Start, path:
 def test_the_end_of_a_short_lease_is_not_slept_through(start: Start, path: str) -> None:
     with jobq.open(path) as svc:
         svc.enqueue("mail", lease=0.3)
-        waiter = asleep(start(_get, path, "mail"), after=lambda: svc.reserve("mail", timeout=0))
+        waiter = asleep(start(get, path, "mail"), after=lambda: svc.reserve("mail", timeout=0))
         since_ns = time.monotonic_ns()
 
         assert seconds(waiter, since_ns) < MISSED_S
@@ -134,7 +124,7 @@ def test_a_job_that_comes_back_wakes_a_waiter(how: str, start: Start, path: str)
         giver = start(_give_back, path, how)
         giver.hear()
         held = svc.stats("mail").totals
-        waiter = asleep(start(_get, path, "mail"))
+        waiter = asleep(start(get, path, "mail"))
         since_ns = time.monotonic_ns()
         giver.tell("now")
 
@@ -146,10 +136,10 @@ def test_a_producer_that_dies_before_it_calls_costs_a_waiter_a_second_at_most(
     start: Start, path: str
 ) -> None:
     with jobq.open(path) as svc:
-        _make_topics(svc, "mail")
-        waiter = asleep(start(_get, path, "mail"))
+        make_topics(svc, "mail")
+        waiter = asleep(start(get, path, "mail"))
         since_ns = time.monotonic_ns()
-        producer = start(_enqueue_and_die, path, "committed")
+        producer = start(enqueue_and_die, path, "mail", "committed")
         after = seconds(waiter, since_ns)
 
         assert producer.ended() == -signal.SIGKILL
@@ -161,8 +151,8 @@ def test_a_producer_that_is_interrupted_after_its_commit_still_calls(
 ) -> None:
     """Ctrl-C at an unlucky moment: the job is there, and its waiter must not sleep on."""
     with jobq.open(path) as svc:
-        _make_topics(svc, "mail")
-        waiter = asleep(start(_get, path, "mail"))
+        make_topics(svc, "mail")
+        waiter = asleep(start(get, path, "mail"))
         since_ns = time.monotonic_ns()
         producer = start(_enqueue_and_be_interrupted, path, "committed")
         after = seconds(waiter, since_ns)
@@ -175,9 +165,9 @@ def test_a_call_between_a_waiters_last_look_and_its_sleep_is_not_missed(
     start: Start, path: str
 ) -> None:
     with jobq.open(path) as svc:
-        _make_topics(svc, "mail")
-        waiter = start(_hesitate, path)
-        assert waiter.hear() == "has looked"
+        make_topics(svc, "mail")
+        waiter = start(hesitate, path, "mail", "wait")
+        assert waiter.hear() == "wait"
         svc.enqueue("mail")
         since_ns = time.monotonic_ns()
         waiter.tell("sleep")
@@ -218,23 +208,9 @@ def test_ctrl_c_ends_a_wait_and_harms_nothing(start: Start, path: str) -> None:
 
 def test_stop_wakes_all_threads_that_wait(path: str) -> None:
     with jobq.open(path) as svc:
-        _make_topics(svc, "mail")
-        ended: list[list[Any]] = []
-        threads = [
-            threading.Thread(target=lambda: ended.append(svc.reserve("mail")), daemon=True)
-            for _ in range(6)
-        ]
-        for thread in threads:
-            thread.start()
-        eventually(lambda: sum(map(waits, threads_of(os.getpid()))) == len(threads))
-        since = time.monotonic()
-        svc.stop()
-        for thread in threads:
-            thread.join(5)
-        after = time.monotonic() - since
+        make_topics(svc, "mail")
 
-        assert ended == [[]] * 6
-        assert after < 1.0 + SOON_S
+        assert stop_threads(svc, "mail", 6) < 1.0 + SOON_S
 
 
 # No call is missed.
@@ -242,26 +218,13 @@ def test_stop_wakes_all_threads_that_wait(path: str) -> None:
 
 def test_no_call_is_missed_in_two_thousand_passes(start: Start, path: str, say: Say) -> None:
     """Four processes pass jobs on in a ring, each with a waiter that is nearly always asleep."""
-    players, passes, balls = 4, 2000, 4
-    with jobq.open(path, retention=0) as svc:
-        _make_topics(svc, "end", *(f"player {number}" for number in range(players)))
-        children = [start(_pass_on, path, number, players) for number in range(players)]
-        for child in children:
-            child.hear()
-        for ball in range(balls):
-            svc.enqueue("player 0", {"left": passes // balls, "ball": ball, "ns": _now_ns()})
-        [*dropped] = _take(svc, "end", balls, 60)
-        for child in children:
-            child.signal(signal.SIGTERM)
-        slowest_ns, count = zip(*(child.hear() for child in children), strict=True)
-        report = svc.check()
-    slowest = max(slowest_ns) / 1e9
-    say(f"{sum(count)} passes between {players} processes, the slowest took {slowest:.3f} s")
+    n, passes, balls = 4, 2000, 4
+    players = [(f"player {me}", [f"player {(me + 1) % n}"]) for me in range(n)]
+    count, slowest = play(start, path, players, passes=passes, balls=balls)
+    say(f"{count} passes between {n} processes, the slowest took {slowest:.3f} s")
 
-    assert len(dropped) == balls
-    assert sum(count) >= passes - balls
+    assert count >= passes - balls
     assert slowest < MISSED_S
-    assert report.problems == ()
 
 
 def test_no_call_is_missed_when_all_wait_for_the_same_topic(
@@ -270,7 +233,7 @@ def test_no_call_is_missed_when_all_wait_for_the_same_topic(
     """Each question is answered before the next one is asked, by any of three processes."""
     questions = 200
     with jobq.open(path, retention=0) as svc:
-        _make_topics(svc, "questions", "answers")
+        make_topics(svc, "questions", "answers")
         children = [start(_answer, path) for _ in range(3)]
         for child in children:
             child.hear()
@@ -293,72 +256,7 @@ def test_no_call_is_missed_when_all_wait_for_the_same_topic(
     assert report.problems == ()
 
 
-# In the test.
-
-
-def asleep(child: Child, after: Callable[[], object] = lambda: None) -> Child:
-    """The child, once it waits for a job: nothing runs in it any more."""
-    assert child.hear() == "about to wait"
-    after()
-    child.tell("wait")
-    eventually(lambda: waits(child.pid))
-    return child
-
-
-def seconds(child: Child, since_ns: int) -> float:
-    """From a moment to that at which the child had its job, or ended its wait."""
-    came_ns: int = child.hear()
-    return (came_ns - since_ns) / 1e9
-
-
-def _make_topics(svc: JobService, *topics: str) -> None:
-    with svc.batch() as batch:
-        for topic in topics:
-            batch.enqueue(topic)
-    svc.delete(batch.ids)
-
-
-def _take(svc: JobService, topic: str, n: int, timeout: float) -> list[jobq.Job]:
-    jobs: list[jobq.Job] = []
-    end = time.monotonic() + timeout
-    while len(jobs) < n and time.monotonic() < end:
-        jobs += svc.reserve(topic, timeout=max(0.0, end - time.monotonic()))
-    svc.done_many(jobs)
-    return jobs
-
-
-def _now_ns() -> int:
-    return time.monotonic_ns()
-
-
 # What the children do.
-
-
-def _get(pipe: Pipe, path: str, topic: str) -> None:
-    with jobq.open(path) as svc:
-        pipe.send("about to wait")
-        pipe.recv()
-        jobs = svc.reserve(topic, timeout=30)
-        pipe.send(_now_ns())
-        svc.done_many(jobs)
-
-
-def _hesitate(pipe: Pipe, path: str) -> None:
-    """Wait for a job, but fall asleep only when told to."""
-    wait = Bell.wait
-
-    def hesitate(bell: Bell, topic: int, seen: int, timeout: float) -> None:
-        Bell.wait = wait  # type: ignore[method-assign]
-        pipe.send("has looked")
-        pipe.recv()
-        wait(bell, topic, seen, timeout)
-
-    with jobq.open(path) as svc:
-        svc.reserve("mail", timeout=0.001)
-        Bell.wait = hesitate  # type: ignore[method-assign,assignment]
-        jobs = svc.reserve("mail", timeout=30)
-        pipe.send(_now_ns())
-        svc.done_many(jobs)
 
 
 def _give_back(pipe: Pipe, path: str, how: str) -> None:
@@ -383,17 +281,6 @@ def _give_back(pipe: Pipe, path: str, how: str) -> None:
                 job.done(then=[jobq.NewJob("mail")])
             case "close":
                 svc.close()
-
-
-def _enqueue_and_die(_: Pipe, path: str, at: str) -> None:
-    svc = jobq.open(path)
-
-    def reached(step: str) -> None:
-        if step == at:
-            kill_myself()
-
-    steps.reached = reached
-    svc.enqueue("mail")
 
 
 def _enqueue_and_be_interrupted(pipe: Pipe, path: str, at: str) -> None:
@@ -425,7 +312,7 @@ def _wait_until_stopped(pipe: Pipe, path: str, how: str) -> None:
             pipe.send("about to wait")
             pipe.recv()
             assert svc.reserve("mail") == []
-        pipe.send(_now_ns())
+        pipe.send(time.monotonic_ns())
 
 
 def _wait_until_interrupted(pipe: Pipe, path: str) -> None:
@@ -434,27 +321,9 @@ def _wait_until_interrupted(pipe: Pipe, path: str) -> None:
         pipe.recv()
         with pytest.raises(KeyboardInterrupt):
             svc.reserve("mail")
-        pipe.send(_now_ns())
+        pipe.send(time.monotonic_ns())
         jobs = svc.reserve("mail", timeout=30)
         pipe.send([job.id for job in jobs])
-
-
-def _pass_on(pipe: Pipe, path: str, me: int, players: int) -> None:
-    """Pass jobs on to the next one; say the longest that one was underway, and how many."""
-    with jobq.open(path, retention=0) as svc:
-        signal.signal(signal.SIGTERM, lambda *_: svc.stop())
-        slowest_ns = count = 0
-        pipe.send("ready")
-        while jobs := svc.reserve(f"player {me}"):
-            for job in jobs:
-                ball = job.payload
-                slowest_ns = max(slowest_ns, _now_ns() - ball["ns"])
-                count += 1
-                left = ball["left"] - 1
-                to = f"player {(me + 1) % players}" if left > 0 else "end"
-                ball = {"left": left, "ball": ball["ball"], "ns": _now_ns()}
-                job.done(then=[jobq.NewJob(to, ball)])
-        pipe.send((slowest_ns, count))
 
 
 def _answer(pipe: Pipe, path: str) -> None:
