@@ -1,4 +1,4 @@
-"""What the tests of the LMDB adapter share: children, small disks, and raw LMDB."""
+"""What the tests of the LMDB adapter share: children, small disks, bells, and raw LMDB."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.repo.lmdb.processes import CANNOT, Child
+from jobq.repo.lmdb.bell import Bell
+from tests.repo.lmdb.processes import CANNOT, LONG_S, Child
 
 Start = Callable[..., Child]
 
@@ -25,6 +26,24 @@ def start() -> Iterator[Start]:
     yield start
     for child in children:
         child.discard()
+
+
+@pytest.fixture
+def bell_path(tmp_path: Path) -> Path:
+    """Where the test's bell is."""
+    return tmp_path / "bell"
+
+
+@pytest.fixture
+def bell(bell_path: Path) -> Bell:
+    """A bell."""
+    return Bell(bell_path)
+
+
+@pytest.fixture
+def sound_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits looks round every twenty seconds instead of every second: a lost call shows."""
+    monkeypatch.setattr("jobq.repo.lmdb.store.LONGEST_SLEEP", LONG_S)
 
 
 @pytest.fixture

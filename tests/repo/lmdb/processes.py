@@ -24,11 +24,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import eventually
 from tests.crash import processes
 from tests.crash.processes import Pipe
 
 DEADLINE_S = 60
 """After so many seconds a child is taken for hanging, and dies of SIGALRM."""
+LONG_S = 20.0
+"""Far more than anything takes here, unless a wake-up is lost or a lock is stuck."""
 CANNOT = 77
 """The exit status of a child that met something which the machine cannot do."""
 
@@ -65,6 +68,12 @@ class Child(processes.Child):
         assert status == 0, f"the child ended with status {status}"
 
 
+def asleep(child: Child) -> None:
+    """Wait until the child sleeps, having said that it is about to."""
+    assert child.said() == "waiting"
+    eventually(lambda: processes.state_of(child.pid) == "S")
+
+
 def say(value: Any) -> None:
     """In a child: tell the test something."""
     _pipes[-1].send(value)
@@ -76,6 +85,11 @@ def hear() -> Any:
         return _pipes[-1].recv()
     except EOFError:
         sys.exit(0)  # the test is over
+
+
+def put(module: object, name: str, value: object) -> None:
+    """In a child: replace a constant or a function of a module, for good."""
+    setattr(module, name, value)
 
 
 def drop_privileges() -> None:

@@ -5,7 +5,6 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,24 +19,14 @@ from jobq.repo.lmdb import store as store_module
 from jobq.repo.lmdb.bell import ANY, COUNTERS, PAGE, SIZE, SLOTS, Bell, slot_of
 from jobq.repo.lmdb.environment import Environment
 from tests.conftest import Crew
+from tests.repo.lmdb.bells import MOST_STEPS, Killed, stepped
 from tests.repo.lmdb.conftest import Start
-from tests.repo.lmdb.processes import hear, say
-from tests.repo.lmdb.test_locks import LONG_S, asleep, put
+from tests.repo.lmdb.processes import LONG_S, asleep, hear, put, say
 
 MINE: Final = bytes(15) + b"\x07"
 SHARING: Final = bytes(12) + (SLOTS - 1 + 7).to_bytes(4)
 """Another job of the same slot."""
 OTHER: Final = bytes(15) + b"\x08"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "bell"
-
-
-@pytest.fixture
-def bell(path: Path) -> Bell:
-    return Bell(path)
 
 
 def end(bell: Bell, *job_ids: bytes) -> list[int]:
@@ -58,17 +47,17 @@ def test_jobs_share_slots_and_none_has_the_one_of_who_waits_for_several() -> Non
     assert len({slot_of(number.to_bytes(16)) for number in range(SLOTS - 1)}) == SLOTS - 1
 
 
-def test_an_end_that_nobody_waits_for_calls_nobody(bell: Bell, path: Path) -> None:
-    before = path.read_bytes()
+def test_an_end_that_nobody_waits_for_calls_nobody(bell: Bell, bell_path: Path) -> None:
+    before = bell_path.read_bytes()
     assert end(bell, MINE, OTHER) == []
     bell.ask(OTHER)
     assert end(bell, MINE) == []
 
-    assert path.read_bytes()[: 2 * PAGE] == before[: 2 * PAGE]
+    assert bell_path.read_bytes()[: 2 * PAGE] == before[: 2 * PAGE]
 
 
-def test_an_end_that_is_waited_for_calls_at_its_slot_once(bell: Bell, path: Path) -> None:
-    count = Bell(path).ask(MINE)
+def test_an_end_that_is_waited_for_calls_at_its_slot_once(bell: Bell, bell_path: Path) -> None:
+    count = Bell(bell_path).ask(MINE)
     assert bell.stands(MINE, count)
     assert sorted(end(bell, OTHER, MINE, SHARING)) == [ANY, slot_of(MINE)]
     assert not bell.stands(MINE, count)
@@ -77,30 +66,30 @@ def test_an_end_that_is_waited_for_calls_at_its_slot_once(bell: Bell, path: Path
     assert not bell.stands(MINE, bell.read_slot(slot_of(MINE)))  # nobody asks any more
 
 
-def test_an_old_bell_of_one_page_grows_and_whoever_has_it_keeps_it(path: Path) -> None:
-    path.write_bytes(b"\x01\x00\x00\x00" * COUNTERS)
-    with path.open("r+b") as file:
+def test_an_old_bell_of_one_page_grows_and_whoever_has_it_keeps_it(bell_path: Path) -> None:
+    bell_path.write_bytes(b"\x01\x00\x00\x00" * COUNTERS)
+    with bell_path.open("r+b") as file:
         old = mmap.mmap(file.fileno(), PAGE)
-    bell = Bell(path)
+    bell = Bell(bell_path)
     bell.raise_counter(3)
 
-    assert path.stat().st_size == SIZE
+    assert bell_path.stat().st_size == SIZE
     assert int.from_bytes(old[12:16], "little") == bell.read(3) == 2
     assert end(bell, MINE) == []
 
 
-def test_a_flag_that_a_dead_waiter_left_costs_one_call(bell: Bell, path: Path) -> None:
-    path.write_bytes(bytes(2 * PAGE) + b"\xff" * PAGE)
+def test_a_flag_that_a_dead_waiter_left_costs_one_call(bell: Bell, bell_path: Path) -> None:
+    bell_path.write_bytes(bytes(2 * PAGE) + b"\xff" * PAGE)
 
     assert len(end(bell, MINE)) == 2
     assert end(bell, MINE) == []
 
 
 def test_where_there_is_no_futex_who_waits_for_an_end_looks_often(
-    path: Path, monkeypatch: pytest.MonkeyPatch, crew: Crew
+    bell_path: Path, monkeypatch: pytest.MonkeyPatch, crew: Crew
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: "a machine of the future")
-    bell = Bell(path)
+    bell = Bell(bell_path)
     count = bell.ask(MINE)
     took: list[float] = []
 
@@ -119,45 +108,6 @@ def test_where_there_is_no_futex_who_waits_for_an_end_looks_often(
 # Every order of steps. Each access to the file is a step; another process comes between any two.
 
 
-class Killed(BaseException):
-    pass
-
-
-class Stepped:
-    """A file's memory, each access to which calls *before* with its number first."""
-
-    def __init__(self, memory: Any, before: Callable[[], None]) -> None:
-        self._memory = memory
-        self._before = before
-
-    def __getitem__(self, key: Any) -> Any:
-        self._before()
-        return self._memory[key]
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._before()
-        self._memory[key] = value
-
-
-def stepped(path: Path, at: int, act: Callable[[], None]) -> tuple[Bell, Callable[[], int]]:
-    """A bell that calls *act* before its access number *at*; and how many there have been."""
-    bell = Bell(path)
-    count = 0
-
-    def before() -> None:
-        nonlocal count
-        count += 1
-        if count == at:
-            act()
-
-    plain: Any = bell
-    plain._map, plain._counters = Stepped(plain._map, before), Stepped(plain._counters, before)
-    return bell, lambda: count
-
-
-MOST_STEPS: Final = 12
-
-
 def is_called(bell: Bell, count: int, *, others: bool = True) -> bool:
     """Whether a waiter who asked, got *count*, and has looked, notices when its job ends now.
 
@@ -171,13 +121,13 @@ def is_called(bell: Bell, count: int, *, others: bool = True) -> bool:
 
 @pytest.mark.parametrize("asked_before", [False, True])
 def test_whoever_ends_a_job_of_the_slot_between_the_steps_of_asking_does_not_unask(
-    asked_before: bool, path: Path, bell: Bell
+    asked_before: bool, bell_path: Path, bell: Bell
 ) -> None:
     steps = 0
     for at in range(1, MOST_STEPS):
         if asked_before:
             bell.ask(SHARING)
-        mine, reached = stepped(path, at, lambda: bell.note_ends([SHARING], []))
+        mine, reached = stepped(bell_path, at, lambda: bell.note_ends([SHARING], []))
         count = mine.ask(MINE)
         steps = max(steps, reached())
 
@@ -187,7 +137,7 @@ def test_whoever_ends_a_job_of_the_slot_between_the_steps_of_asking_does_not_una
 
 @pytest.mark.parametrize("dies", [False, True])
 def test_whoever_asks_between_the_steps_of_a_commit_is_called_for_its_own_end(
-    dies: bool, path: Path, bell: Bell
+    dies: bool, bell_path: Path, bell: Bell
 ) -> None:
     """Also if the committer is killed right there, and never wakes anybody."""
     steps = 0
@@ -200,7 +150,7 @@ def test_whoever_asks_between_the_steps_of_a_commit_is_called_for_its_own_end(
             if dies:
                 raise Killed
 
-        committer, reached = stepped(path, at, act)
+        committer, reached = stepped(bell_path, at, act)
         with contextlib.suppress(Killed):
             committer.note_ends([SHARING], [])
         steps = max(steps, reached())
@@ -214,14 +164,14 @@ def test_whoever_asks_between_the_steps_of_a_commit_is_called_for_its_own_end(
 
 @pytest.mark.parametrize("at", range(1, MOST_STEPS))
 def test_who_asked_before_a_commit_that_is_killed_looks_again_or_is_asking_still(
-    at: int, path: Path, bell: Bell
+    at: int, bell_path: Path, bell: Bell
 ) -> None:
     count = bell.ask(MINE)
 
     def die() -> None:
         raise Killed
 
-    committer, _ = stepped(path, at, die)
+    committer, _ = stepped(bell_path, at, die)
     with contextlib.suppress(Killed):
         committer.note_ends([SHARING], [])
 
@@ -229,11 +179,6 @@ def test_who_asked_before_a_commit_that_is_killed_looks_again_or_is_asking_still
 
 
 # The whole store: with a safety net of twenty seconds instead of one, a lost call shows.
-
-
-@pytest.fixture
-def sound_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "LONGEST_SLEEP", LONG_S)
 
 
 def end_of(svc: JobService, job_id: str) -> Any:

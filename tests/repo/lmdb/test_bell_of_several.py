@@ -1,46 +1,17 @@
 """Waiting for several topics at the bell: no order of steps loses a call."""
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from jobq.repo.lmdb.bell import _SEVERAL, COUNTERS, PAGE, Bell
-from tests.repo.lmdb.test_bell_ends import Killed, Stepped
+from tests.repo.lmdb.bells import MOST_STEPS, Killed, stepped
 
 MINE: Final = 7
 ALSO_MINE: Final = 9
 OTHER: Final = 8
-MOST_STEPS: Final = 12
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "bell"
-
-
-@pytest.fixture
-def bell(path: Path) -> Bell:
-    return Bell(path)
-
-
-def stepped(path: Path, at: int, act: Callable[[], None]) -> tuple[Bell, Callable[[], int]]:
-    """A bell that calls *act* before its access number *at*; and how many there have been."""
-    bell = Bell(path)
-    count = 0
-
-    def before() -> None:
-        nonlocal count
-        count += 1
-        if count == at:
-            act()
-
-    plain: Any = bell
-    plain._map, plain._counters = Stepped(plain._map, before), Stepped(plain._counters, before)
-    plain._futex = lambda *_: None  # who sleeps is another test's subject
-    return bell, lambda: count
 
 
 class Queue:
@@ -73,14 +44,14 @@ def is_awake(bell: Bell, count: int | None) -> bool:
 
 @pytest.mark.parametrize("others_wait", [False, True])
 def test_a_job_that_comes_between_the_steps_of_a_waiter_is_not_missed(
-    others_wait: bool, path: Path, bell: Bell
+    others_wait: bool, bell_path: Path, bell: Bell
 ) -> None:
     steps = 0
     for at in range(1, MOST_STEPS):
         queue = Queue()
         if others_wait:
             bell.ask_for_several()
-        waiter, reached = stepped(path, at, lambda queue=queue: commit(bell, queue, MINE))  # type: ignore[misc]
+        waiter, reached = stepped(bell_path, at, lambda queue=queue: commit(bell, queue, MINE))  # type: ignore[misc]
         count = fall_asleep(waiter, queue)
         steps = max(steps, reached())
         if not queue.jobs:  # it was quicker
@@ -91,12 +62,12 @@ def test_a_job_that_comes_between_the_steps_of_a_waiter_is_not_missed(
 
 
 def test_a_job_of_another_topic_between_the_steps_of_a_waiter_does_not_hide_its_own(
-    path: Path, bell: Bell
+    bell_path: Path, bell: Bell
 ) -> None:
     for at in range(1, MOST_STEPS):
         queue = Queue()
         bell.ask_for_several()
-        waiter, _ = stepped(path, at, lambda queue=queue: commit(bell, queue, OTHER))  # type: ignore[misc]
+        waiter, _ = stepped(bell_path, at, lambda queue=queue: commit(bell, queue, OTHER))  # type: ignore[misc]
         count = fall_asleep(waiter, queue)
         commit(bell, queue, MINE)
 
@@ -106,7 +77,7 @@ def test_a_job_of_another_topic_between_the_steps_of_a_waiter_does_not_hide_its_
 @pytest.mark.parametrize("topic", [MINE, OTHER])
 @pytest.mark.parametrize("dies", [False, True])
 def test_who_falls_asleep_between_the_steps_of_a_commit_is_called_for_its_own_job(
-    dies: bool, topic: int, path: Path, bell: Bell
+    dies: bool, topic: int, bell_path: Path, bell: Bell
 ) -> None:
     """Also if the committer is killed right there: then by the next commit for it."""
     steps = 0
@@ -120,7 +91,7 @@ def test_who_falls_asleep_between_the_steps_of_a_commit_is_called_for_its_own_jo
             if dies:
                 raise Killed
 
-        committer, reached = stepped(path, at, act)
+        committer, reached = stepped(bell_path, at, act)
         with contextlib.suppress(Killed):
             commit(committer, queue, topic)
         steps = max(steps, reached())
@@ -133,7 +104,7 @@ def test_who_falls_asleep_between_the_steps_of_a_commit_is_called_for_its_own_jo
 
 
 def test_a_committer_that_is_held_up_does_not_take_back_what_others_have_called(
-    path: Path, bell: Bell
+    bell_path: Path, bell: Bell
 ) -> None:
     for at in range(1, MOST_STEPS):
         queue = Queue()
@@ -144,7 +115,7 @@ def test_a_committer_that_is_held_up_does_not_take_back_what_others_have_called(
             counts.append(fall_asleep(bell, queue))
             commit(bell, queue, MINE)
 
-        slow, _ = stepped(path, at, act)
+        slow, _ = stepped(bell_path, at, act)
         commit(slow, queue, OTHER)
 
         for count in counts:
@@ -152,11 +123,11 @@ def test_a_committer_that_is_held_up_does_not_take_back_what_others_have_called(
 
 
 def test_a_commit_that_nobody_waits_for_changes_nothing_but_its_topics_counter(
-    path: Path, bell: Bell
+    bell_path: Path, bell: Bell
 ) -> None:
-    before = path.read_bytes()
+    before = bell_path.read_bytes()
     commit(bell, Queue(), MINE)
-    after = path.read_bytes()
+    after = bell_path.read_bytes()
 
     assert after[PAGE:] == before[PAGE:]
     assert after[4 * MINE : 4 * MINE + 4] != before[4 * MINE : 4 * MINE + 4]

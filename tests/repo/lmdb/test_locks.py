@@ -31,17 +31,9 @@ from jobq.repo.lmdb.bell import COUNTERS, Bell
 from jobq.repo.lmdb.filelock import FileLock
 from jobq.repo.lmdb.gate import Gate
 from tests.conftest import Crew, eventually
+from tests.crash.processes import state_of
 from tests.repo.lmdb.conftest import Start
-from tests.repo.lmdb.processes import Child, hear, say
-
-LONG_S = 20.0
-"""Far more than anything here takes, unless a wake-up is lost or a lock is stuck."""
-
-
-def put(module: object, name: str, value: object) -> None:
-    """In a child: replace a constant or a function of a module, for good."""
-    setattr(module, name, value)
-
+from tests.repo.lmdb.processes import LONG_S, Child, asleep, hear, put, say
 
 # The gate: one thread of a process at a time inside LMDB.
 
@@ -417,7 +409,7 @@ def test_a_stopped_process_in_a_transaction_lets_others_read_and_is_named_to_wri
         svc.enqueue("a", "first")
     child = start(_stops_in_a_transaction, str(path))
     assert child.said() == "stopping"
-    eventually(lambda: _state(child.pid) == "T")
+    eventually(lambda: state_of(child.pid) == "T")
 
     with jobq.JobService(LmdbStore(path, durability="unsafe", lock_timeout=0.2)) as svc:
         with pytest.raises(StoreBusy, match=rf"process {child.pid} .*stopped"):
@@ -430,11 +422,6 @@ def test_a_stopped_process_in_a_transaction_lets_others_read_and_is_named_to_wri
         assert [record.payload for record in svc.find()] == ["first", "late"]
         assert svc.enqueue("a", "last")
         assert svc.check().problems == ()
-
-
-def _state(pid: int) -> str:
-    """One letter: R(unning), S(leeping), T (stopped), …"""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _is_interrupted_while_it_waits(path: str) -> None:
@@ -510,11 +497,6 @@ def test_four_writing_processes_all_get_their_share(tmp_path: Path, start: Start
 # The bell: waiters sleep, and are woken in whatever process they are.
 
 
-@pytest.fixture
-def bell(tmp_path: Path) -> Bell:
-    return Bell(tmp_path / "bell")
-
-
 def ring(bell: Bell, topic: int, waiters: int | None = None) -> None:
     """What a commit does that has made jobs ready."""
     bell.raise_counter(topic)
@@ -533,12 +515,6 @@ def _waits(path: str, topic: int, timeout: float) -> None:
     bell.wait(topic, seen, timeout)
     say(time.monotonic() - began)
     hear()
-
-
-def asleep(child: Child) -> None:
-    """Wait until the child sleeps, having said that it is about to."""
-    assert child.said() == "waiting"
-    eventually(lambda: _state(child.pid) == "S")
 
 
 def test_a_waiter_in_another_process_is_woken(bell: Bell, tmp_path: Path, start: Start) -> None:
@@ -570,7 +546,7 @@ def test_who_waits_for_another_topic_sleeps_on(bell: Bell, tmp_path: Path, start
     for topic in (0, 1, 6, 8, 700):
         ring(bell, topic)
 
-    assert _state(child.pid) == "S"
+    assert state_of(child.pid) == "S"
     ring(bell, 7)
     assert child.said() < LONG_S / 2
 
@@ -701,11 +677,6 @@ def take(svc: JobService, topic: str) -> Job:
         svc.store.wait(topic, LONG_S)
         assert time.monotonic() - began < LONG_S / 2, "a wake-up was lost"
     return jobs[0]
-
-
-@pytest.fixture
-def sound_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "LONGEST_SLEEP", LONG_S)
 
 
 def _answers(path: str, rounds: int) -> None:
