@@ -1,5 +1,8 @@
 """Queues in memory: what is gone leaves nothing behind, and what is undone was never made."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from jobq.clock import ManualClock
@@ -12,7 +15,6 @@ from jobq.repo.memory.undo import Undo
 from jobq.repo.mixed import MixedStore
 from jobq.repo.operations.topics import LOOK
 from jobq.repo.repositories import IDLE_US, Waiting
-from tests.conftest import Opener
 from tests.repo.conftest import Queue, done, spec
 
 
@@ -20,18 +22,22 @@ def memory_of(queue: Queue) -> MemoryTopics:
     """The queues of a store that has them in memory."""
     if isinstance(queue.store, MemoryStore):
         return queue.store._topics
-    if isinstance(queue.store, MixedStore):
-        index = queue.store._env._index
-        memory = getattr(index, "memory", None)
-        assert isinstance(memory, MemoryTopics)
-        return memory
-    pytest.skip("its queues are in the file")
+    assert isinstance(queue.store, MixedStore)
+    memory = getattr(queue.store._env._index, "memory", None)
+    assert isinstance(memory, MemoryTopics)
+    return memory
 
 
-@pytest.fixture
-def forgetful(opener: Opener, clock: ManualClock) -> Queue:
-    """An empty store of every kind that keeps nothing of what is finished."""
-    return Queue(opener(retention=Retention(0, 0)), clock)
+@pytest.fixture(params=[MemoryStore, MixedStore], ids=["memory", "mixed"])
+def forgetful(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
+) -> Iterator[Queue]:
+    """An empty store with queues in memory, which keeps nothing of what is finished."""
+    kind, retention = request.param, Retention(0, 0)
+    path = [] if kind is MemoryStore else [tmp_path / "queue"]
+    with kind(*path, clock=clock, retention=retention) as store:
+        yield Queue(store, clock)
+        assert store.check().problems == ()
 
 
 def size_of(memory: MemoryTopics) -> tuple[int, ...]:
