@@ -5,8 +5,8 @@ import gc
 import logging
 import random
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 
@@ -24,15 +24,6 @@ from tests.service.coroutines import (
     ticks,
     until,
 )
-
-
-@pytest.fixture
-def live(opener: Opener) -> Iterator[JobService]:
-    """A service over an empty store of every kind, on the clocks of this machine."""
-    with JobService(opener(clock=SystemClock())) as svc:
-        yield svc
-        with suppress(StoreUnavailable):
-            assert svc.check().problems == ()
 
 
 def test_a_loop_hands_out_all_jobs_in_order(svc: JobService) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 
@@ -24,15 +23,6 @@ from tests.service.coroutines import (
     ticks,
     until,
 )
-
-
-@pytest.fixture
-def live(opener: Opener) -> Iterator[JobService]:
-    """A service over an empty store of every kind, on the clocks of this machine."""
-    with JobService(opener(clock=SystemClock())) as svc:
-        yield svc
-        with suppress(StoreUnavailable):  # the test closed it
-            assert svc.check().problems == ()
 
 
 def waiting_threads() -> list[str]:

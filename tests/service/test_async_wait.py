@@ -3,27 +3,21 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 
 import pytest
 
 from jobq import JobService, Status
-from jobq.clock import SystemClock
 from jobq.errors import InvalidValue, JobNotFound, StoreUnavailable
-from tests.conftest import DEADLINE_S, Opener
+from tests.conftest import DEADLINE_S
 from tests.service.coroutines import SHORT_S, cancel, run, ticks, until
 
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
-def svc(opener: Opener) -> Iterator[JobService]:
-    """A service over an empty store of every kind, on the clocks of this machine."""
-    with JobService(opener(clock=SystemClock())) as svc:
-        yield svc
-        with suppress(StoreUnavailable):
-            assert svc.check().problems == ()
+def svc(live: JobService) -> JobService:
+    """Here all is on the clocks of this machine."""
+    return live
 
 
 def threads() -> int:

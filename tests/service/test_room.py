@@ -3,8 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -12,10 +11,10 @@ from typing import Any, Final
 import pytest
 
 from jobq import JobService, NewJob, QueueFull, Status
-from jobq.clock import SystemClock, utc
+from jobq.clock import utc
 from jobq.errors import StoreUnavailable
 from jobq.job import JobSpec
-from tests.conftest import DEADLINE_S, Crew, Opener, eventually
+from tests.conftest import DEADLINE_S, Crew, eventually
 from tests.repo.test_contract_threads import asleep
 from tests.service.coroutines import cancel, run, ticks, until
 
@@ -25,15 +24,6 @@ SOON_S: Final = 0.7
 ROUNDS: Final = 3
 
 HOUR: Final = 3600.0
-
-
-@pytest.fixture
-def live(opener: Opener) -> Iterator[JobService]:
-    """A service over an empty store of every kind, on the clocks of this machine."""
-    with JobService(opener(clock=SystemClock())) as svc:
-        yield svc
-        with suppress(StoreUnavailable):
-            assert svc.check().problems == ()
 
 
 class Waiter:

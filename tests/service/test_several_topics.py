@@ -3,24 +3,15 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from jobq import Job, JobService, NewJob, Pattern
-from jobq.clock import SystemClock
 from jobq.errors import InvalidValue
-from tests.conftest import Crew, Opener
+from tests.conftest import Crew
 from tests.service.coroutines import counts, run, until
-
-
-@pytest.fixture
-def live(opener: Opener) -> Iterator[JobService]:
-    """A service over an empty store of every kind, on the clocks of this machine."""
-    with JobService(opener(clock=SystemClock())) as svc:
-        yield svc
 
 
 def names(jobs: list[Job]) -> str:
