@@ -1,6 +1,7 @@
 """The command as people and scripts call it."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -75,6 +76,19 @@ def run(
         capture_output=True,
         timeout=TIME_LIMIT_S,
         check=False,
+    )
+
+
+def hung_up_on(*args: str | Path, feed: str = "true") -> "subprocess.CompletedProcess[bytes]":
+    """The command in a pipe, fed by another one, whose reader goes after the first line."""
+    command = shlex.join([*COMMAND, *map(str, args)])
+    return subprocess.run(
+        ["/bin/sh", "-c", f"{feed} | {command} | head -n 1"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        timeout=TIME_LIMIT_S,
+        check=True,
     )
 
 

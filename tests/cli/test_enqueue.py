@@ -15,7 +15,7 @@ from jobq.cli.payloads import WrongPayload, from_json
 from jobq.job import JobRecord
 from jobq.options import DEFAULTS, JobOptions, OptionArgs
 from jobq.topic import SettingArgs
-from tests.cli.conftest import COMMAND, ROOT, call, environment, run, words
+from tests.cli.conftest import COMMAND, ROOT, call, environment, hung_up_on, run, words
 from tests.conftest import eventually
 
 
@@ -515,14 +515,7 @@ def test_only_json_is_json(data: bytes) -> None:
 
 
 def test_who_stops_reading_the_ids_is_told_how_far_it_came(empty: Path) -> None:
-    command = " ".join([*COMMAND, "--db", str(empty), "jobs", "enqueue", "mail", "--lines"])
-    ended = subprocess.run(
-        ["/bin/sh", "-c", f"seq 1 20000 | {command} | head -n 1"],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        check=True,
-    )
+    ended = hung_up_on("--db", empty, "jobs", "enqueue", "mail", "--lines", feed="seq 1 20000")
     there = len(jobs(empty))
 
     assert 0 < there < 20_000

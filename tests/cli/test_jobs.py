@@ -19,7 +19,7 @@ from jobq.cli import record
 from jobq.cli.plain import plain
 from jobq.repo.lmdb import LmdbStore
 from jobq.states import Status
-from tests.cli.conftest import COMMAND, ROOT, call, environment, run, words
+from tests.cli.conftest import COMMAND, ROOT, call, environment, hung_up_on, run, words
 
 ODD = {
     1: (b"\xff", Decimal("1.1")),
@@ -153,14 +153,7 @@ def test_a_reader_that_hangs_up_in_the_middle_is_no_error(empty: Path) -> None:
         svc.enqueue_many("mail", ["x" * 1000] * 2000)
 
     for args in (["list", "-n", "0"], ["list", "-n", "0", "--json"]):
-        command = " ".join([*COMMAND, "--db", str(empty), "jobs", *args])
-        ended = subprocess.run(
-            ["/bin/sh", "-c", f"{command} | head -n 1"],
-            cwd=ROOT,
-            env=environment(),
-            capture_output=True,
-            check=True,
-        )
+        ended = hung_up_on("--db", empty, "jobs", *args)
         assert ended.stderr == b""
         assert ended.stdout.count(b"\n") == 1
 
@@ -562,14 +555,7 @@ def test_payloads_of_the_cli_are_those_of_python(queue: Path) -> None:
 def test_who_stops_reading_the_outcomes_is_told_how_many_there_were(empty: Path) -> None:
     with jobq.open(empty, durability="unsafe") as svc:
         svc.enqueue_many("mail", range(9000))
-    command = " ".join([*COMMAND, "--db", str(empty), "jobs", "cancel", "--all", "--yes", "--json"])
-    ended = subprocess.run(
-        ["/bin/sh", "-c", f"{command} | head -n 1"],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        check=True,
-    )
+    ended = hung_up_on("--db", empty, "jobs", "cancel", "--all", "--yes", "--json")
     canceled = len(ids_of(empty, status="canceled"))
 
     assert 0 < canceled < 9000

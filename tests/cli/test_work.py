@@ -21,7 +21,7 @@ from jobq.cli.child import Lines, Orders, Why
 from jobq.job import JobRecord, JobSpec
 from jobq.options import JobOptions
 from jobq.states import Status
-from tests.cli.conftest import COMMAND, ROOT, call, environment, run, start
+from tests.cli.conftest import COMMAND, ROOT, call, environment, hung_up_on, run, start
 from tests.conftest import eventually
 
 PYTHON = sys.executable
@@ -376,15 +376,7 @@ def test_what_a_command_leaves_running_does_not_hold_up_its_job(empty: Path) -> 
 
 def test_a_reader_of_the_output_that_hangs_up_ends_the_worker(empty: Path) -> None:
     job_ids = add(empty, *range(50))
-    command = " ".join([*COMMAND, "--db", str(empty), "work", "mail", "--exec", "seq", "1000"])
-    ended = subprocess.run(
-        ["/bin/sh", "-c", f"{command} | head -n 1"],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
+    ended = hung_up_on("--db", empty, "work", "mail", "--exec", "seq", "1000")
 
     assert b"Broken" not in ended.stderr
     assert b"Traceback" not in ended.stderr
