@@ -8,7 +8,7 @@ import pytest
 from jobq.clock import ManualClock
 from jobq.errors import StoreCorrupt
 from jobq.job import Report
-from jobq.repo.base import Store
+from jobq.repo.base import CheckReport, Store
 from jobq.repo.repositories import NOBODY, Agenda, Held, Note, Transaction, Waiting
 from jobq.repo.transactional import TIMELESS
 from jobq.selector import ALL_JOBS
@@ -20,6 +20,19 @@ from tests.repo.conftest import Queue
 def damage(store: Any, how: Callable[[Transaction], object]) -> None:
     """Change an index behind the back of its jobs."""
     store._write(lambda tx: how(tx) and None, TIMELESS)
+
+
+def mended(store: Store, wrong: Callable[[Transaction], str]) -> CheckReport:
+    """The report of a repair, which has found what is *wrong*, as the check before it."""
+    words: list[str] = []
+    damage(store, lambda tx: words.append(wrong(tx)))
+    found = store.check()
+    mended = store.check(repair=True)
+
+    assert any(words[0] in problem for problem in found.problems), found.problems
+    assert (mended.problems, mended.repaired) == ((), found.problems)
+    assert mended.jobs == found.jobs
+    return mended
 
 
 def number_of(tx: Transaction, topic: str = "mail") -> int:
@@ -109,16 +122,7 @@ def test_what_is_wrong_with_an_index_is_mended_and_said(
 ) -> None:
     order = fill(queue)
     before = everything(queue.store)
-    words: list[str] = []
-    damage(queue.store, lambda tx: words.append(wrong(tx)))
-
-    found = queue.store.check()
-    mended = queue.store.check(repair=True)
-
-    assert any(words[0] in problem for problem in found.problems)
-    assert mended.ok
-    assert mended.repaired == found.problems
-    assert mended.jobs == found.jobs == len(before[0])
+    assert mended(queue.store, wrong).jobs == len(before[0])
     assert queue.store.check().problems == ()
     assert everything(queue.store) == before
     assert queue.order() == order
