@@ -83,6 +83,19 @@ class MemoryStore(TransactionalStore):
         kind: Kind,
         undo: Callable[[T], None] | None = None,
     ) -> T:
+        outcomes: list[T] = []
+        try:
+            self._commit(operation, kind, outcomes)
+            return outcomes[0]
+        except BaseException:
+            # An interrupt, after the commit or hardly before it: then there is nothing to undo, and
+            # *undo* finds that out, as whoever holds nothing does.
+            if outcomes and undo is not None:
+                undo(outcomes[0])
+            raise
+
+    def _commit(self, operation: Callable[[Transaction], T], kind: Kind, outcomes: list[T]) -> None:
+        """Run the operation; its outcome is in *outcomes* before it takes effect."""
         mark = Mark()
         self._entry.enter(mark)
         try:
@@ -91,7 +104,7 @@ class MemoryStore(TransactionalStore):
                     tx = self._transaction()
                     if kind.moves_time:
                         self._move_time(tx)
-                    outcome = self._whole(operation)(tx)
+                    outcomes.append(self._whole(operation)(tx))
                     self._undo.forget()  # the commit: an interrupt before it takes all back
                 except BaseException:
                     self._undo.roll_back()
@@ -104,7 +117,6 @@ class MemoryStore(TransactionalStore):
                     self._ended.notify_all()
         finally:
             self._entry.mark = None
-        return outcome
 
     def _read(self, operation: Callable[[Transaction], T]) -> T:
         mark = Mark()
