@@ -13,7 +13,7 @@ from jobq import JobService
 
 TOPICS = ("crowd", "mail", "手紙")
 MOST_WAITING = 500
-PAUSE_S = 0.002
+PAUSE_S = 0.02
 """Between two calls: the crowd keeps the write lock in demand and leaves time for others."""
 
 

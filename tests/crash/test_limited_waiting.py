@@ -16,6 +16,8 @@ from tests.crash.processes import Child, Pipe, Start
 from tests.crash.verbs import whole
 from tests.crash.waiters import MISSED_S, SOON_S, asleep, seconds
 
+STORM: Final = pytest.mark.storm
+
 LIMITS: Final[dict[str, tuple[str, ...]]] = {
     "concurrency": ("concurrency",),
     "group": ("group_concurrency",),
@@ -36,7 +38,10 @@ IDLE_S: Final = 0.25
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize(
     "how",
-    ["done", "reject", "retry", "retry at once", "release", "release later", "close"],
+    [
+        *("done", "retry", "release later", "close"),
+        *(pytest.param(how, marks=STORM) for how in ("reject", "retry at once", "release")),
+    ],
 )
 def test_a_waiter_at_a_limit_gets_a_job_when_another_process_gives_one_up(
     how: str, limit: str, start: Start, path: str
