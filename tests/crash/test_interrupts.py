@@ -63,7 +63,7 @@ def test_a_verb_interrupted_at_any_step_is_whole_or_absent_and_its_process_goes_
 
 @pytest.mark.parametrize("kind", ["lmdb", "mixed", "memory"])
 @pytest.mark.parametrize(
-    "every", [pytest.param(11, id="sampled"), pytest.param(1, id="all", marks=pytest.mark.storm)]
+    "every", [pytest.param(19, id="sampled"), pytest.param(1, id="all", marks=pytest.mark.storm)]
 )
 def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
     every: int, kind: str, start: Start, tmp_path: Path, seed: int, say: Say

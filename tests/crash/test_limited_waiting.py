@@ -25,6 +25,10 @@ LIMITS: Final[dict[str, tuple[str, ...]]] = {
 }
 """What limits how many jobs run at once, of the topic or of its only group."""
 
+BY_LIMIT: Final = pytest.mark.parametrize(
+    "limit", [*list(LIMITS)[:-1], pytest.param(list(LIMITS)[-1], marks=STORM)]
+)
+
 STAYS: Final = 1.0
 """Seconds of a wait that is watched; a waiter that spins takes as much of a processor."""
 
@@ -35,7 +39,7 @@ IDLE_S: Final = 0.25
 # A place becomes free.
 
 
-@pytest.mark.parametrize("limit", LIMITS)
+@BY_LIMIT
 @pytest.mark.parametrize(
     "how",
     [
@@ -60,7 +64,7 @@ def test_a_waiter_at_a_limit_gets_a_job_when_another_process_gives_one_up(
         assert whole(svc) == []
 
 
-@pytest.mark.parametrize("limit", LIMITS)
+@BY_LIMIT
 def test_a_waiter_at_a_limit_gets_a_job_when_its_holder_dies(
     limit: str, start: Start, path: str, say: Say
 ) -> None:
@@ -79,7 +83,7 @@ def test_a_waiter_at_a_limit_gets_a_job_when_its_holder_dies(
         assert whole(svc) == []
 
 
-@pytest.mark.parametrize("limit", LIMITS)
+@BY_LIMIT
 def test_a_waiter_at_a_limit_gets_a_job_when_a_lease_is_over(
     limit: str, start: Start, path: str
 ) -> None:
@@ -94,7 +98,7 @@ def test_a_waiter_at_a_limit_gets_a_job_when_a_lease_is_over(
         assert waiter.hear() == 1
 
 
-@pytest.mark.parametrize("limit", LIMITS)
+@BY_LIMIT
 @pytest.mark.parametrize("how", ["late", "extend", "kill", "end of the lease"])
 def test_a_waiter_gets_a_job_when_the_holder_of_a_canceled_one_knows_and_not_before(
     how: str, limit: str, start: Start, path: str
@@ -123,7 +127,7 @@ def test_a_waiter_gets_a_job_when_the_holder_of_a_canceled_one_knows_and_not_bef
         assert whole(svc) == []
 
 
-@pytest.mark.parametrize("limit", LIMITS)
+@BY_LIMIT
 def test_as_many_waiters_get_up_as_places_become_free(limit: str, start: Start, path: str) -> None:
     with jobq.open(path) as svc:
         _limit(svc, limit, 4)
