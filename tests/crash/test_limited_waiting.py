@@ -11,8 +11,9 @@ import pytest
 
 import jobq
 from jobq import JobService
+from tests.conftest import eventually
 from tests.crash.conftest import Say
-from tests.crash.processes import Child, Pipe, Start
+from tests.crash.processes import Child, Pipe, Start, waits
 from tests.crash.verbs import whole
 from tests.crash.waiters import MISSED_S, SOON_S, asleep, seconds
 
@@ -112,8 +113,9 @@ def test_a_waiter_gets_a_job_when_the_holder_of_a_canceled_one_knows_and_not_bef
         since_ns = time.monotonic_ns()
         waiter = asleep(start(_get, path))
         svc.cancel(first)
-        time.sleep(0.2)
-        assert not waiter.heard(), "the holder works on"
+        assert svc.reserve("mail", timeout=0) == [], "the holder works on"
+        eventually(lambda: waits(waiter.pid))
+        assert not waiter.heard()
         if how == "kill":
             since_ns = time.monotonic_ns()
             holder.kill()

@@ -22,6 +22,7 @@ import jobq
 from jobq import Job, JobRecord, JobService, QueueFull, ReservationLost, Status, UniqueConflict
 from jobq.options import OptionArgs
 from jobq.states import Reason
+from tests.conftest import eventually
 from tests.crash.conftest import Say
 from tests.crash.processes import Child, Notebook, Pipe, Start
 from tests.crash.verbs import whole
@@ -434,9 +435,7 @@ def test_no_more_jobs_are_handed_out_in_any_time_than_the_rate_allows(
         svc.enqueue_many("mail", list(range(jobs)), group=group)
         since = time.monotonic()
         crew = [start(_take_what_may_be, path) for _ in range(4)]
-        while svc.stats("mail").totals.unfinished:
-            assert time.monotonic() - since < PATIENCE_S, svc.stats("mail")
-            time.sleep(0.01)
+        eventually(lambda: not svc.stats("mail").totals.unfinished, PATIENCE_S)
         took = time.monotonic() - since
         _stop(crew)
         times = sorted(job.reserved_us or 0 for job in _all(svc))
@@ -486,8 +485,7 @@ def test_no_more_jobs_wait_than_may_and_none_is_lost_silently(
         told = [child.hear() for child in producers]
         accepted = [job_id for ids, _ in told for job_id in ids]
         refused = sum(count for _, count in told)
-        while svc.stats("mail").totals.unfinished:
-            time.sleep(0.01)
+        eventually(lambda: not svc.stats("mail").totals.unfinished, PATIENCE_S)
         _stop(crew)
         records = {job.id: job for job in _all(svc)}
         assert whole(svc) == []
