@@ -452,6 +452,11 @@ class TopicRepository(ABC):
     def first_due(self, agenda: Agenda) -> int | None:
         """The earliest time in the agenda; None if it is empty."""
 
+    def is_due(self, agenda: Agenda, now_us: int) -> bool:
+        """Whether something in the agenda is due by now."""
+        first_us = self.first_due(agenda)
+        return first_us is not None and first_us <= now_us
+
     @abstractmethod
     def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
         """Everything in the agenda, by holder."""
@@ -495,6 +500,10 @@ class TopicRepository(ABC):
     @abstractmethod
     def standing(self, agenda: Agenda) -> int:
         """How many entries an agenda of `WATCHED` has, without a look at it."""
+
+    def is_watchful(self) -> bool:
+        """Whether an agenda of `WATCHED` has an entry."""
+        return any(self.standing(agenda) for agenda in WATCHED)
 
     @abstractmethod
     def empty_us(self, topic: int) -> int:

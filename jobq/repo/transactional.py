@@ -386,15 +386,12 @@ class TransactionalStore(Store):
         When nothing is due it costs two looks at the head of an index; when nothing waits, none.
         """
         topics = tx.topics
-        if topics.total(Status.DELAYED):
-            due_us = topics.first_due(Agenda.DELAYED)
-            if due_us is not None and due_us <= tx.wall_us:
-                promote(tx, STEP)
-        if topics.total(Status.RESERVED):
-            over_us = topics.first_due(Agenda.LEASE)
-            if over_us is not None and over_us <= tx.boot_us:
-                self._expire_due(tx, STEP)
-        self._look_at_watched(tx, STEP)
+        if topics.total(Status.DELAYED) and topics.is_due(Agenda.DELAYED, tx.wall_us):
+            promote(tx, STEP)
+        if topics.total(Status.RESERVED) and topics.is_due(Agenda.LEASE, tx.boot_us):
+            self._expire_due(tx, STEP)
+        if topics.is_watchful():
+            self._look_at_watched(tx, STEP)
         if tx.unseated:
             seat_all(tx)
 

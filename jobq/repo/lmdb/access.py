@@ -1,13 +1,14 @@
 """One LMDB transaction as the repositories see it: databases, the meta record, what is dirty."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import lmdb
 
 from jobq.errors import StoreCorrupt
-from jobq.repo.lmdb.records import STATUS_CODE, Meta, decode_meta, encode_meta
+from jobq.repo.lmdb.records import STATUS_CODE, Meta, Topic, decode_meta, encode_meta
 from jobq.states import Status
+from jobq.topic import TopicSettings
 
 Raw = bytes | memoryview  # what LMDB's types say of keys and values; it is bytes
 V = TypeVar("V")
@@ -29,33 +30,84 @@ class Databases(NamedTuple):
     flow: lmdb._Database
 
 
+MOST_KEPT: Final = 1024
+"""Topics of which a process remembers what it has read."""
+
+
+class Kept:
+    """What a process remembers of the file from its last commit to its next one.
+
+    Every commit changes the meta record, and numbers itself in it. So as long as that record is
+    the one that a process has written itself, nobody else has committed, and all that it knew of
+    the file still holds: it need not be read, verified and taken apart again.
+
+    A transaction takes it and changes it as it goes; only after its commit is it put back. What
+    becomes of the transaction otherwise, it is lost, and made anew.
+
+    Attributes:
+        record: The meta record; empty if nothing is known.
+        meta: What it says.
+        topics, settings, numbers: Of some topics, what was read; by number, and by name.
+        bounds: For some agendas, a time before which nothing is due; there may be nothing then.
+    """
+
+    __slots__ = ("bounds", "meta", "numbers", "record", "settings", "topics")
+
+    def __init__(self, record: bytes, meta: Meta) -> None:
+        self.record = record
+        self.meta = meta
+        self.topics: dict[int, Topic] = {}
+        self.settings: dict[int, TopicSettings] = {}
+        self.numbers: dict[str, int] = {}
+        self.bounds: dict[int, int] = {}
+
+    def trim(self) -> None:
+        """Forget the topics if they are many."""
+        if len(self.topics) > MOST_KEPT or len(self.numbers) > MOST_KEPT:
+            self.topics, self.settings, self.numbers = {}, {}, {}
+
+
 class Access:
     """A transaction, and what is kept back until it ends.
 
     The meta record and the topics' counts change many times in one transaction and are written
     once, by `flush`.
 
+    Args:
+        remembered: What is known from the last commit; None reads everything anew.
+
     Attributes:
+        kept: What is known in this transaction.
+        meta: The meta record as this transaction has it; who changes it sets `dirty`.
         dirty: Whether anything was written; a clean transaction needs no commit to disk.
     """
 
-    __slots__ = ("_meta", "db", "dirty", "txn")
+    __slots__ = ("db", "dirty", "kept", "meta", "txn")
 
-    def __init__(self, txn: lmdb.Transaction, db: Databases) -> None:
+    kept: Kept
+    meta: Meta
+
+    def __init__(
+        self, txn: lmdb.Transaction, db: Databases, remembered: Kept | None = None
+    ) -> None:
         self.txn = txn
         self.db = db
         self.dirty = False
-        self._meta: Meta | None = None
+        if remembered is not None and txn.get(META_KEY, db=db.meta) == remembered.record:
+            self.kept = remembered
+            self.meta = remembered.meta
 
-    @property
-    def meta(self) -> Meta:
-        """The meta record as this transaction has it; who changes it sets `dirty`."""
-        if self._meta is None:
-            record = self.txn.get(META_KEY, db=self.db.meta)
-            if record is None:
-                raise StoreCorrupt("the meta record is missing: restore the queue from a backup")
-            self._meta = decode_meta(META_KEY, bytes(record))
-        return self._meta
+    def __getattr__(self, name: str) -> Any:
+        # At the first look at `kept` or `meta`: many reads need neither.
+        if name not in {"kept", "meta"}:
+            raise AttributeError(name)
+        data = self.txn.get(META_KEY, db=self.db.meta)
+        if data is None:
+            raise StoreCorrupt("the meta record is missing: restore the queue from a backup")
+        record = bytes(data)
+        self.meta = decode_meta(META_KEY, record)
+        self.kept = Kept(record, self.meta)
+        return self.meta if name == "meta" else self.kept
 
     def add_total(self, status: Status, change: int) -> None:
         """Add to the store's number of jobs in *status*."""
@@ -77,7 +129,8 @@ class Access:
                 f"the store would count {meta.totals} jobs; `jobq check` lists what is wrong"
             )
         meta.group += 1
-        self.txn.put(META_KEY, encode_meta(META_KEY, meta), db=self.db.meta)
+        self.kept.record = record = encode_meta(META_KEY, meta)
+        self.txn.put(META_KEY, record, db=self.db.meta)
         return meta.group
 
 

@@ -8,6 +8,7 @@ calls, and no user code runs inside.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +22,7 @@ from jobq.errors import JobqError, OutcomeUnknown, StoreFull, StoreUnavailable
 from jobq.repo import forking
 from jobq.repo.entry import Entry, Mark
 from jobq.repo.lmdb import files, steps
-from jobq.repo.lmdb.access import META_KEY, Access, Databases
+from jobq.repo.lmdb.access import META_KEY, Access, Databases, Kept
 from jobq.repo.lmdb.bell import COUNTERS, EVERYBODY, Bell
 from jobq.repo.lmdb.faults import of_system, translated, translating
 from jobq.repo.lmdb.filelock import FileLock, OpenLock
@@ -64,6 +65,7 @@ class Environment:
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
+        self._where = os.fspath(path)
         self.settings = settings
         self.users = 0
         self._entry = Entry()
@@ -74,6 +76,7 @@ class Environment:
         self._broken: str | None = None
         self._checked_readers = 0.0
         self._topics = 0
+        self._kept: Kept | None = None
         self._env: lmdb.Environment | None = None
         self._db: Databases | None = None
         self._index = None if settings.index is None else settings.index(path)
@@ -220,7 +223,7 @@ class Environment:
                 env = open_file(self.path, self.settings)
                 if look_at(env, self.path) and self._index is None:
                     self._take_topics_back(env)
-                self._identity = files.identity(self.path)
+                self._identity = files.identity(self._where)
                 self._open_lock.refuse_other_than(self._identity.data)
                 self._lock = FileLock(self.path)
             except BaseException:
@@ -301,7 +304,7 @@ class Environment:
 
     def _check_identity(self) -> None:
         try:
-            there = files.identity(self.path)
+            there = files.identity(self._where)
         except OSError:
             there = None
         if there != self._identity:
@@ -331,14 +334,14 @@ class Environment:
         raise AssertionError("unreachable")
 
     def _transaction(
-        self, txn: lmdb.Transaction
+        self, txn: lmdb.Transaction, remembered: Kept | None = None
     ) -> tuple[Transaction, Access, LmdbTopics | IndexTopics]:
         # Before the first write of this process, each transaction opens handles of its own: only
         # a write can open lasting ones, and reading must not wait for the write lock.
         db = self._db or open_databases(self._open(), txn)
         clock = self.settings.clock
         wall_us = clock.wall_us()
-        access = Access(txn, db)
+        access = Access(txn, db, remembered)
         woken: dict[int, int] = {}
         topics = LmdbTopics(access, woken, wall_us)
         tx = Transaction(
@@ -470,7 +473,8 @@ class Environment:
         try:
             txn = self._begin()
             steps.reached("transaction begun")
-            tx, access, topics = self._transaction(txn)
+            remembered, self._kept = self._kept, None
+            tx, access, topics = self._transaction(txn, remembered)
             mover = next((pending for pending in group if pending.kind.moves_time), None)
             if mover is not None:
                 mover.moves_time(tx)
@@ -489,9 +493,12 @@ class Environment:
             txn.commit()  # also when there is nothing to do: aborting can be starved
             steps.reached("committed")
             self._db = access.db
-            self._topics = access.meta.topics if number else self._topics
+            if number:
+                self._topics = access.meta.topics
             if self._index is not None:
                 self._index.committed(access.meta.group)
+            self._kept = access.kept
+            self._kept.trim()
             _finish(group, outcomes)
         except BaseException as error:
             # At once: an exception that is kept keeps this frame, and a transaction in it would

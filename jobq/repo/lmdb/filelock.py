@@ -91,6 +91,9 @@ class OpenLock:
             self.close()
 
 
+_TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
+
+
 class FileLock:
     """The write lock of one queue directory, as this process sees it. One thread at a time."""
 
@@ -99,6 +102,7 @@ class FileLock:
         self._turn, self._write = (_open(path) for path in self._paths)
         self._mutex = threading.Lock()
         self._busy = False
+        self._in_turn = False
         self._doomed = False
 
     @staticmethod
@@ -120,16 +124,20 @@ class FileLock:
                 raise self._was_closed()
             self._busy = True
         start = time.monotonic()
+        self._in_turn = True
         self._get(self._turn, start, timeout, LONGEST_TURN_NAP_S)
         self._get(self._write, start, timeout, LONGEST_WRITE_NAP_S)
         fcntl.flock(self._turn, fcntl.LOCK_UN)
+        self._in_turn = False
 
     def release(self) -> None:
         """Give it back; harmless without it."""
         with self._mutex:
             if self._busy:
                 fcntl.flock(self._write, fcntl.LOCK_UN)
-                fcntl.flock(self._turn, fcntl.LOCK_UN)
+                if self._in_turn:
+                    fcntl.flock(self._turn, fcntl.LOCK_UN)
+                    self._in_turn = False
                 self._busy = False
                 if self._doomed:
                     self._close()
@@ -153,8 +161,11 @@ class FileLock:
     def _get(self, fd: int, start: float, timeout: float, longest_nap: float) -> None:
         nap = FIRST_NAP_S
         while True:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(fd, _TRY)
+            except BlockingIOError:
+                pass
+            else:
                 return
             if self._doomed:
                 raise self._was_closed()

@@ -92,14 +92,13 @@ def lock_is_whole(path: Path) -> bool:
         return False
 
 
-def identity(path: Path) -> Identity:
+def identity(directory: Path | str) -> Identity:
     """Which files stand there now.
 
     Raises:
         OSError: One of them is gone.
     """
-    where = os.fspath(path)  # joining Paths takes longer than the two calls, and this is done a lot
-    data, lock = os.stat(f"{where}/{DATA}"), os.stat(f"{where}/{LOCK}")
+    data, lock = os.stat(f"{directory}/{DATA}"), os.stat(f"{directory}/{LOCK}")
     return Identity((data.st_dev, data.st_ino), (lock.st_dev, lock.st_ino))
 
 

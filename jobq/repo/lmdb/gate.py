@@ -74,7 +74,8 @@ class Gate:
     # of a loop is not always covered by the `with` round it, and a signal handler may raise there.
 
     def _step_in(self, turn: _Turn) -> bool:
-        self._drop_mine()  # one that is still there was left behind by an interrupt
+        if self._queue:
+            self._drop_mine()  # one that is still there was left behind by an interrupt
         self._queue.append(turn)
         return self._queue[0] is turn
 

@@ -143,9 +143,10 @@ class GroupCommit:
     # of a loop is not always covered by the `with` round it, and a signal handler may raise there.
 
     def _step_in(self, mine: Pending) -> None:
-        for left in [other for other in self._queue if other.thread == mine.thread]:
-            # An interrupt kept this thread's last call from leaving.
-            self._clear(left, leads=self._queue[0] is left)
+        if self._queue:
+            for left in [other for other in self._queue if other.thread == mine.thread]:
+                # An interrupt kept this thread's last call from leaving.
+                self._clear(left, leads=self._queue[0] is left)
         self._queue.append(mine)
 
     def _take_first(self) -> list[Pending]:
@@ -155,6 +156,10 @@ class GroupCommit:
         return group
 
     def _clear(self, mine: Pending, *, leads: bool) -> None:
+        if leads and len(self._queue) == 1 and self._queue[0] is mine:  # alone, as mostly
+            mine.taken = mine.finished
+            self._queue.clear()
+            return
         first = self._queue[0] if self._queue else None
         for pending in list(self._queue):
             if leads and not pending.finished:

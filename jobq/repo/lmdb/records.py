@@ -110,7 +110,6 @@ class Topic:
         empty_us: Since when it has had no job, or its last settings (UTC); 0 if it has a job.
         configured: It has a record of settings.
         figures: By `Figure`.
-        changed: It is no more what was read.
     """
 
     name: str
@@ -119,7 +118,6 @@ class Topic:
     empty_us: int = 0
     configured: bool = False
     figures: list[int] = field(default_factory=lambda: [0] * len(Figure))
-    changed: bool = field(default=False, compare=False)
 
     def is_idle(self, since_us: int) -> bool:
         """Whether it has had neither jobs nor settings since then, or longer.

@@ -63,6 +63,9 @@ LAST_NUMBER: Final = 2**30 - 1
 STORE: Final = 0
 """No topic's number: under it stand the settings of the store as a whole."""
 
+NEVER_US: Final = 2**64
+"""Later than any time."""
+
 UNKNOWN: Final = 0
 """No topic's number: who waits for a topic that does not exist yet, waits for this one."""
 
@@ -70,14 +73,12 @@ UNKNOWN: Final = 0
 class LmdbTopics(TopicRepository):
     """The topics, within one transaction."""
 
-    __slots__ = ("_access", "_made", "_numbers", "_settings", "_topics", "_wall_us", "woken")
+    __slots__ = ("_access", "_changed", "_made", "_wall_us", "woken")
 
     def __init__(self, access: Access, woken: dict[int, int], wall_us: int) -> None:
         self._access = access
         self._wall_us = wall_us
-        self._numbers: dict[str, int] = {}
-        self._topics: dict[int, Topic] = {}
-        self._settings: dict[int, TopicSettings] = {}
+        self._changed: dict[int, Topic] = {}
         self._made: list[int] = []
         self.woken = woken
 
@@ -93,21 +94,22 @@ class LmdbTopics(TopicRepository):
             access.dirty = True
             key = topic_name_key(name)
             access.txn.put(key, encode_number(key, number), db=access.db.topics)
-            self._numbers[name] = number
-            self._topics[number] = Topic(name, [0] * len(STATUSES), changed=True)
+            access.kept.numbers[name] = number
+            entry = Topic(name, [0] * len(STATUSES))
+            access.kept.topics[number] = self._changed[number] = entry
             self._made.append(number)
             self.woken[UNKNOWN] = 1
         return number
 
     def known(self, name: str) -> int | None:
-        number = self._numbers.get(name)
+        number = self._access.kept.numbers.get(name)
         if number is None:
             key = topic_name_key(name)
             data = self._access.txn.get(key, db=self._access.db.topics)
             if data is None:
                 return None
             number = decode_number(key, bytes(data))
-            self._numbers[name] = number
+            self._access.kept.numbers[name] = number
         return number
 
     def name(self, number: int) -> str:
@@ -127,8 +129,9 @@ class LmdbTopics(TopicRepository):
 
     def numbered(self, after: int) -> list[tuple[int, str]]:
         there = [(number, topic.name) for number, topic in self._from(after + 1)]
-        made = [number for number in self._made if number > after and number in self._topics]
-        return there + [(number, self._topics[number].name) for number in made]
+        topics = self._access.kept.topics
+        made = [number for number in self._made if number > after and number in topics]
+        return there + [(number, topics[number].name) for number in made]
 
     def stamp(self) -> int | None:
         return None if self._made else self._access.meta.topics
@@ -148,8 +151,9 @@ class LmdbTopics(TopicRepository):
             access.dirty = True
             access.txn.delete(topic_number_key(number), db=access.db.topics)
             access.txn.delete(topic_name_key(topic.name), db=access.db.topics)
-            self._topics.pop(number, None)
-            self._numbers.pop(topic.name, None)
+            access.kept.topics.pop(number, None)
+            access.kept.numbers.pop(topic.name, None)
+            self._changed.pop(number, None)
         return [number for number, _ in idle]
 
     def _from(self, number: int) -> Iterator[tuple[int, Topic]]:
@@ -161,7 +165,8 @@ class LmdbTopics(TopicRepository):
                     if key[:1] != _BY_NUMBER:
                         return
                     _, number = read_topic_key(key)
-                    yield number, self._topics.get(number) or decode_topic(key, bytes(data))
+                    known = self._access.kept.topics.get(number)
+                    yield number, known or decode_topic(key, bytes(data))
 
     def _under(self, kind: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The keys of the database that begin with *kind*, and what stands there."""
@@ -177,8 +182,9 @@ class LmdbTopics(TopicRepository):
     def settings(self, topic: int) -> TopicSettings:
         if not self._topic(topic).configured:
             return NO_SETTINGS
-        if topic in self._settings:
-            return self._settings[topic]
+        known = self._access.kept.settings
+        if topic in known:
+            return known[topic]
         key = topic_settings_key(topic)
         data = self._access.txn.get(key, db=self._access.db.topics)
         if data is None:
@@ -186,15 +192,14 @@ class LmdbTopics(TopicRepository):
                 f"topic {self.name(topic)!r} should have settings, but has none; "
                 "`jobq check` lists what is wrong"
             )
-        settings = self._settings[topic] = decode_topic_settings(key, bytes(data))
+        settings = known[topic] = decode_topic_settings(key, bytes(data))
         return settings
 
     def configure(self, topic: int, settings: TopicSettings) -> None:
         access, key = self._access, topic_settings_key(topic)
         access.dirty = True
-        entry = self._topic(topic)
-        entry.changed = True
-        self._settings[topic] = settings
+        entry = self._touch(topic)
+        access.kept.settings[topic] = settings
         entry.configured = settings != NO_SETTINGS
         entry.empty_us = 0  # if it has no jobs, it is so from now on
         if entry.configured:
@@ -205,21 +210,22 @@ class LmdbTopics(TopicRepository):
     def store_settings(self) -> TopicSettings:
         if not self._access.meta.configured:
             return NO_SETTINGS
-        if STORE in self._settings:
-            return self._settings[STORE]
+        known = self._access.kept.settings
+        if STORE in known:
+            return known[STORE]
         key = topic_settings_key(STORE)
         data = self._access.txn.get(key, db=self._access.db.topics)
         if data is None:
             raise StoreCorrupt(
                 "the store should have settings, but has none; `jobq check` lists what is wrong"
             )
-        settings = self._settings[STORE] = decode_topic_settings(key, bytes(data))
+        settings = known[STORE] = decode_topic_settings(key, bytes(data))
         return settings
 
     def configure_store(self, settings: TopicSettings) -> None:
         access, key = self._access, topic_settings_key(STORE)
         access.dirty = True
-        self._settings[STORE] = settings
+        access.kept.settings[STORE] = settings
         access.meta.configured = settings != NO_SETTINGS
         if access.meta.configured:
             access.txn.put(key, encode_topic_settings(key, settings), db=access.db.topics)
@@ -359,7 +365,14 @@ class LmdbTopics(TopicRepository):
         access.dirty = True
         key = agenda_key(agenda, held.at_us, held.slot)
         access.txn.put(key, encode_place(key, holder, held.id), db=access.db.agenda)
+        self._lower(agenda, held.at_us)
         self._watch(agenda, 1)
+
+    def _lower(self, agenda: Agenda, at_us: int) -> None:
+        """Something stands in the agenda now that may be due before all that was there."""
+        bounds = self._access.kept.bounds
+        if at_us < bounds.get(agenda, at_us):
+            bounds[agenda] = at_us
 
     def _watch(self, agenda: Agenda, change: int) -> None:
         if agenda in WATCHED:
@@ -368,6 +381,9 @@ class LmdbTopics(TopicRepository):
     def standing(self, agenda: Agenda) -> int:
         return self._access.meta.watched[WATCHED.index(agenda)]
 
+    def is_watchful(self) -> bool:
+        return any(self._access.meta.watched)
+
     def hold(self, agenda: Agenda, at_us: int, ids: Sequence[bytes], holder: bytes) -> list[int]:
         access = self._access
         slots: list[int] = []
@@ -375,6 +391,7 @@ class LmdbTopics(TopicRepository):
             key = agenda_key(agenda, at_us, slot)
             access.txn.put(key, encode_place(key, holder, b"".join(part)), db=access.db.agenda)
             slots += [slot] * len(part)
+        self._lower(agenda, at_us)
         if agenda in WATCHED:
             self._watch(agenda, len(ids))
         return slots
@@ -444,6 +461,15 @@ class LmdbTopics(TopicRepository):
             decode_place(bytes(key), bytes(data))  # a time out of a damaged page is none
             return at_us
 
+    def is_due(self, agenda: Agenda, now_us: int) -> bool:
+        bounds = self._access.kept.bounds
+        bound = bounds.get(agenda)
+        if bound is not None and bound > now_us:
+            return False
+        first_us = self.first_due(agenda)
+        bounds[agenda] = NEVER_US if first_us is None else first_us
+        return first_us is not None and first_us <= now_us
+
     def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
         found: defaultdict[bytes, list[Held]] = defaultdict(list)
         for held, holder in self._walk(agenda):
@@ -466,13 +492,12 @@ class LmdbTopics(TopicRepository):
     # Counts.
 
     def count(self, topic: int, status: Status, change: int) -> None:
-        entry = self._topics.get(topic) or self._load(topic)
-        entry.counts[STATUS_CODE[status]] += change
-        entry.changed = True
+        entry = self._changed.get(topic) or self._touch(topic)
+        code = STATUS_CODE[status]
+        entry.counts[code] += change
         if change > 0:
             entry.empty_us = 0
-        self._access.add_total(status, change)
-        self._access.dirty = True
+        self._access.meta.totals[code] += change
 
     def counts(self, topic: int) -> dict[Status, int]:
         return dict(zip(STATUSES, self._topic(topic).counts, strict=True))
@@ -484,30 +509,22 @@ class LmdbTopics(TopicRepository):
         return self._topic(topic).listed
 
     def count_listed(self, topic: int, change: int) -> None:
-        entry = self._topic(topic)
-        entry.listed += change
-        entry.changed = True
-        self._access.dirty = True
+        self._touch(topic).listed += change
 
     def size(self, topic: int) -> int:
         return self._topic(topic).figures[Figure.BYTES] if topic else self._access.meta.size
 
     def add_size(self, topic: int, change: int) -> None:
-        entry = self._topics.get(topic) or self._load(topic)
+        entry = self._changed.get(topic) or self._touch(topic)
         entry.figures[Figure.BYTES] += change
-        entry.changed = True
         self._access.meta.size += change
-        self._access.dirty = True
 
     def figure(self, topic: int, figure: Figure) -> int:
         return self._topic(topic).figures[figure]
 
     def set_figure(self, topic: int, figure: Figure, value: int) -> None:
-        entry = self._topic(topic)
-        if entry.figures[figure] != value:
-            entry.figures[figure] = value
-            entry.changed = True
-            self._access.dirty = True
+        if self._topic(topic).figures[figure] != value:
+            self._touch(topic).figures[figure] = value
 
     def empty_us(self, topic: int) -> int:
         return self._topic(topic).empty_us
@@ -515,9 +532,7 @@ class LmdbTopics(TopicRepository):
     def flush(self) -> None:
         """Write the topics that changed."""
         access = self._access
-        for number, topic in self._topics.items():
-            if not topic.changed:
-                continue
+        for number, topic in self._changed.items():
             key = topic_number_key(number)
             if min(*topic.counts, topic.listed, *topic.figures) < 0:
                 raise StoreCorrupt(
@@ -530,7 +545,13 @@ class LmdbTopics(TopicRepository):
             access.txn.put(key, encode_topic(key, topic), db=access.db.topics)
 
     def _topic(self, number: int) -> Topic:
-        return self._topics.get(number) or self._load(number)
+        return self._access.kept.topics.get(number) or self._load(number)
+
+    def _touch(self, number: int) -> Topic:
+        """The topic, which is about to be changed."""
+        self._access.dirty = True
+        topic = self._changed[number] = self._topic(number)
+        return topic
 
     def _load(self, number: int) -> Topic:
         key = topic_number_key(number)
@@ -539,7 +560,7 @@ class LmdbTopics(TopicRepository):
             raise StoreCorrupt(
                 f"topic number {number} has no record; `jobq check` lists what is wrong"
             )
-        topic = self._topics[number] = decode_topic(key, bytes(data))
+        topic = self._access.kept.topics[number] = decode_topic(key, bytes(data))
         return topic
 
     # For check.
@@ -579,12 +600,15 @@ class LmdbTopics(TopicRepository):
             refuse_damaged_tree(access, db, read)
             access.txn.drop(db, delete=False)
         access.meta.watched[:] = [0] * len(WATCHED)
+        access.kept.bounds.clear()
 
     def clear(self) -> None:
         access = self._access
         self.clear_places()
-        self._topics = self._mend_names()
-        self._numbers = {topic.name: number for number, topic in self._topics.items()}
+        kept = access.kept
+        kept.settings.clear()
+        kept.topics = self._changed = self._mend_names()
+        kept.numbers = {topic.name: number for number, topic in kept.topics.items()}
         access.meta.totals[:] = [0] * len(STATUSES)
         access.meta.size = 0
 
@@ -627,7 +651,6 @@ class LmdbTopics(TopicRepository):
                 topic.figures[figure] = 0
             topic.empty_us = topic.empty_us or self._wall_us  # until it is found to have jobs
             topic.configured = number in configured
-            topic.changed = True
         return found
 
     def restore(self, agenda: Agenda, entries: Iterable[tuple[Held, bytes]]) -> None:
@@ -642,6 +665,7 @@ class LmdbTopics(TopicRepository):
             before = [] if data is None else decode_place(key, bytes(data))[1]
             record = encode_place(key, holder, b"".join([*before, *ids]))
             access.txn.put(key, record, db=access.db.agenda)
+            self._lower(agenda, at_us)
             self._watch(agenda, len(ids))
 
     def skip_to(self, seq: int, slot: int) -> None:

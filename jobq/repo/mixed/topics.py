@@ -267,6 +267,9 @@ class MixedTopics(IndexTopics):
     def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
         return self._index.memory.holders(agenda)
 
+    def is_watchful(self) -> bool:
+        return self._index.memory.is_watchful()
+
     def standing(self, agenda: Agenda) -> int:
         return self._index.memory.standing(agenda)
 

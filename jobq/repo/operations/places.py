@@ -241,8 +241,7 @@ def prune(tx: Transaction, limit: int, retention: Retention, limited: Collection
         if excess > 0:
             pruned += _forget_first_done(tx, number, excess)
     for status, agenda in ((Status.DONE, Agenda.DONE), (Status.CANCELED, Agenda.CANCELED)):
-        first_us = tx.topics.first_due(agenda) if tx.topics.total(status) else None
-        if first_us is not None and first_us <= tx.wall_us:
+        if tx.topics.total(status) and tx.topics.is_due(agenda, tx.wall_us):
             pruned += _forget(tx, agenda, tx.topics.due(agenda, tx.wall_us, limit - pruned))
     excess = min(tx.topics.total(Status.DONE) - retention.max_done, limit - pruned)
     if excess > 0:
