@@ -20,6 +20,8 @@ from jobq.errors import InvalidTransition
 class Status(StrEnum):
     """Where a job is. Exactly these five."""
 
+    __hash__ = str.__hash__  # as equal as the texts are; and it is no function of Python's
+
     READY = "ready"
     DELAYED = "delayed"
     RESERVED = "reserved"
@@ -29,6 +31,8 @@ class Status(StrEnum):
 
 class Event(StrEnum):
     """What can happen to a job."""
+
+    __hash__ = str.__hash__  # as equal as the texts are; and it is no function of Python's
 
     ENQUEUE = "enqueue"
     PROMOTE = "promote"
@@ -50,6 +54,8 @@ class Event(StrEnum):
 class Reason(StrEnum):
     """Why a job is canceled: a closed set. Free text is kept apart, as the job's error."""
 
+    __hash__ = str.__hash__  # as equal as the texts are; and it is no function of Python's
+
     CANCELED = "canceled"  # by somebody
     REJECTED = "rejected"  # its holder said that it can never succeed
     EXHAUSTED = "exhausted"  # its retries are used up
@@ -60,6 +66,8 @@ class Reason(StrEnum):
 
 class Outcome(StrEnum):
     """What became of one job in a verb on several; answers come by position."""
+
+    __hash__ = str.__hash__  # as equal as the texts are; and it is no function of Python's
 
     OK = "ok"
     STALE = "stale"  # the caller does not hold the job any more

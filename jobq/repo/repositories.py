@@ -205,6 +205,46 @@ def initial_state(body: JobBody) -> JobState:
     )  # fmt: skip
 
 
+class Move(NamedTuple):
+    """What becomes of the states of jobs that go the same way, apart from their slots.
+
+    Attributes:
+        tries: Added to `attempt` and `token`: 1 if they are handed out, else 0.
+        holder: None leaves it as it is.
+        reserved_us: None leaves it as it is.
+
+    The others are as in `JobState`.
+    """
+
+    status: Status
+    reason: Reason | None
+    settled: Event | None
+    at_us: int
+    tries: int = 0
+    holder: bytes | None = None
+    reserved_us: int | None = None
+    ended_us: int = 0
+
+
+def moved(state: JobState, slot: int, move: Move) -> JobState:
+    """The state of a job that goes that way, to a slot of its agenda."""
+    (
+        topic, weight, seq, _, _, _, attempt, token, retries, crashes, resets,
+        _, _, holder, reserved_us, _, notes, lane, size,
+    ) = state  # fmt: skip
+    status, reason, settled, at_us, tries, new_holder, new_reserved_us, ended_us = move
+    return tuple.__new__(
+        JobState,
+        (
+            topic, weight, seq, status, reason, settled,
+            attempt + tries, token + tries, retries, crashes, resets, at_us, slot,
+            holder if new_holder is None else new_holder,
+            reserved_us if new_reserved_us is None else new_reserved_us,
+            ended_us, notes, lane, size,
+        ),
+    )  # fmt: skip
+
+
 def terms_of(options: JobOptions) -> int:
     """The bit of `JobState.notes` that a job with these options has."""
     return TERMS if options is not UNSET and options.has_terms else 0
@@ -259,6 +299,17 @@ class JobRepository(ABC):
     @abstractmethod
     def update(self, jobs: Sequence[tuple[bytes, JobState]]) -> None:
         """Replace states; an id stands once."""
+
+    def move(
+        self, jobs: Sequence[tuple[bytes, JobState]], slots: Sequence[int], move: Move
+    ) -> None:
+        """Replace the states of jobs that go the same way, by what `moved` says; as `update`."""
+        self.update(
+            [
+                (job_id, moved(state, slot, move))
+                for (job_id, state), slot in zip(jobs, slots, strict=True)
+            ]
+        )
 
     @abstractmethod
     def rewrite(self, jobs: Sequence[tuple[bytes, JobBody]]) -> None:

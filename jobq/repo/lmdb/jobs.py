@@ -15,10 +15,11 @@ from jobq.repo.lmdb.records import (
     decode_note,
     decode_state,
     encode_body,
+    encode_moved,
     encode_note,
     encode_state,
 )
-from jobq.repo.repositories import JobBody, JobRepository, JobState, Note, initial_state
+from jobq.repo.repositories import JobBody, JobRepository, JobState, Move, Note, initial_state
 
 
 class LmdbJobs(JobRepository):
@@ -50,28 +51,31 @@ class LmdbJobs(JobRepository):
         ]
 
     def states(self, ids: Sequence[bytes]) -> list[JobState | None]:
+        found = self._get(self._access.db.states, ids)
+        if None not in found:
+            return [decode_state(job_id, data) for job_id, data in zip(ids, found) if data]
         states = [
             None if data is None else decode_state(job_id, data)
-            for job_id, data in zip(ids, self._get(self._access.db.states, ids), strict=True)
+            for job_id, data in zip(ids, found, strict=True)
         ]
         unmoved = [position for position, state in enumerate(states) if state is None]
-        if unmoved:
-            bodies = self.bodies([ids[position] for position in unmoved])
-            for position, body in zip(unmoved, bodies, strict=True):
-                if body is not None:
-                    states[position] = initial_state(body)
+        bodies = self.bodies([ids[position] for position in unmoved])
+        for position, body in zip(unmoved, bodies, strict=True):
+            if body is not None:
+                states[position] = initial_state(body)
         return states
 
     def both(self, ids: Sequence[bytes]) -> list[tuple[JobBody, JobState] | None]:
         states = self._get(self._access.db.states, ids)
+        bodies = self._get(self._access.db.jobs, ids)
         found: list[tuple[JobBody, JobState] | None] = []
-        for job_id, body, data in zip(ids, self.bodies(ids), states, strict=True):
-            if body is None:
+        for job_id, data, moved in zip(ids, bodies, states, strict=True):
+            if data is None:
                 found.append(None)
-            elif data is None:
-                found.append((body, initial_state(body)))
-            else:
-                found.append((body, decode_state(job_id, data)))
+                continue
+            body = decode_body(job_id, data)
+            state = initial_state(body) if moved is None else decode_state(job_id, moved)
+            found.append((body, state))
         return found
 
     def update(self, jobs: Sequence[tuple[bytes, JobState]]) -> None:
@@ -79,6 +83,11 @@ class LmdbJobs(JobRepository):
             self._access.db.states,
             [(job_id, encode_state(job_id, state)) for job_id, state in jobs],
         )
+
+    def move(
+        self, jobs: Sequence[tuple[bytes, JobState]], slots: Sequence[int], move: Move
+    ) -> None:
+        self._put(self._access.db.states, encode_moved(jobs, slots, move))
 
     def rewrite(self, jobs: Sequence[tuple[bytes, JobBody]]) -> None:
         self.create(jobs)  # a put replaces

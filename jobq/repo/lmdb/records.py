@@ -7,6 +7,7 @@ has no checksums, and of 5 500 damaged files 36 % were read silently wrong witho
 a fixed layout begin with one byte, the version of the layout.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from struct import Struct
@@ -19,7 +20,7 @@ from jobq.clock import utc
 from jobq.errors import StoreCorrupt
 from jobq.options import UNSET, JobOptions
 from jobq.repo.flow import Key, Lane, Lingering
-from jobq.repo.repositories import WATCHED, Figure, JobBody, JobState
+from jobq.repo.repositories import WATCHED, Figure, JobBody, JobState, Move
 from jobq.states import Event, Reason, Status
 from jobq.topic import NO_SETTINGS, TopicSettings
 
@@ -187,6 +188,36 @@ def encode_state(job_id: bytes, state: JobState) -> bytes:
         at_us, slot, holder, reserved_us, ended_us, notes, lane, size,
     )  # fmt: skip
     return data + crc32(data, crc32(job_id, IS_STATE)).to_bytes(CRC, "little")
+
+
+def encode_moved(
+    jobs: Sequence[tuple[bytes, JobState]], slots: Sequence[int], move: Move
+) -> list[tuple[bytes, bytes]]:
+    """The state records of jobs that go the same way, by id: as `encode_state` makes them.
+
+    In one go, without what stands in between: two thirds of the time.
+    """
+    status, reason, settled, at_us, tries, new_holder, new_reserved_us, ended_us = move
+    codes = STATUS_CODE[status], _REASON_CODE[reason], _EVENT_CODE[settled]
+    status_code, reason_code, event_code = codes
+    keeps_holder, keeps_reserved = new_holder is None, new_reserved_us is None
+    pack, crc = _STATE.pack, crc32
+    records = []
+    for (job_id, state), slot in zip(jobs, slots, strict=True):
+        (
+            topic, weight, seq, _, _, _, attempt, token, retries, crashes, resets,
+            _, _, holder, reserved_us, _, notes, lane, size,
+        ) = state  # fmt: skip
+        data = pack(
+            VERSION, status_code, reason_code, event_code, topic, weight, seq,
+            attempt + tries, token + tries, retries, crashes, resets, at_us, slot,
+            holder if keeps_holder else new_holder,
+            reserved_us if keeps_reserved else new_reserved_us,
+            ended_us, notes, lane, size,
+        )  # fmt: skip
+        check = crc(data, crc(job_id, IS_STATE))
+        records.append((job_id, data + check.to_bytes(CRC, "little")))
+    return records
 
 
 def decode_state(job_id: bytes, record: bytes) -> JobState:

@@ -66,6 +66,8 @@ STORE: Final = 0
 NEVER_US: Final = 2**64
 """Later than any time."""
 
+_new: Final = tuple.__new__  # Waiting(…) comes down to this, in twice the time
+
 UNKNOWN: Final = 0
 """No topic's number: who waits for a topic that does not exist yet, waits for this one."""
 
@@ -264,20 +266,16 @@ class LmdbTopics(TopicRepository):
         prefix = queue_prefix(topic)
         taken: list[Waiting] = []
         with self._access.txn.cursor(self._access.db.queue) as cursor:
-            if not cursor.set_range(prefix):
-                return taken
-            for key, job_id in cursor.iternext():
-                number, weight, seq = read_queue_key(bytes(key))
+            found = cursor.set_range(prefix)
+            while found and len(taken) < limit:
+                key, job_id = cursor.item()
+                number, weight, seq = read_queue_key(key)
                 if number != topic:
                     break
-                taken.append(tuple.__new__(Waiting, (weight, seq, bytes(job_id))))
-                if len(taken) == limit:
-                    break
-            if taken:
-                self._access.dirty = True
-                cursor.set_range(prefix)
-                for _ in taken:  # each deletion leaves the cursor on the next entry
-                    cursor.delete()
+                taken.append(_new(Waiting, (weight, seq, job_id)))
+                found = cursor.delete()  # which leaves the cursor on the next one
+        if taken:
+            self._access.dirty = True
         return taken
 
     def waiting(self, topic: int, weight: int, limit: int, seq: int = 0) -> list[Waiting]:
@@ -290,7 +288,7 @@ class LmdbTopics(TopicRepository):
                     number, of, seq = read_queue_key(bytes(key))
                     if number != topic:
                         break
-                    found.append(tuple.__new__(Waiting, (of, seq, bytes(job_id))))
+                    found.append(_new(Waiting, (of, seq, bytes(job_id))))
                     if len(found) == limit:
                         break
         return found
@@ -417,9 +415,14 @@ class LmdbTopics(TopicRepository):
 
     def unhold(self, agenda: Agenda, jobs: Iterable[tuple[int, int, bytes]]) -> None:
         access = self._access
-        places: defaultdict[tuple[int, int], set[bytes]] = defaultdict(set)
+        places: dict[tuple[int, int], list[bytes]] = {}
+        last_at_us = last_slot = -1
+        leaving: list[bytes] = []
         for at_us, slot, job_id in jobs:
-            places[at_us, slot].add(job_id)
+            if slot != last_slot or at_us != last_at_us:  # jobs of one place stand together mostly
+                leaving = places.setdefault((at_us, slot), [])
+                last_at_us, last_slot = at_us, slot
+            leaving.append(job_id)
         for (at_us, slot), leaving in places.items():
             key = agenda_key(agenda, at_us, slot)
             data = access.txn.get(key, db=access.db.agenda)
@@ -428,7 +431,8 @@ class LmdbTopics(TopicRepository):
                     f"{agenda.name} has no place {key.hex()}; `jobq check` lists what is wrong"
                 )
             holder, ids = decode_place(key, bytes(data))
-            staying = [job_id for job_id in ids if job_id not in leaving]
+            gone = set(leaving)
+            staying = [job_id for job_id in ids if job_id not in gone]
             if agenda in WATCHED:
                 self._watch(agenda, len(staying) - len(ids))
             if staying:

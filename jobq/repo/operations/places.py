@@ -18,11 +18,12 @@ from jobq.repo.repositories import (
     Agenda,
     Held,
     JobState,
+    Move,
     Transaction,
     Waiting,
     done_list,
 )
-from jobq.states import FINISHED, Event, Reason, Status
+from jobq.states import Event, Reason, Status
 from jobq.topic import NO_SETTINGS, TopicSettings
 
 
@@ -52,6 +53,19 @@ class Ending(NamedTuple):
     reason: Reason | None
     settled: Event | None
     keep_us: int | None
+
+
+class End(NamedTuple):
+    """How jobs end; see `Ending`."""
+
+    status: Status
+    reason: Reason | None
+    settled: Event | None
+    keep_us: int | None
+
+
+Endings = defaultdict[End, list[tuple[bytes, JobState]]]
+"""Jobs that end, with their states before."""
 
 
 def put_back(tx: Transaction, jobs: Sequence[tuple[bytes, JobState, int]]) -> None:
@@ -98,20 +112,33 @@ def put_back(tx: Transaction, jobs: Sequence[tuple[bytes, JobState, int]]) -> No
 
 def leave(tx: Transaction, states: Sequence[JobState]) -> None:
     """Jobs are not reserved any more; they do not linger."""
-    leaving: defaultdict[int, int] = defaultdict(int)
-    grouped = []
-    for state in states:
-        leaving[state.topic] += 1
-        if state.notes & TERMS and groups.is_grouped(state):
-            grouped.append(state)
-    for topic, jobs in leaving.items():
+    for topic, jobs in _by_topic(states).items():
         tx.topics.count(topic, Status.RESERVED, -jobs)
         if tx.topics.settings(topic) is not NO_SETTINGS:
             limits.freed(tx, topic, jobs)
-    groups.leave(tx, grouped)
+    grouped = [state for state in states if state.notes & TERMS and groups.is_grouped(state)]
+    if grouped:
+        groups.leave(tx, grouped)
+
+
+def _by_topic(states: Sequence[JobState]) -> Mapping[int, int]:
+    """How many jobs there are of each topic."""
+    numbers = [state[0] for state in states]
+    if numbers and numbers.count(numbers[0]) == len(numbers):  # as mostly
+        return {numbers[0]: len(numbers)}
+    return Counter(numbers)
 
 
 def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> None:
+    """Finish jobs; see `finish_all`."""
+    if endings:
+        jobs: Endings = defaultdict(list)
+        for job_id, before, *how in endings:
+            jobs[End(*how)].append((job_id, before))
+        finish_all(tx, jobs, retention)
+
+
+def finish_all(tx: Transaction, endings: Endings, retention: Retention) -> None:
     """Finished jobs into the agenda of their retention, or out of the store if it is nothing.
 
     Finishing k jobs forgets up to 2 k + 16 others whose time is over, or that are too many: so what
@@ -119,103 +146,98 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
     """
     if not endings:
         return
+    count = 0
     own: dict[int, TopicSettings] = {}
-    topics = {ending.before.topic for ending in endings}
-    for number in topics:
-        if (settings := tx.topics.settings(number)) is not NO_SETTINGS:
-            own[number] = settings
-    bound = [(ending.id, ending.before) for ending in endings if ending.before.notes & TERMS]
-    if bound:
-        uniques.give_up(tx, bound)
-    kept, forgotten = _sort_out(endings, own, retention)
-    moved = []
-    for (status, keep_us), members in kept.items():
-        until_us = tx.wall_us + keep_us
-        ids = [ending.id for ending in members]
-        tx.ended += ids
-        slots = tx.topics.hold(AGENDA_OF[status], until_us, ids, NOBODY)
-        for ending, slot in zip(members, slots, strict=True):
-            moved.append((ending.id, _ended(ending, until_us, slot, tx.wall_us)))
-        if len(topics) == 1:
-            tx.topics.count(members[0].before.topic, status, len(members))
-        else:
-            for topic, jobs in Counter(ending.before.topic for ending in members).items():
-                tx.topics.count(topic, status, jobs)
+    forgotten: list[tuple[bytes, JobState]] = []
+    for jobs in endings.values():
+        count += len(jobs)
+        for number in _by_topic([state for _, state in jobs]):
+            if (settings := tx.topics.settings(number)) is not NO_SETTINGS:
+                own[number] = settings
+        bound = [job for job in jobs if job[1].notes & TERMS]
+        if bound:
+            uniques.give_up(tx, bound)
     limited = [number for number, settings in own.items() if settings.max_done is not None]
-    if limited:
-        moved = _list_done(tx, moved, endings, limited)
-    if moved:
-        tx.jobs.update(moved)
+    for end, jobs in endings.items():
+        for keep_us, members in _by_retention(end, jobs, own, retention).items():
+            if keep_us > 0:
+                _keep(tx, end, keep_us, members, limited)
+            else:
+                forgotten += members
     if forgotten:
         tx.ended += [job_id for job_id, _ in forgotten]
         tx.jobs.delete(forgotten)
     room.emptier(tx, own)
-    prune(tx, 2 * len(endings) + 16, retention, limited)
+    prune(tx, 2 * count + 16, retention, limited)
 
 
-Kept = defaultdict[tuple[Status, int], list[Ending]]
-"""Jobs that are kept, by how they end and for how long."""
+def _by_retention(
+    end: End,
+    jobs: list[tuple[bytes, JobState]],
+    own: Mapping[int, TopicSettings],
+    retention: Retention,
+) -> Mapping[int, list[tuple[bytes, JobState]]]:
+    """Jobs that end so, by microseconds of retention: as they say, or their topics, or as all."""
+    if end.keep_us is not None:
+        return {end.keep_us: jobs}
+    usual_us = retention.keep_us(end.status)
+    if not own:
+        return {usual_us: jobs}
+    found: defaultdict[int, list[tuple[bytes, JobState]]] = defaultdict(list)
+    for job in jobs:
+        keep_us = own.get(job[1].topic, NO_SETTINGS).keep_us(end.status)
+        found[usual_us if keep_us is None else keep_us].append(job)
+    return found
 
 
-def _sort_out(
-    endings: Sequence[Ending], own: Mapping[int, TopicSettings], retention: Retention
-) -> tuple[Kept, list[tuple[bytes, JobState]]]:
-    """Which jobs are kept, and which are not: as they say, else their topics in *own*, else all."""
-    kept: Kept = defaultdict(list)
-    forgotten = []
-    usual_us = {status: retention.keep_us(status) for status in FINISHED}
-    for ending in endings:
-        keep_us = ending.keep_us
-        if keep_us is None and own:
-            keep_us = own.get(ending.before.topic, NO_SETTINGS).keep_us(ending.status)
-        if keep_us is None:
-            keep_us = usual_us[ending.status]
-        if keep_us > 0:
-            kept[ending.status, keep_us].append(ending)
-        else:
-            forgotten.append((ending.id, ending.before))
-    return kept, forgotten
+def _keep(
+    tx: Transaction,
+    end: End,
+    keep_us: int,
+    jobs: list[tuple[bytes, JobState]],
+    limited: Collection[int],
+) -> None:
+    """Jobs that end so into the agenda of their retention."""
+    until_us = tx.wall_us + keep_us
+    ids = [job_id for job_id, _ in jobs]
+    tx.ended += ids
+    slots = tx.topics.hold(AGENDA_OF[end.status], until_us, ids, NOBODY)
+    states = [state for _, state in jobs]
+    for topic, members in _by_topic(states).items():
+        tx.topics.count(topic, end.status, members)
+    if any(state.notes & TERMS for state in states):
+        jobs = [(job_id, _without_place(state)) for job_id, state in jobs]
+    if limited and end.status is Status.DONE:
+        jobs = _list_done(tx, jobs, limited)
+    move = Move(end.status, end.reason, end.settled, until_us, ended_us=tx.wall_us)
+    tx.jobs.move(jobs, slots, move)
 
 
-def _ended(ending: Ending, until_us: int, slot: int, now_us: int) -> JobState:
-    # Not by name, and not `_replace`, which takes six times as long: this is done for each job.
-    (
-        topic, weight, seq, _, _, _, attempt, token, retries, crashes, resets,
-        _, _, holder, reserved_us, _, notes, lane, size,
-    ) = ending.before  # fmt: skip
-    return tuple.__new__(
-        JobState,
-        (
-            topic, weight, seq, ending.status, ending.reason, ending.settled,
-            attempt, token, retries, crashes, resets,
-            until_us, slot, holder, reserved_us, now_us, notes & ~KEEPS_SLOT,
-            lane if lane == topic else 0, size,
-        ),
-    )  # fmt: skip
+def _without_place(state: JobState) -> JobState:
+    """The state of a job that has no place in a group any more, if it has a group."""
+    lane = state.topic if state.lane == state.topic else 0
+    return state._replace(notes=state.notes & ~KEEPS_SLOT, lane=lane)
 
 
 def _list_done(
-    tx: Transaction,
-    moved: list[tuple[bytes, JobState]],
-    endings: Sequence[Ending],
-    topics: Collection[int],
+    tx: Transaction, jobs: list[tuple[bytes, JobState]], topics: Collection[int]
 ) -> list[tuple[bytes, JobState]]:
-    """List the done jobs of these topics, in the order in which they end; gives the new states."""
-    states = dict(moved)
-    done = [
-        ending.id
-        for ending in endings
-        if ending.status is Status.DONE and ending.before.topic in topics and ending.id in states
-    ]
+    """List those jobs of these topics as done, in this order; gives all with their states."""
+    listed = sum(state.topic in topics for _, state in jobs)
+    place = tx.topics.next_seq(listed)
     lists: defaultdict[int, list[Waiting]] = defaultdict(list)
-    for place, job_id in enumerate(done, start=tx.topics.next_seq(len(done))):
-        state = states[job_id]
-        states[job_id] = state._replace(seq=place, notes=state.notes | LISTED)
-        lists[state.topic].append(Waiting(0, place, job_id))
-    for number, listed in lists.items():
-        tx.topics.push(done_list(number), listed)
-        tx.topics.count_listed(number, len(listed))
-    return list(states.items())
+    found = []
+    for job_id, state in jobs:
+        if state.topic in topics:
+            lists[state.topic].append(Waiting(0, place, job_id))
+            found.append((job_id, state._replace(seq=place, notes=state.notes | LISTED)))
+            place += 1
+        else:
+            found.append((job_id, state))
+    for number, entries in lists.items():
+        tx.topics.push(done_list(number), entries)
+        tx.topics.count_listed(number, len(entries))
+    return found
 
 
 def _unlist(tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]) -> None:

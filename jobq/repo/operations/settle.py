@@ -10,7 +10,7 @@ from jobq.repo.base import Retention
 from jobq.repo.operations.enqueue import carry_out, plan
 from jobq.repo.operations.flow import deadlines, lingering
 from jobq.repo.operations.history import with_attempt
-from jobq.repo.operations.places import Ending, finish, leave, put_back
+from jobq.repo.operations.places import End, Endings, finish_all, leave, put_back
 from jobq.repo.operations.reports import keep
 from jobq.repo.operations.soon import note_due
 from jobq.repo.repositories import TERMS, Agenda, JobState, Note, Transaction
@@ -40,21 +40,24 @@ def settle(
     tx: Transaction, settlements: Sequence[Settlement], retention: Retention
 ) -> tuple[list[Outcome], list[list[bytes]]]:
     """Settle jobs; gives outcomes, and the ids of follow-up jobs, by position."""
-    states = tx.jobs.states([settlement.id for settlement in settlements])
-    outcomes, chosen = _judge_all(tx, settlements, states)
+    outcomes, plain, chosen = _judge_all(tx, settlements)
     follow_ids: list[list[bytes]] = [[] for _ in settlements]
     follow = [(position, spec) for position, job, _ in chosen for spec in job.follow]
     planned = None
     if follow:  # may be refused, and then nothing is settled
-        leaving = frozenset(job.id for _, job, _ in chosen if job.event is Event.DONE)
+        done = [job.id for _, job, _ in chosen if job.event is Event.DONE]
+        leaving = frozenset((*done, *(job_id for jobs in plain.values() for job_id, _ in jobs)))
         planned = plan(tx, [spec for _, spec in follow], leaving)
     if Outcome.STALE in outcomes or Outcome.MISSING in outcomes:
         heard(tx, settlements, outcomes)
-    if chosen:
-        tx.topics.unhold(
-            Agenda.LEASE, [(state.at_us, state.slot, job.id) for _, job, state in chosen]
-        )
-        _move(tx, chosen, retention)
+    if plain or chosen:
+        held = [job for jobs in plain.values() for job in jobs]
+        held += [(job.id, state) for _, job, state in chosen]
+        tx.topics.unhold(Agenda.LEASE, [(state[11], state[12], job_id) for job_id, state in held])
+        leave(tx, [state for _, state in held])
+        if chosen:
+            _move(tx, chosen, plain)
+        finish_all(tx, plain, retention)
         if planned is not None:
             added = carry_out(tx, planned, retention)
             for (position, _), new_id in zip(follow, added, strict=True):
@@ -77,32 +80,49 @@ def heard(
 
 
 def _judge_all(
-    tx: Transaction, settlements: Sequence[Settlement], states: Sequence[JobState | None]
-) -> tuple[list[Outcome], list[Settling]]:
-    """Every settlement's outcome, and those that are to be done, each job once."""
+    tx: Transaction, settlements: Sequence[Settlement]
+) -> tuple[list[Outcome], Endings, list[Settling]]:
+    """Every settlement's outcome, and those that are to be done, each job once.
+
+    The jobs that are simply done, as nearly all are, and the others apart.
+    """
+    ids = [job[0] for job in settlements]
     outcomes: list[Outcome] = []
     chosen: list[Settling] = []
-    first: dict[bytes, Event] = {}
-    for position, (job, state) in enumerate(zip(settlements, states, strict=True)):
+    plain: Endings = defaultdict(list)
+    last_keep_us: object = plain  # which is no number
+    members: list[tuple[bytes, JobState]] = []
+    first: dict[bytes, Event] | None = None if len(set(ids)) == len(ids) else {}
+    boot_us = tx.boot_us
+    for position, (job, state) in enumerate(zip(settlements, tx.jobs.states(ids), strict=True)):
         if state is None:
-            outcome = Outcome.MISSING
-        elif not is_held(tx, state, job.token):
+            outcomes.append(Outcome.MISSING)
+            continue
+        job_id, token, event, _, keep_us, result, _, _, follow, report = job
+        # As `is_held` has it; calling that would take as long as all the rest here.
+        if state[7] != token or state[3] is not Status.RESERVED or state[11] <= boot_us:
             # Repeated by a caller that did not get the answer, with nothing in between: fine.
-            repeated = state.token == job.token and state.settled is job.event
-            outcome = Outcome.OK if repeated else Outcome.STALE
-        elif job.id in first:  # named twice in one call: the same again, or too late
-            outcome = Outcome.OK if first[job.id] is job.event else Outcome.STALE
+            repeated = state.token == token and state.settled is event
+            outcomes.append(Outcome.OK if repeated else Outcome.STALE)
+            continue
+        if first is not None:
+            if job_id in first:  # named twice in one call: the same again, or too late
+                outcomes.append(Outcome.OK if first[job_id] is event else Outcome.STALE)
+                continue
+            first[job_id] = event
+        outcomes.append(Outcome.OK)
+        if event is Event.DONE and result is None and report is None and not (state[16] or follow):
+            if keep_us != last_keep_us:
+                members = plain[End(Status.DONE, None, event, keep_us)]
+                last_keep_us = keep_us
+            members.append((job_id, state))
         else:
-            first[job.id] = job.event
             chosen.append((position, job, state))
-            outcome = Outcome.OK
-        outcomes.append(outcome)
-    return outcomes, chosen
+    return outcomes, plain, chosen
 
 
-def _move(tx: Transaction, chosen: Sequence[Settling], retention: Retention) -> None:
-    """Each job to where its holder sends it."""
-    endings: list[Ending] = []
+def _move(tx: Transaction, chosen: Sequence[Settling], endings: Endings) -> None:
+    """Each job to where its holder sends it; those that end are added to *endings*."""
     back: list[tuple[bytes, JobState, int]] = []
     late = deadlines.lapsed(
         tx,
@@ -116,34 +136,29 @@ def _move(tx: Transaction, chosen: Sequence[Settling], retention: Retention) -> 
         event = job.event
         state = _with_notes(tx, job, before)
         if event is Event.DONE:
-            ending = (job.id, state, Status.DONE, None, event, job.keep_us)
-            endings.append(tuple.__new__(Ending, ending))
+            end = End(Status.DONE, None, event, job.keep_us)
         elif event is Event.CANCEL:
-            reason = job.reason or Reason.CANCELED
-            endings.append(Ending(job.id, state, Status.CANCELED, reason, event, job.keep_us))
+            end = End(Status.CANCELED, job.reason or Reason.CANCELED, event, job.keep_us)
         elif event is Event.RETRY and job.delay_us is None:
-            reason = Reason.EXHAUSTED
-            endings.append(Ending(job.id, state, Status.CANCELED, reason, event, job.keep_us))
+            end = End(Status.CANCELED, Reason.EXHAUSTED, event, job.keep_us)
         elif job.id in late:
-            reason = Reason.EXPIRED
-            endings.append(Ending(job.id, state, Status.CANCELED, reason, event, job.keep_us))
+            end = End(Status.CANCELED, Reason.EXPIRED, event, job.keep_us)
         elif event is Event.RETRY:
             new = state._replace(retries=state.retries + 1, settled=event)
             back.append((job.id, new, job.delay_us or 0))
+            continue
         elif event is Event.RELEASE:
             new = state._replace(attempt=state.attempt - 1, settled=event)
             back.append((job.id, new, job.delay_us or 0))
+            continue
         else:
             raise InvalidValue(f"event is {event!r}: expected done, retry, release or cancel")
-    leave(tx, [before for _, _, before in chosen])
+        endings[end].append((job.id, state))
     put_back(tx, back)
-    finish(tx, endings, retention)
 
 
 def _with_notes(tx: Transaction, job: Settlement, state: JobState) -> JobState:
     notes = state.notes
-    if not notes and job.event is Event.DONE and job.result is None and job.report is None:
-        return state  # as nearly all
     if job.result is not None:
         tx.jobs.put_note(job.id, Note.RESULT, job.result)
         notes |= Note.RESULT
