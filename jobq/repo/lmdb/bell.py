@@ -56,9 +56,9 @@ import mmap
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 PAGE: Final = 4096
 COUNTERS: Final = PAGE // 4
@@ -112,7 +112,7 @@ class Bell:
         finally:
             os.close(fd)
         self._counters = _Counters.from_buffer(self._map)
-        self._syscall = ctypes.CDLL(None, use_errno=True).syscall
+        self._address = ctypes.addressof(self._counters)
         self._number = _SYSCALL.get(platform.machine())
 
     # Topics.
@@ -254,20 +254,29 @@ class Bell:
     def _futex(self, place: int, operation: int, value: int, timeout: object) -> None:
         if self._number is None:
             return
-        address = ctypes.byref(self._counters, place * 4)
-        result = self._syscall(
-            ctypes.c_long(self._number),
-            address,
-            ctypes.c_int(operation),
-            ctypes.c_uint32(value),
-            timeout,
-            None,
-            ctypes.c_int(0),
-        )
-        if result == -1:
+        call = _keeping_gil if operation == _FUTEX_WAKE else _releasing_gil
+        address = self._address + 4 * place
+        if call(self._number, address, operation, value, timeout, None, 0) == -1:
             code = ctypes.get_errno()
             if code not in (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT):
                 raise OSError(code, os.strerror(code))
+
+
+def _syscall_of(library: ctypes.CDLL) -> Callable[..., int]:
+    """The function `syscall`, for the arguments of a futex."""
+    syscall = library.syscall
+    syscall.restype = ctypes.c_long
+    syscall.argtypes = (
+        ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32,
+        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int,
+    )  # fmt: skip
+    return cast("Callable[..., int]", syscall)
+
+
+_releasing_gil: Final = _syscall_of(ctypes.CDLL(None, use_errno=True))
+_keeping_gil: Final = _syscall_of(ctypes.PyDLL(None, use_errno=True))
+"""For calls that return at once: to give the interpreter away for them may cost 5 ms, until another
+thread gives it back."""
 
 
 def slot_of(job_id: bytes) -> int:

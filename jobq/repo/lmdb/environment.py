@@ -475,13 +475,17 @@ class Environment:
             steps.reached("transaction begun")
             remembered, self._kept = self._kept, None
             tx, access, topics = self._transaction(txn, remembered)
-            mover = next((pending for pending in group if pending.kind.moves_time), None)
+            size, mover = 0, None
+            for pending in group:
+                size += pending.kind.adds
+                if pending.kind.moves_time:
+                    mover = pending
             if mover is not None:
                 mover.moves_time(tx)
                 steps.reached("time moved")
-            size = sum(pending.kind.adds for pending in group)
             if size:
-                self._room.refuse_if_full(self._open(), txn, access.db, size)
+                alone = access.kept is remembered
+                self._room.refuse_if_full(self._open(), txn, access.db, size, alone=alone)
             for pending in group:
                 outcomes.append(pending.operation(tx))
                 steps.reached("operation run")

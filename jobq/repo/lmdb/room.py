@@ -28,6 +28,9 @@ from jobq.repo.lmdb.files import DATA
 
 DRAIN_PAGES: Final = 64
 BALLAST: Final = 1024 * 1024
+SURE_PAGES: Final = 1024
+"""So many pages at most are taken as there without another look."""
+
 ALMOST_NOTHING: Final = 128 * 1024
 """Free bytes of a disk below which an I/O error of a write is taken for a full disk: a write that
 ends in the middle of a page is reported as EIO."""
@@ -44,16 +47,26 @@ class Room:
         self._directory = directory
         self._ballast = directory / "ballast"
         self._limit = limit
+        self._sure = 0
 
     def refuse_if_full(
-        self, env: lmdb.Environment, txn: lmdb.Transaction, db: Databases, size: int
+        self, env: lmdb.Environment, txn: lmdb.Transaction, db: Databases, size: int, *, alone: bool
     ) -> None:
         """Raise if *size* bytes of new jobs would take the room that draining needs.
+
+        Args:
+            alone: Nobody but this process has written since it was last asked: so much room as
+                was sure to be there then need not be looked for again.
 
         Raises:
             StoreFull: So it is.
             lmdb.MapFullError: There is room below the limit, once the map has grown.
         """
+        need = 16 + 2 * size // mmap.PAGESIZE
+        if alone and self._sure > need:
+            self._sure -= need
+            return
+        self._sure = 0
         info = env.info()
         page = int(env.stat()["psize"])
         # What a job takes beside its bytes: half-filled pages, index entries, copies of inner
@@ -62,8 +75,12 @@ class Room:
         end = int(info["last_pgno"]) + 1
         held = self._hold_ballast()
         if held and end + need <= self._limit // page - DRAIN_PAGES:
-            if end + need > int(info["map_size"]) // page - DRAIN_PAGES:
-                self._refuse_map(txn, db, need, int(info["map_size"]) // page)
+            map_pages = int(info["map_size"]) // page
+            if end + need > map_pages - DRAIN_PAGES:
+                self._refuse_map(txn, db, need, map_pages)
+            else:
+                most = min(self._limit // page, map_pages) - DRAIN_PAGES
+                self._sure = min(SURE_PAGES, most - end - need)
             return
         most = self._limit
         if not held:
@@ -84,6 +101,7 @@ class Room:
 
     def give_up_ballast(self) -> None:
         """Turn the ballast into room for the data file, as far as that is possible."""
+        self._sure = 0
         with contextlib.suppress(OSError):
             self._ballast.unlink()
         with contextlib.suppress(OSError):
