@@ -51,19 +51,38 @@ def pack(value: Any, *, limit: int) -> bytes:
         InvalidValue: Something in *value* is not storable; the message says where and what.
         PayloadTooLarge: The bytes would be more than *limit*.
     """
-    # A packer of its own for each call: packers are not re-entrant, and a finaliser or a tzinfo
-    # may call back into here. With a small buffer that costs 0.1 us more than to reuse one.
-    try:
-        data = _packer().pack(value)
-        if len(data) <= limit:
-            _verify(value, data)
-    except MemoryError:
-        raise
-    except Exception as error:  # of any kind: a datetime asks its tzinfo, which is user code
-        raise InvalidValue(_fault(value) or f"cannot store this value: {error!r:.200}") from error
-    if len(data) > limit:
-        raise PayloadTooLarge(f"the value takes {len(data)} bytes: the limit is {limit}")
-    return data
+    return packer(limit)(value)
+
+
+def packer(limit: int) -> Callable[[Any], bytes]:
+    """`pack` for many values, with a limit: a third faster.
+
+    A function of it is for one thread, and for one value at a time: packers are not re-entrant,
+    and a finaliser or a tzinfo may call back into here.
+    """
+    encode = _packer().pack
+
+    def pack(value: Any) -> bytes:
+        try:
+            data = encode(value)
+            size = len(data)
+            # All four types that have to be looked for pack with one of these bytes at their
+            # head, so nearly all values that hold none are told without a walk. Measured: 0.13 us
+            # for 50 bytes, the walk 0.3 us a container.
+            if size <= limit and (
+                size > MAX_DEPTH or len(data.translate(None, _ODD_BYTES)) != size
+            ):
+                _verify(value, data)
+        except MemoryError:
+            raise
+        except Exception as error:  # of any kind: a datetime asks its tzinfo, which is user code
+            found = _fault(value) or f"cannot store this value: {error!r:.200}"
+            raise InvalidValue(found) from error
+        if size > limit:
+            raise PayloadTooLarge(f"the value takes {size} bytes: the limit is {limit}")
+        return data
+
+    return pack
 
 
 def unpack(data: bytes) -> Any:
@@ -161,8 +180,6 @@ def _verify(value: Any, data: bytes) -> None:
     """Raise unless *data*, which *value* packed to, unpacks to the same again."""
     if len(data) > MAX_DEPTH:
         _read_through(data)  # 1 025 lists with the innermost one empty pack but do not unpack
-    # All four types pack with one of these bytes at their head, so nearly all values that hold
-    # none are told without a walk. Measured: 0.13 us for 50 bytes, the walk 0.3 us a container.
     if len(data.translate(None, _ODD_BYTES)) != len(data) and not _is_storable(value):
         raise TypeError("it holds a type that would come back as another")
 

@@ -7,7 +7,7 @@ methods 1 and 2), so ids sort as they were minted, as bytes and as text.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import TypeAlias
 
@@ -31,8 +31,23 @@ def to_text(raw: bytes) -> JobId:
     >>> to_text(bytes.fromhex("018bcfe5680070008000000000000001"))
     '018bcfe5-6800-7000-8000-000000000001'
     """
-    digits = raw.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    upper = raw[:8].hex("-", 2)
+    return f"{upper[:4]}{upper[5:]}-{raw[8:].hex('-', 6)}"
+
+
+def to_texts(raws: Iterable[bytes]) -> list[JobId]:
+    """As `to_text` for each; ids that were minted together cost a third of that.
+
+    >>> to_texts([bytes(16), bytes.fromhex("018bcfe5680070008000000000000001")])
+    ['00000000-0000-0000-0000-000000000000', '018bcfe5-6800-7000-8000-000000000001']
+    """
+    texts = []
+    upper, prefix = b"", ""
+    for raw in raws:
+        if raw[:8] != upper:
+            upper, prefix = raw[:8], to_text(raw)[:19]
+        texts.append(prefix + raw[8:].hex("-", 6))
+    return texts
 
 
 def to_raw(text: JobId) -> bytes:

@@ -131,7 +131,7 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
         """
         specs = self._specs(topic, payloads, weight, delay, options)
         limit = self._timeout(timeout)
-        return [ids.to_text(raw) for raw in self._holding.enqueue(specs, limit)]
+        return ids.to_texts(self._holding.enqueue(specs, limit))
 
     def batch(self, *, timeout: float | None = 0) -> Batch:
         """A context manager that enqueues jobs of several topics in one commit at its end.

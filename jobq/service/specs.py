@@ -98,15 +98,12 @@ class SpecMaker:
             InvalidValue: A payload cannot be stored; the message gives its position.
             PayloadTooLarge: A payload is larger than the limit; likewise.
         """
-        pack, limit = codec.pack, self.limit
+        pack, new = codec.packer(self.limit), tuple.__new__
         specs: list[JobSpec] = []
         try:
             for payload in payloads:
-                specs.append(  # noqa: PERF401 - the error needs to know how many there are
-                    tuple.__new__(
-                        JobSpec, (topic, weight, wait_us, pack(payload, limit=limit), options)
-                    )
-                )
+                spec = (topic, weight, wait_us, pack(payload), options)
+                specs.append(new(JobSpec, spec))  # what JobSpec(…) comes down to, in half the time
         except InvalidValue as error:
             raise type(error)(f"payload {len(specs)}: {error}") from error
         return specs

@@ -14,7 +14,7 @@ from jobq.repo.lmdb.records import (
     decode_body,
     decode_note,
     decode_state,
-    encode_body,
+    encode_bodies,
     encode_moved,
     encode_note,
     encode_state,
@@ -40,9 +40,7 @@ class LmdbJobs(JobRepository):
         return minted
 
     def create(self, jobs: Sequence[tuple[bytes, JobBody]]) -> None:
-        self._put(
-            self._access.db.jobs, [(job_id, encode_body(job_id, body)) for job_id, body in jobs]
-        )
+        self._put(self._access.db.jobs, encode_bodies(jobs))
 
     def bodies(self, ids: Sequence[bytes]) -> list[JobBody | None]:
         return [

@@ -24,6 +24,7 @@ The queue of a group's lane, which has a number from 2**32 up, begins with four 
 number (8) in place of the topic.
 """
 
+from collections.abc import Iterable
 from struct import Struct
 from typing import Final
 
@@ -47,6 +48,20 @@ def queue_key(topic: int, weight: int, seq: int) -> bytes:
     if topic < FIRST_LANE:
         return _QUEUE.pack(topic, weight + _WEIGHT_BIAS, seq)
     return _LANE_QUEUE.pack(_OF_LANE, topic, weight + _WEIGHT_BIAS, seq)
+
+
+def queue_entries(
+    topic: int, jobs: Iterable[tuple[int, int, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    """Entries of a queue, with their keys, of (weight, seq, id) each.
+
+    >>> queue_entries(1, [(0, 7, b"id")]) == [(queue_key(1, 0, 7), b"id")]
+    True
+    """
+    if topic >= FIRST_LANE:
+        return [(queue_key(topic, weight, seq), job_id) for weight, seq, job_id in jobs]
+    pack = _QUEUE.pack
+    return [(pack(topic, weight + _WEIGHT_BIAS, seq), job_id) for weight, seq, job_id in jobs]
 
 
 def read_queue_key(key: bytes) -> tuple[int, int, int]:

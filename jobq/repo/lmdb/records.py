@@ -7,7 +7,7 @@ has no checksums, and of 5 500 damaged files 36 % were read silently wrong witho
 a fixed layout begin with one byte, the version of the layout.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from struct import Struct
@@ -146,14 +146,26 @@ def opened(kind: int, key: bytes, record: bytes, what: str) -> bytes:
     return record[:-CRC]
 
 
+def encode_bodies(jobs: Iterable[tuple[bytes, JobBody]]) -> list[tuple[bytes, bytes]]:
+    """The body records of jobs, by id."""
+    pack, crc = _BODY.pack, crc32
+    records = []
+    for job_id, body in jobs:
+        topic, weight, seq, created_us, due_us, slot, options, payload, lane = body
+        packed = b"" if options is UNSET else encode_options(options)
+        data = b"%b%b%b" % (
+            pack(VERSION, topic, weight, seq, created_us, due_us, slot, len(packed), lane),
+            packed,
+            payload,
+        )
+        check = crc(data, crc(job_id, IS_BODY))
+        records.append((job_id, data + check.to_bytes(CRC, "little")))
+    return records
+
+
 def encode_body(job_id: bytes, body: JobBody) -> bytes:
     """The body record of a job."""
-    topic, weight, seq, created_us, due_us, slot, options, payload, lane = body
-    packed = b"" if options is UNSET else encode_options(options)
-    head = _BODY.pack(VERSION, topic, weight, seq, created_us, due_us, slot, len(packed), lane)
-    head += packed
-    crc = crc32(payload, crc32(head, crc32(job_id, IS_BODY)))
-    return b"".join((head, payload, crc.to_bytes(CRC, "little")))
+    return encode_bodies([(job_id, body)])[0][1]
 
 
 def decode_body(job_id: bytes, record: bytes) -> JobBody:

@@ -10,6 +10,7 @@ from jobq.errors import StoreCorrupt, StoreFull
 from jobq.repo.lmdb.access import Access, ascending, refuse_damaged_tree
 from jobq.repo.lmdb.keys import (
     agenda_key,
+    queue_entries,
     queue_key,
     queue_prefix,
     read_agenda_key,
@@ -258,9 +259,7 @@ class LmdbTopics(TopicRepository):
             access.txn.put(queue_key(topic, weight, seq), job_id, db=access.db.queue)
             return
         with access.txn.cursor(access.db.queue) as cursor:
-            cursor.putmulti(
-                [(queue_key(topic, weight, seq), job_id) for weight, seq, job_id in jobs]
-            )
+            cursor.putmulti(queue_entries(topic, jobs))
 
     def pop(self, topic: int, limit: int) -> list[Waiting]:
         prefix = queue_prefix(topic)

@@ -347,4 +347,4 @@ def forget(tx: Transaction, jobs: Sequence[tuple[bytes, JobState]]) -> None:
 
 def size_of(specs: Sequence[JobSpec]) -> int:
     """About how many bytes the jobs will take in a store."""
-    return sum(len(spec.payload) for spec in specs) + 256 * len(specs)
+    return sum([len(spec[3]) for spec in specs]) + 256 * len(specs)

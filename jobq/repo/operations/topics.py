@@ -26,9 +26,15 @@ def numbers_of(tx: Transaction, names: Collection[str]) -> dict[str, int]:
     Making one clears away up to two idle ones: before any number is given, for one of *names* may
     be among them.
     """
-    new = sum(tx.topics.known(name) is None for name in names)
-    if new:
-        forget_idle(tx, min(LOOK * new, MOST_LOOK), 2 * new)
+    found: dict[str, int] = {}
+    for name in names:
+        number = tx.topics.known(name)
+        if number is not None:
+            found[name] = number
+    new = len(names) - len(found)
+    if not new:
+        return found
+    forget_idle(tx, min(LOOK * new, MOST_LOOK), 2 * new)
     return {name: tx.topics.number(name) for name in names}
 
 
