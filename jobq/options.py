@@ -195,6 +195,8 @@ def several(name: str, values: object, what: str) -> list[Any]:
     Raises:
         InvalidValue: It is not several, but one: a text, bytes, a map, or nothing to loop over.
     """
+    if type(values) is list:  # as mostly
+        return values.copy()
     if isinstance(values, str | bytes | bytearray | Mapping) or not isinstance(values, Iterable):
         raise InvalidValue(f"{name} is {shown(values)}: expected several {what}")
     return list(values)

@@ -150,13 +150,16 @@ class Holding:
     def _note(
         self, jobs: list[Job], settlements: list[Settlement], outcomes: list[Outcome]
     ) -> None:
-        for position, (job, settlement) in enumerate(zip(jobs, settlements, strict=True)):
-            self._held.pop((settlement.id, settlement.token), None)
-            if outcomes[position] is Outcome.OK:
-                job._settled = settlement.event
-            elif outcomes[position] is Outcome.MISSING and job._settled is settlement.event:
+        ok, let_go = Outcome.OK, self._held.pop
+        for position, job in enumerate(jobs):
+            settlement = settlements[position]
+            event = settlement[2]
+            let_go(settlement[:2], None)
+            if outcomes[position] is ok:
+                job._settled = event
+            elif outcomes[position] is Outcome.MISSING and job._settled is event:
                 # Settled before by this very handle, and forgotten since (retention 0).
-                outcomes[position] = Outcome.OK
+                outcomes[position] = ok
 
     def extend(self, job: Job, hold: tuple[bytes, int, int]) -> None:
         """Let the job's lease end later: (id, token, microseconds from now).

@@ -608,7 +608,9 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
         self, jobs: Iterable[Job], results: Sequence[Any] | None
     ) -> tuple[list[Job], list[Settlement]]:
         held = _jobs(jobs)
-        given = [None] * len(held) if results is None else several("results", results, "results")
+        if results is None:
+            return held, [job._done(None, ()) for job in held]
+        given = several("results", results, "results")
         if len(given) != len(held):
             raise InvalidValue(f"there are {len(given)} results for {len(held)} jobs")
         return held, [job._done(result, ()) for job, result in zip(held, given, strict=True)]
@@ -668,8 +670,13 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
         )
 
 
+_JUST_JOBS: Final = frozenset({Job})
+
+
 def _jobs(jobs: Iterable[Job]) -> list[Job]:
     held = several("jobs", jobs, "jobs")
+    if set(map(type, held)) <= _JUST_JOBS:  # as mostly
+        return held
     for job in held:
         if not isinstance(job, Job):
             raise InvalidValue(f"jobs has {shown(job)}: expected reserved jobs")

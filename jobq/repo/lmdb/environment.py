@@ -65,7 +65,7 @@ class Environment:
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
-        self._where = os.fspath(path)
+        self._data, self._lock_file = f"{path}/{files.DATA}", f"{path}/{files.LOCK}"
         self.settings = settings
         self.users = 0
         self._entry = Entry()
@@ -223,7 +223,7 @@ class Environment:
                 env = open_file(self.path, self.settings)
                 if look_at(env, self.path) and self._index is None:
                     self._take_topics_back(env)
-                self._identity = files.identity(self._where)
+                self._identity = files.identity(self.path)
                 self._open_lock.refuse_other_than(self._identity.data)
                 self._lock = FileLock(self.path)
             except BaseException:
@@ -304,10 +304,13 @@ class Environment:
 
     def _check_identity(self) -> None:
         try:
-            there = files.identity(self._where)
+            data, lock = os.stat(self._data), os.stat(self._lock_file)
         except OSError:
-            there = None
-        if there != self._identity:
+            same = False
+        else:
+            there = (data.st_dev, data.st_ino), (lock.st_dev, lock.st_ino)
+            same = there == self._identity
+        if not same:
             # Writing on would go into files that nobody will ever read again.
             self._broken = (
                 f"the files of {self.path} were removed or replaced while it was open: "
@@ -375,9 +378,11 @@ class Environment:
         slots: list[int] = []
         bell: Bell | None = None
         try:
-            with translating(self.path):
+            try:
                 # From when the leader came: who waited behind another leader does not start anew.
                 lock.acquire(self.settings.lock_timeout + since - time.monotonic())
+            except OSError as error:
+                raise translated(error, self.path) from error
             steps.reached("file lock taken")
             try:
                 self._gate.acquire(self._alive())

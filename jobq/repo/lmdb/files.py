@@ -92,7 +92,7 @@ def lock_is_whole(path: Path) -> bool:
         return False
 
 
-def identity(directory: Path | str) -> Identity:
+def identity(directory: Path) -> Identity:
     """Which files stand there now.
 
     Raises:

@@ -11,9 +11,9 @@ from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.access import Access
 from jobq.repo.lmdb.keys import note_key, note_prefix, read_note_key
 from jobq.repo.lmdb.records import (
-    decode_body,
+    decode_bodies,
     decode_note,
-    decode_state,
+    decode_states,
     encode_bodies,
     encode_moved,
     encode_note,
@@ -43,38 +43,24 @@ class LmdbJobs(JobRepository):
         self._put(self._access.db.jobs, encode_bodies(jobs))
 
     def bodies(self, ids: Sequence[bytes]) -> list[JobBody | None]:
-        return [
-            None if data is None else decode_body(job_id, data)
-            for job_id, data in zip(ids, self._get(self._access.db.jobs, ids), strict=True)
-        ]
+        return decode_bodies(ids, self._get(self._access.db.jobs, ids))
 
     def states(self, ids: Sequence[bytes]) -> list[JobState | None]:
-        found = self._get(self._access.db.states, ids)
-        if None not in found:
-            return [decode_state(job_id, data) for job_id, data in zip(ids, found) if data]
-        states = [
-            None if data is None else decode_state(job_id, data)
-            for job_id, data in zip(ids, found, strict=True)
-        ]
-        unmoved = [position for position, state in enumerate(states) if state is None]
-        bodies = self.bodies([ids[position] for position in unmoved])
-        for position, body in zip(unmoved, bodies, strict=True):
-            if body is not None:
-                states[position] = initial_state(body)
+        states = decode_states(ids, self._get(self._access.db.states, ids))
+        if None in states:
+            unmoved = [position for position, state in enumerate(states) if state is None]
+            bodies = self.bodies([ids[position] for position in unmoved])
+            for position, body in zip(unmoved, bodies, strict=True):
+                if body is not None:
+                    states[position] = initial_state(body)
         return states
 
     def both(self, ids: Sequence[bytes]) -> list[tuple[JobBody, JobState] | None]:
-        states = self._get(self._access.db.states, ids)
-        bodies = self._get(self._access.db.jobs, ids)
-        found: list[tuple[JobBody, JobState] | None] = []
-        for job_id, data, moved in zip(ids, bodies, states, strict=True):
-            if data is None:
-                found.append(None)
-                continue
-            body = decode_body(job_id, data)
-            state = initial_state(body) if moved is None else decode_state(job_id, moved)
-            found.append((body, state))
-        return found
+        states = decode_states(ids, self._get(self._access.db.states, ids))
+        return [
+            None if body is None else (body, initial_state(body) if state is None else state)
+            for body, state in zip(self.bodies(ids), states, strict=True)
+        ]
 
     def update(self, jobs: Sequence[tuple[bytes, JobState]]) -> None:
         self._put(

@@ -24,12 +24,13 @@ The queue of a group's lane, which has a number from 2**32 up, begins with four 
 number (8) in place of the topic.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Final
 
 from jobq.errors import StoreCorrupt
 from jobq.repo.flow import FIRST_LANE
+from jobq.repo.repositories import Waiting
 
 _QUEUE: Final = Struct(">IHQ")
 _AGENDA: Final = Struct(">BQQ")
@@ -75,13 +76,38 @@ def read_queue_key(key: bytes) -> tuple[int, int, int]:
     Raises:
         StoreCorrupt: It cannot be one.
     """
+    topic, weight, seq = _unpacked(key)
+    return topic, weight - _WEIGHT_BIAS, seq
+
+
+def _unpacked(key: bytes) -> tuple[int, int, int]:
     if len(key) == _QUEUE.size:
         topic, weight, seq = _QUEUE.unpack(key)
     elif len(key) == _LANE_QUEUE.size and key[:4] == b"\xff\xff\xff\xff":
         _, topic, weight, seq = _LANE_QUEUE.unpack(key)
     else:
         raise StoreCorrupt(f"a queue has the key {key.hex()}; `jobq check` lists what is wrong")
-    return topic, weight - _WEIGHT_BIAS, seq
+    return topic, weight, seq
+
+
+def read_queue(entries: Sequence[tuple[bytes | memoryview, bytes | memoryview]]) -> list[Waiting]:
+    """What stands in the queue of one topic: its entries, taken apart in one go.
+
+    >>> read_queue([(queue_key(7, -1, 5), b"id")])
+    [Waiting(weight=-1, seq=5, id=b'id')]
+
+    Raises:
+        StoreCorrupt: A key cannot be one.
+    """
+    keys = [bytes(key) for key, _ in entries]
+    if set(map(len, keys)) == {_QUEUE.size}:
+        places = _QUEUE.iter_unpack(b"".join(keys))
+    else:
+        places = iter([_unpacked(key) for key in keys])
+    return [
+        tuple.__new__(Waiting, (weight - _WEIGHT_BIAS, seq, bytes(job_id)))
+        for (_, weight, seq), (_, job_id) in zip(places, entries, strict=True)
+    ]
 
 
 def queue_prefix(topic: int) -> bytes:

