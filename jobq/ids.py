@@ -22,7 +22,7 @@ _RAND_B = (1 << _RAND_B_BITS) - 1
 _VERSION = 0x7000
 _VARIANT = 0b10 << _RAND_B_BITS
 
-_lower_half = Struct(">Q").pack
+_half = Struct(">Q").pack
 
 
 def to_text(raw: bytes) -> JobId:
@@ -107,9 +107,10 @@ def mint(
     rand_b = first & _RAND_B
     if rand_b + count > _RAND_B:
         return [_join(number) for number in range(first, first + count)]
-    upper = _join(first)[:8]
+    head = first >> _RAND_B_BITS
+    upper = _half(head >> 12 << 16 | _VERSION | head & 0xFFF)
     lower = _VARIANT | rand_b
-    return [upper + _lower_half(number) for number in range(lower, lower + count)]
+    return [upper + _half(number) for number in range(lower, lower + count)]
 
 
 def _parts(raw: bytes) -> tuple[int, int]:

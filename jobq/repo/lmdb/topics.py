@@ -393,7 +393,7 @@ class LmdbTopics(TopicRepository):
             self._watch(agenda, len(ids))
         return slots
 
-    def next_slots(self, ids: Sequence[bytes]) -> Iterator[tuple[int, Sequence[bytes]]]:
+    def next_slots(self, ids: Sequence[bytes]) -> list[tuple[int, Sequence[bytes]]]:
         """The slots in which jobs are held, here or elsewhere: each, and which of *ids* are there.
 
         Jobs of one slot ascend. Mostly all do; where they do not, another slot begins. So the
@@ -401,6 +401,10 @@ class LmdbTopics(TopicRepository):
         """
         meta = self._access.meta
         self._access.dirty = True
+        if len(ids) == 1:
+            meta.slot += 1
+            return [(meta.slot, ids)]
+        parts = []
         ends = [len(ids)]
         if sorted(ids) != ids:
             ends = [at for at in range(1, len(ids)) if ids[at] < ids[at - 1]] + ends
@@ -410,7 +414,8 @@ class LmdbTopics(TopicRepository):
                 part = ids[start : min(end, start + PLACE)]
                 start += len(part)
                 meta.slot += 1
-                yield meta.slot, part
+                parts.append((meta.slot, part))
+        return parts
 
     def unhold(self, agenda: Agenda, jobs: Iterable[tuple[int, int, bytes]]) -> None:
         access = self._access
@@ -430,8 +435,10 @@ class LmdbTopics(TopicRepository):
                     f"{agenda.name} has no place {key.hex()}; `jobq check` lists what is wrong"
                 )
             holder, ids = decode_place(key, bytes(data))
-            gone = set(leaving)
-            staying = [job_id for job_id in ids if job_id not in gone]
+            staying: list[bytes] = []
+            if ids != leaving:  # as they came, so they mostly go
+                gone = set(leaving)
+                staying = [job_id for job_id in ids if job_id not in gone]
             if agenda in WATCHED:
                 self._watch(agenda, len(staying) - len(ids))
             if staying:
