@@ -108,7 +108,7 @@ def mint(
     if rand_b + count > _RAND_B:
         return [_join(number) for number in range(first, first + count)]
     head = first >> _RAND_B_BITS
-    upper = _half(head >> 12 << 16 | _VERSION | head & 0xFFF)
+    upper = (head >> 12 << 16 | _VERSION | head & 0xFFF).to_bytes(8)
     lower = _VARIANT | rand_b
     return [upper + _half(number) for number in range(lower, lower + count)]
 

@@ -480,25 +480,8 @@ class Environment:
             steps.reached("transaction begun")
             remembered, self._kept = self._kept, None
             tx, access, topics = self._transaction(txn, remembered)
-            size, mover = 0, None
-            for pending in group:
-                size += pending.kind.adds
-                if pending.kind.moves_time:
-                    mover = pending
-            if mover is not None:
-                mover.moves_time(tx)
-                steps.reached("time moved")
-            if size:
-                alone = access.kept is remembered
-                self._room.refuse_if_full(self._open(), txn, access.db, size, alone=alone)
-            for pending in group:
-                outcomes.append(pending.operation(tx))
-                steps.reached("operation run")
-            if access.dirty:
-                topics.flush()
-                tx.flow.flush()
-                number = access.flush()
-                steps.reached("counts written")
+            alone = access.kept is remembered
+            number = self._work(txn, tx, access, topics, group, outcomes, alone=alone)
             txn.commit()  # also when there is nothing to do: aborting can be starved
             steps.reached("committed")
             self._db = access.db
@@ -527,6 +510,39 @@ class Environment:
                 raise  # an interrupt
             return
         rings.append(tx)
+
+    def _work(
+        self,
+        txn: lmdb.Transaction,
+        tx: Transaction,
+        access: Access,
+        topics: LmdbTopics | IndexTopics,
+        group: list[Pending],
+        outcomes: list[Any],
+        *,
+        alone: bool,
+    ) -> int:
+        """Run the operations; gives the number of the commit to come, 0 if none is needed."""
+        size, mover = 0, None
+        for pending in group:
+            size += pending.kind.adds
+            if pending.kind.moves_time:
+                mover = pending
+        if mover is not None:
+            mover.moves_time(tx)
+            steps.reached("time moved")
+        if size:
+            self._room.refuse_if_full(self._open(), txn, access.db, size, alone=alone)
+        for pending in group:
+            outcomes.append(pending.operation(tx))
+            steps.reached("operation run")
+        if not access.dirty:
+            return 0
+        topics.flush()
+        tx.flow.flush()
+        number = access.flush()
+        steps.reached("counts written")
+        return number
 
     def _find_out(
         self, number: int, error: BaseException, group: list[Pending], outcomes: list[Any]

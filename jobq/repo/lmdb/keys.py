@@ -51,9 +51,7 @@ def queue_key(topic: int, weight: int, seq: int) -> bytes:
     return _LANE_QUEUE.pack(_OF_LANE, topic, weight + _WEIGHT_BIAS, seq)
 
 
-def queue_entries(
-    topic: int, jobs: Iterable[tuple[int, int, bytes]]
-) -> list[tuple[bytes, bytes]]:
+def queue_entries(topic: int, jobs: Iterable[tuple[int, int, bytes]]) -> list[tuple[bytes, bytes]]:
     """Entries of a queue, with their keys, of (weight, seq, id) each.
 
     >>> queue_entries(1, [(0, 7, b"id")]) == [(queue_key(1, 0, 7), b"id")]

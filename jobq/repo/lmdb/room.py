@@ -54,9 +54,8 @@ class Room:
     ) -> None:
         """Raise if *size* bytes of new jobs would take the room that draining needs.
 
-        Args:
-            alone: Nobody but this process has written since it was last asked: so much room as
-                was sure to be there then need not be looked for again.
+        If *alone*, nobody but this process has written since it was last asked: room that was sure
+        to be there then need not be looked for again.
 
         Raises:
             StoreFull: So it is.

@@ -67,6 +67,9 @@ class End(NamedTuple):
 Endings = defaultdict[End, list[tuple[bytes, JobState]]]
 """Jobs that end, with their states before."""
 
+Kept = tuple[End, int, list[tuple[bytes, JobState]]]
+"""Jobs that end so, for how many microseconds they are kept, and they with their states before."""
+
 
 def put_back(tx: Transaction, jobs: Sequence[tuple[bytes, JobState, int]]) -> None:
     """Jobs that nobody holds any more: ready in their old place, or delayed first.
@@ -133,13 +136,17 @@ def finish(tx: Transaction, endings: Sequence[Ending], retention: Retention) -> 
     """Finish jobs; see `finish_all`."""
     if endings:
         jobs: Endings = defaultdict(list)
-        for job_id, before, *how in endings:
-            jobs[End(*how)].append((job_id, before))
-        finish_all(tx, jobs, retention)
+        for job_id, before, status, reason, settled, keep_us in endings:
+            jobs[End(status, reason, settled, keep_us)].append((job_id, before))
+        finish_all(tx, jobs, retention, [ending.id for ending in endings])
 
 
-def finish_all(tx: Transaction, endings: Endings, retention: Retention) -> None:
+def finish_all(
+    tx: Transaction, endings: Endings, retention: Retention, order: Sequence[bytes]
+) -> None:
     """Finished jobs into the agenda of their retention, or out of the store if it is nothing.
+
+    They end in the *order* of their ids, in which there may be others.
 
     Finishing k jobs forgets up to 2 k + 16 others whose time is over, or that are too many: so what
     is finished faster than it is looked at does not pile up, and no single call pays for a backlog.
@@ -158,12 +165,17 @@ def finish_all(tx: Transaction, endings: Endings, retention: Retention) -> None:
         if bound:
             uniques.give_up(tx, bound)
     limited = [number for number, settings in own.items() if settings.max_done is not None]
+    kept: list[Kept] = []
     for end, jobs in endings.items():
         for keep_us, members in _by_retention(end, jobs, own, retention).items():
             if keep_us > 0:
-                _keep(tx, end, keep_us, members, limited)
+                kept.append((end, keep_us, members))
             else:
                 forgotten += members
+    if limited:
+        kept = _list_done(tx, kept, limited, order)
+    for end, keep_us, members in kept:
+        _keep(tx, end, keep_us, members)
     if forgotten:
         tx.ended += [job_id for job_id, _ in forgotten]
         tx.jobs.delete(forgotten)
@@ -190,13 +202,7 @@ def _by_retention(
     return found
 
 
-def _keep(
-    tx: Transaction,
-    end: End,
-    keep_us: int,
-    jobs: list[tuple[bytes, JobState]],
-    limited: Collection[int],
-) -> None:
+def _keep(tx: Transaction, end: End, keep_us: int, jobs: list[tuple[bytes, JobState]]) -> None:
     """Jobs that end so into the agenda of their retention."""
     until_us = tx.wall_us + keep_us
     ids = [job_id for job_id, _ in jobs]
@@ -207,8 +213,6 @@ def _keep(
         tx.topics.count(topic, end.status, members)
     if any(state.notes & TERMS for state in states):
         jobs = [(job_id, _without_place(state)) for job_id, state in jobs]
-    if limited and end.status is Status.DONE:
-        jobs = _list_done(tx, jobs, limited)
     move = Move(end.status, end.reason, end.settled, until_us, ended_us=tx.wall_us)
     tx.jobs.move(jobs, slots, move)
 
@@ -220,24 +224,28 @@ def _without_place(state: JobState) -> JobState:
 
 
 def _list_done(
-    tx: Transaction, jobs: list[tuple[bytes, JobState]], topics: Collection[int]
-) -> list[tuple[bytes, JobState]]:
-    """List those jobs of these topics as done, in this order; gives all with their states."""
-    listed = sum(state.topic in topics for _, state in jobs)
-    place = tx.topics.next_seq(listed)
+    tx: Transaction, kept: list[Kept], topics: Collection[int], order: Sequence[bytes]
+) -> list[Kept]:
+    """List the done jobs of these topics, in the order in which they end; gives them so listed."""
+    done = {
+        job_id: state
+        for end, _, jobs in kept
+        for job_id, state in jobs
+        if end.status is Status.DONE and state.topic in topics
+    }
     lists: defaultdict[int, list[Waiting]] = defaultdict(list)
-    found = []
-    for job_id, state in jobs:
-        if state.topic in topics:
-            lists[state.topic].append(Waiting(0, place, job_id))
-            found.append((job_id, state._replace(seq=place, notes=state.notes | LISTED)))
-            place += 1
-        else:
-            found.append((job_id, state))
-    for number, entries in lists.items():
-        tx.topics.push(done_list(number), entries)
-        tx.topics.count_listed(number, len(entries))
-    return found
+    in_order = [job_id for job_id in dict.fromkeys(order) if job_id in done]
+    for place, job_id in enumerate(in_order, start=tx.topics.next_seq(len(done))):
+        state = done[job_id]
+        done[job_id] = state._replace(seq=place, notes=state.notes | LISTED)
+        lists[state.topic].append(Waiting(0, place, job_id))
+    for number, listed in lists.items():
+        tx.topics.push(done_list(number), listed)
+        tx.topics.count_listed(number, len(listed))
+    return [
+        (end, keep_us, [(job_id, done.get(job_id, state)) for job_id, state in jobs])
+        for end, keep_us, jobs in kept
+    ]
 
 
 def _unlist(tx: Transaction, jobs: Iterable[tuple[bytes, JobState]]) -> None:

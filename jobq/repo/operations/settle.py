@@ -55,9 +55,13 @@ def settle(
         held += [(job.id, state) for _, job, state in chosen]
         tx.topics.unhold(Agenda.LEASE, [(state[11], state[12], job_id) for job_id, state in held])
         leave(tx, [state for _, state in held])
+        order = [job[0] for job in settlements]
         if chosen:
             _move(tx, chosen, plain)
-        finish_all(tx, plain, retention)
+            place = {job_id: position for position, job_id in enumerate(order)}
+            for jobs in plain.values():
+                jobs.sort(key=lambda job: place[job[0]])
+        finish_all(tx, plain, retention, order)
         if planned is not None:
             added = carry_out(tx, planned, retention)
             for (position, _), new_id in zip(follow, added, strict=True):
