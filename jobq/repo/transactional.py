@@ -14,6 +14,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
 from jobq import ids as job_ids
@@ -48,7 +49,7 @@ from jobq.repo.operations.change import cancel, delete, reset
 from jobq.repo.operations.checking import check
 from jobq.repo.operations.due import expire, lapse, promote
 from jobq.repo.operations.edit import edit, size_of_edit
-from jobq.repo.operations.enqueue import add
+from jobq.repo.operations.enqueue import add, is_plain
 from jobq.repo.operations.finding import look, may_meet, meets, page
 from jobq.repo.operations.flow import lingering, overview, room, uniques
 from jobq.repo.operations.flow.groups import look_again, seat_all
@@ -81,6 +82,9 @@ STEP: Final = 256
 256 jobs costs a few milliseconds: a caller does not feel it, and a backlog of 100 000 is gone
 after 400 calls or one waiting process."""
 
+FEW: Final = 16
+"""So many jobs of one call may be added together with those of others: more cost little alone."""
+
 PAGE: Final = 512
 """How many jobs `find` looks at in one read transaction."""
 
@@ -92,10 +96,13 @@ class Kind(NamedTuple):
         adds: About how many bytes of new jobs it brings; 0 for one that adds none. Adding is
             refused when there is no room, while all else goes on.
         moves_time: What is due is moved first.
+        plain: If the operation does nothing but add these jobs, which ask for nothing: an engine
+            may run several such operations as one, see `TransactionalStore._add_plain`.
     """
 
     adds: int = 0
     moves_time: bool = True
+    plain: Sequence[JobSpec] | None = None
 
 
 DRAINS: Final = Kind()
@@ -147,7 +154,16 @@ class TransactionalStore(Store):
     def enqueue(self, specs: Sequence[JobSpec]) -> list[bytes]:
         if not specs:
             return []
-        return self._write(lambda tx: add(tx, specs, self._retention), Kind(adds=size_of(specs)))
+        plain = specs if len(specs) <= FEW and is_plain(specs) else None
+        kind = Kind(adds=size_of(specs), plain=plain)
+        return self._write(lambda tx: add(tx, specs, self._retention), kind)
+
+    def _add_plain(self, tx: Transaction, calls: Sequence[Sequence[JobSpec]]) -> list[list[bytes]]:
+        """Add the jobs of several calls as if they were one; gives the ids of each."""
+        ids = iter(add(tx, [spec for specs in calls for spec in specs], self._retention))
+        if tx.unseated:
+            seat_all(tx)
+        return [list(islice(ids, len(specs))) for specs in calls]
 
     def reserve(self, request: ReserveRequest) -> list[Reservation]:
         def operation(tx: Transaction) -> list[Reservation]:

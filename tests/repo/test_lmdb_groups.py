@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from jobq.clock import ManualClock
-from jobq.errors import InvalidValue
+from jobq.errors import InvalidValue, QueueFull
 from jobq.job import Settlement
 from jobq.repo.base import ReserveRequest
 from jobq.repo.lmdb import LmdbStore
@@ -22,6 +22,11 @@ from tests.conftest import Crew, eventually
 from tests.repo.conftest import done, spec
 
 THREADS = 8
+
+
+def no_parts(*_: object) -> list[object]:
+    """Nothing is run together."""
+    raise AssertionError("this operation adds no jobs")
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def test_who_leads_stays_first_until_all_of_its_group_are_finished(crew: Crew) -
     commit = GroupCommit(run)
     queue = commit._queue
     for _ in range(3):
-        crew.start(lambda: commit.submit(Pending(lambda _: None, DRAINS, lambda _: None)))
+        crew.start(lambda: commit.submit(Pending(lambda _: None, DRAINS, lambda _: None, no_parts)))
     crew.join()
 
     assert len(taken) == 1
@@ -84,6 +89,58 @@ def test_callers_that_wait_share_one_commit(lmdb: LmdbStore, crew: Crew) -> None
 
     assert commits(lmdb) == before + 1
     assert lmdb.stats().totals.ready == THREADS * 3
+
+
+def test_callers_that_add_plain_jobs_together_get_each_the_ids_of_their_own(
+    lmdb: LmdbStore, crew: Crew
+) -> None:
+    """Beside callers whose jobs are delayed, or have a group, or are many."""
+    answers: dict[str, list[bytes]] = {}
+    calls = {
+        "one": [spec(payload=b"one")],
+        "two": [spec(payload=b"two", weight=3), spec("other", payload=b"two")],
+        "three": [spec(payload=b"three")] * 3,
+        "late": [spec(payload=b"late", delay=5)],
+        "grouped": [spec(payload=b"grouped", group="g")],
+        "many": [spec(payload=b"many")] * 20,
+    }
+
+    def call(name: str) -> None:
+        answers[name] = lmdb.enqueue(calls[name])
+
+    with writers_held_up(lmdb, waiting=len(calls)):
+        for name in calls:
+            crew.start(call, name)
+    crew.join()
+
+    for name, specs in calls.items():
+        records = lmdb.get(answers[name])
+        assert [record and record.payload_bytes for record in records] == [
+            one.payload for one in specs
+        ]
+        assert [record and record.topic for record in records] == [one.topic for one in specs]
+    assert len({job_id for ids in answers.values() for job_id in ids}) == 28
+
+
+def test_of_callers_that_add_jobs_together_only_those_are_refused_that_find_no_room(
+    lmdb: LmdbStore, crew: Crew
+) -> None:
+    lmdb.configure("mail", {"max_jobs": 5})
+    outcomes: list[object] = []
+
+    def call() -> None:
+        try:
+            outcomes.append(lmdb.enqueue([spec()] * 2))
+        except QueueFull as error:
+            outcomes.append(error)
+
+    with writers_held_up(lmdb, waiting=THREADS):
+        for _ in range(THREADS):
+            crew.start(call)
+    crew.join()
+
+    assert sum(isinstance(outcome, QueueFull) for outcome in outcomes) == THREADS - 2
+    assert lmdb.stats().totals.ready == 4
 
 
 def test_one_caller_alone_has_a_commit_of_its_own_each_time(lmdb: LmdbStore) -> None:

@@ -533,9 +533,11 @@ class Environment:
             steps.reached("time moved")
         if size:
             self._room.refuse_if_full(self._open(), txn, access.db, size, alone=alone)
-        for pending in group:
-            outcomes.append(pending.operation(tx))
-            steps.reached("operation run")
+        if len(group) == 1:
+            outcomes.append(group[0].operation(tx))
+        else:
+            outcomes += _run_all(tx, group)
+        steps.reached("operation run")
         if not access.dirty:
             return 0
         topics.flush()
@@ -642,6 +644,17 @@ def _raise_counters(bell: Bell, rings: list[Transaction], slots: list[int]) -> N
             bell.raise_counter(topic)
         if tx.ended:
             bell.note_ends(tx.ended, slots)
+
+
+def _run_all(tx: Transaction, group: list[Pending]) -> list[Any]:
+    """Run operations one after the other, and those that only add plain jobs all at once."""
+    plain = [pending for pending in group if pending.kind.plain is not None]
+    if len(plain) < 2:
+        return [pending.operation(tx) for pending in group]
+    others = {id(one): one.operation(tx) for one in group if one.kind.plain is None}
+    added = plain[0].together(tx, [pending.kind.plain for pending in plain])
+    others.update({id(one): ids for one, ids in zip(plain, added, strict=True)})
+    return [others[id(pending)] for pending in group]
 
 
 def _finish(group: list[Pending], outcomes: list[Any]) -> None:

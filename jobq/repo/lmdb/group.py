@@ -10,7 +10,7 @@ nothing.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from jobq.repo.lmdb.gate import HEAL_S, Alive
@@ -28,6 +28,7 @@ class Pending:
     Attributes:
         since: When it was handed in, on the monotonic clock.
         moves_time: What to call before the group's operations, to move what is due.
+        together: What to call instead of several operations that are `plain`.
         alive: Gives None when the caller's call is over, whatever became of it.
         taken: It is in a group that is being run: it can no longer be withdrawn.
         finished: `outcome` or `error` is set, and will not change.
@@ -44,6 +45,7 @@ class Pending:
         "since",
         "taken",
         "thread",
+        "together",
         "turn",
     )
 
@@ -52,10 +54,12 @@ class Pending:
         operation: Callable[[Transaction], Any],
         kind: Kind,
         moves_time: Callable[[Transaction], None],
+        together: Callable[[Transaction, Sequence[Any]], Sequence[Any]],
     ) -> None:
         self.operation = operation
         self.kind = kind
         self.moves_time = moves_time
+        self.together = together
         self.alive: Alive = object
         self.since = time.monotonic()
         self.thread = threading.get_ident()

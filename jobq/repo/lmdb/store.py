@@ -125,7 +125,7 @@ class LmdbStore(TransactionalStore):
     ) -> T:
         if self._closed:
             raise self._is_closed()
-        pending = Pending(self._whole(operation), kind, self._move_time)
+        pending = Pending(self._whole(operation), kind, self._move_time, self._add_plain)
         if patience is not None:  # as if it had waited for the rest of the time already
             pending.since -= max(0.0, self._env.settings.lock_timeout - max(0.0, patience))
         try:

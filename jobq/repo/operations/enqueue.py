@@ -54,6 +54,11 @@ def add(tx: Transaction, specs: Sequence[JobSpec], retention: Retention) -> list
     return carry_out(tx, plan(tx, specs), retention)
 
 
+def is_plain(specs: Sequence[JobSpec]) -> bool:
+    """Whether the jobs are ready at once and have no options."""
+    return all(spec[4] is UNSET and spec[2] <= 0 for spec in specs)
+
+
 def plan(
     tx: Transaction, specs: Sequence[JobSpec], leaving: frozenset[bytes] = _NOBODY_LEAVES
 ) -> Plan:
