@@ -26,6 +26,7 @@ from jobq.repo.lmdb.records import (
     VERSION,
     Meta,
     Topic,
+    decode_bodies,
     decode_body,
     decode_key,
     decode_lane,
@@ -36,6 +37,7 @@ from jobq.repo.lmdb.records import (
     decode_place,
     decode_settings,
     decode_state,
+    decode_states,
     decode_topic,
     decode_topic_settings,
     encode_body,
@@ -43,6 +45,7 @@ from jobq.repo.lmdb.records import (
     encode_lane,
     encode_lingering,
     encode_meta,
+    encode_moved,
     encode_note,
     encode_options,
     encode_place,
@@ -51,7 +54,7 @@ from jobq.repo.lmdb.records import (
     encode_topic,
     encode_topic_settings,
 )
-from jobq.repo.repositories import JobBody, JobState
+from jobq.repo.repositories import JobBody, JobState, Move, moved
 from jobq.states import Event, Reason, Status
 from jobq.topic import TopicSettings
 
@@ -93,6 +96,17 @@ states = st.builds(
     st.integers(0, 2**16 - 1),
     u64,
     u32,
+)
+moves = st.builds(
+    Move,
+    st.sampled_from(list(Status)),
+    st.sampled_from([None, *Reason]),
+    st.sampled_from([None, Event.DONE, Event.RETRY, Event.RELEASE, Event.CANCEL]),
+    u64,
+    st.integers(0, 1),
+    st.none() | holders,
+    st.none() | u64,
+    u64,
 )
 topics = st.builds(
     Topic,
@@ -140,14 +154,14 @@ SORTS = (
         (JOB, OTHER_JOB),
         JobBody(3, -7, 9, 10, 0, 0, JobOptions(lease=30.0, tags=("a",)), b"payload" * 20, 3),
         encode_body,
-        decode_body,
+    decode_body,
     ),
     Sort(
         "body without options or payload",
         (JOB, OTHER_JOB),
         JobBody(3, -7, 9, 10, 11, 12, UNSET, b"", 2**32 + 1),
         encode_body,
-        decode_body,
+    decode_body,
     ),
     Sort(
         "state",
@@ -228,6 +242,33 @@ def test_a_body_comes_back_as_it_was(job_id: bytes, body: JobBody) -> None:
 @given(ids, states)
 def test_a_state_comes_back_as_it_was(job_id: bytes, state: JobState) -> None:
     assert decode_state(job_id, encode_state(job_id, state)) == state
+
+
+@given(st.lists(st.tuples(ids, states, u64), max_size=5), moves)
+def test_states_that_are_written_as_moved_are_those_of_moved_jobs(
+    jobs: list[tuple[bytes, JobState, int]], move: Move
+) -> None:
+    jobs = [
+        (job_id, state._replace(attempt=state.attempt >> 1, token=state.token >> 1), slot)
+        for job_id, state, slot in jobs  # room to count on
+    ]
+    written = encode_moved(
+        [(job_id, state) for job_id, state, _ in jobs], [j[2] for j in jobs], move
+    )
+    assert written == [
+        (job_id, encode_state(job_id, moved(state, slot, move))) for job_id, state, slot in jobs
+    ]
+
+
+@given(st.lists(st.tuples(ids, st.none() | bodies, st.none() | states), max_size=5))
+def test_several_records_are_read_as_each_of_them_is(
+    jobs: list[tuple[bytes, JobBody | None, JobState | None]],
+) -> None:
+    names = [job_id for job_id, _, _ in jobs]
+    of_bodies = [body and encode_body(job_id, body) for job_id, body, _ in jobs]
+    of_states = [state and encode_state(job_id, state) for job_id, _, state in jobs]
+    assert decode_bodies(names, of_bodies) == [body for _, body, _ in jobs]
+    assert decode_states(names, of_states) == [state for _, _, state in jobs]
 
 
 @given(st.binary(min_size=17, max_size=17), holders, st.lists(ids, min_size=1, max_size=64))
