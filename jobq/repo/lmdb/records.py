@@ -69,6 +69,8 @@ _REASON_CODE: Final = {reason: code for code, reason in enumerate(_REASONS)}
 _EVENTS: Final = (None, Event.DONE, Event.RETRY, Event.RELEASE, Event.CANCEL)
 _EVENT_CODE: Final = {event: code for code, event in enumerate(_EVENTS)}
 
+_OPTIONS: Final = frozenset(JobOptions.__dataclass_fields__)
+
 
 @dataclass(slots=True)
 class Meta:
@@ -501,8 +503,8 @@ def decode_settings(key: bytes, record: bytes) -> dict[str, Any]:
 @lru_cache(maxsize=512)
 def encode_options(options: JobOptions) -> bytes:
     """Options as bytes; nothing for none. Most jobs of a program have the same few."""
-    found = options.as_dict()
-    if options.deadline_us is not None:
+    found = options.given()
+    if "deadline" in found:
         found["deadline"] = options.deadline_us
     packed = msgpack.packb(found) if found else b""
     assert isinstance(packed, bytes)
@@ -513,12 +515,13 @@ def encode_options(options: JobOptions) -> bytes:
 def decode_options(data: bytes) -> JobOptions:
     """Options from bytes. What this version does not know is left out."""
     found = msgpack.unpackb(data)
-    known = {name: found[name] for name in JobOptions.__dataclass_fields__ if name in found}
-    if "tags" in known:
-        known["tags"] = tuple(known["tags"])
-    if "deadline" in known:
-        known["deadline"] = utc(known["deadline"])
-    return JobOptions(**known)
+    if not found.keys() <= _OPTIONS:
+        found = {name: value for name, value in found.items() if name in _OPTIONS}
+    if "tags" in found:
+        found["tags"] = tuple(found["tags"])
+    if "deadline" in found:
+        found["deadline"] = utc(found["deadline"])
+    return JobOptions.from_checked(found)
 
 
 def _damaged(what: str, key: bytes) -> StoreCorrupt:
