@@ -149,8 +149,9 @@ class FlowRepository(ABC):
     def lane(self, number: int) -> Lane | None:
         """The lane of that number, if it is there."""
 
-    def read_lanes(self, numbers: Sequence[int]) -> None:  # noqa: B027 - few engines need it
-        """These lanes will be asked for: an engine may read them in one go."""
+    def lanes_at(self, numbers: Sequence[int]) -> list[Lane | None]:
+        """The lanes of these numbers; engines may read them in one go."""
+        return [self.lane(number) for number in numbers]
 
     @abstractmethod
     def lane_number(self, topic: int, group: str) -> int | None:
@@ -159,6 +160,11 @@ class FlowRepository(ABC):
     @abstractmethod
     def put_lane(self, number: int, lane: Lane) -> None:
         """Keep the lane, in place of what was kept of it."""
+
+    def put_lanes(self, lanes: Sequence[tuple[int, Lane]]) -> None:
+        """Keep lanes, by number, each of which is there and of the same group; likewise."""
+        for number, lane in lanes:
+            self.put_lane(number, lane)
 
     @abstractmethod
     def drop_lane(self, number: int) -> None:

@@ -1,7 +1,7 @@
 """Unique keys, lanes and lingering holds, in LMDB."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from jobq.errors import StoreCorrupt
 from jobq.repo.flow import FIRST_LANE, FlowRepository, Key, Lane, Lingering
@@ -94,13 +94,17 @@ class LmdbFlow(FlowRepository):
             self._written[number] = lane
         return lane
 
-    def read_lanes(self, numbers: Sequence[int]) -> None:
-        places = {lane_key(number): number for number in numbers if number not in self._lanes}
-        with self._access.txn.cursor(self._access.db.flow) as cursor:
-            for key, data in cursor.getmulti(list(places)):
-                at = bytes(key)
-                number = places[at]
-                self._lanes[number] = self._written[number] = decode_lane(at, bytes(data))
+    def lanes_at(self, numbers: Sequence[int]) -> list[Lane | None]:
+        lanes, written = self._lanes, self._written
+        keys = [lane_key(number) for number in numbers if number not in lanes]
+        if keys:
+            with self._access.txn.cursor(self._access.db.flow) as cursor:
+                # Without `buffers`, lmdb gives bytes; its types say that it might give views.
+                found = cast("list[tuple[bytes, bytes]]", cursor.getmulti(keys))
+            for at, data in found:
+                number = int.from_bytes(at[1:])
+                lanes[number] = written[number] = decode_lane(at, data)
+        return [lanes.get(number) for number in numbers]
 
     def lane_number(self, topic: int, group: str) -> int | None:
         at = group_key(topic, group)
@@ -112,6 +116,10 @@ class LmdbFlow(FlowRepository):
             at = group_key(lane.topic, lane.group)
             self._put(at, encode_note(at, number.to_bytes(8)))
         self._lanes[number] = lane
+        self._access.dirty = True
+
+    def put_lanes(self, lanes: Sequence[tuple[int, Lane]]) -> None:
+        self._lanes.update(lanes)
         self._access.dirty = True
 
     def drop_lane(self, number: int) -> None:

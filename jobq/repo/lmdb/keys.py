@@ -32,6 +32,9 @@ from jobq.errors import StoreCorrupt
 from jobq.repo.flow import FIRST_LANE
 from jobq.repo.repositories import Waiting
 
+SEQ: Final = 8
+"""How many bytes a queue key ends with for the place within its weight."""
+
 _QUEUE: Final = Struct(">IHQ")
 _AGENDA: Final = Struct(">BQQ")
 _NOTE: Final = Struct(">16sBI")

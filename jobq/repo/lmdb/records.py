@@ -55,6 +55,7 @@ _LANE: Final = Struct(">BIQQhQQQ")
 _LINGERING: Final = Struct(">BIQQQ8s")
 _BODY_SIZE: Final = _BODY.size
 _LEAST_BODY: Final = _BODY.size + CRC
+_LANE_SIZE: Final = _LANE.size
 _STATE_SIZE: Final = _STATE.size + CRC
 
 _CONFIGURED: Final = 1  # a flag of a topic
@@ -425,7 +426,9 @@ def decode_key(at: bytes, record: bytes) -> Key:
 
 def encode_lane(at: bytes, lane: Lane) -> bytes:
     """The record of a lane."""
-    return sealed(IS_LANE, at, _LANE.pack(VERSION, *lane[:-1]) + lane.group.encode())
+    topic, ready, running, weight, turn, tat_ns, due_us, group = lane
+    data = _LANE.pack(VERSION, topic, ready, running, weight, turn, tat_ns, due_us) + group.encode()
+    return data + crc32(data, crc32(at, IS_LANE)).to_bytes(CRC, "little")
 
 
 def decode_lane(at: bytes, record: bytes) -> Lane:
@@ -434,12 +437,13 @@ def decode_lane(at: bytes, record: bytes) -> Lane:
     Raises:
         StoreCorrupt: The record is damaged, or of another version.
     """
-    if len(record) < _LANE.size + CRC or crc32(record, crc32(at, IS_LANE)) != INTACT:
+    if len(record) < _LANE_SIZE + CRC or crc32(record, crc32(at, IS_LANE)) != INTACT:
         raise _damaged("a lane", at)
-    version, *fields = _LANE.unpack_from(record)
+    version, topic, ready, running, weight, turn, tat_ns, due_us = _LANE.unpack_from(record)
     if version != VERSION:
         raise _foreign("a lane", at, version)
-    return tuple.__new__(Lane, (*fields, record[_LANE.size : -CRC].decode()))
+    group = record[_LANE_SIZE:-CRC].decode()
+    return tuple.__new__(Lane, (topic, ready, running, weight, turn, tat_ns, due_us, group))
 
 
 def encode_lingering(at: bytes, lingering: Lingering) -> bytes:

@@ -9,6 +9,7 @@ from typing import Final
 from jobq.errors import StoreCorrupt, StoreFull
 from jobq.repo.lmdb.access import Access, Raw, ascending, refuse_damaged_tree
 from jobq.repo.lmdb.keys import (
+    SEQ,
     agenda_key,
     queue_entries,
     queue_key,
@@ -296,24 +297,26 @@ class LmdbTopics(TopicRepository):
         fronts: list[Front] = []
         self._access.dirty = True
         with self._access.txn.cursor(self._access.db.queue) as cursor:
+            seek, item, delete = cursor.set_range, cursor.item, cursor.delete
             for queue, weight, most in wanted:
                 prefix = queue_prefix(queue)
+                start = queue_key(queue, weight, 0)[:-SEQ]  # of the keys of that weight
                 taken: list[Waiting] = []
-                found = cursor.set_range(prefix)
                 first: Waiting | None = None
-                while found:
-                    raw, job_id = cursor.item()
-                    key = bytes(raw)
-                    if not key.startswith(prefix):
-                        break
-                    _, of, seq = read_queue_key(key)
-                    job = Waiting(of, seq, bytes(job_id))
-                    if len(taken) == most or of != weight:
-                        first = job
-                        break
-                    taken.append(job)
-                    found = cursor.delete()  # which leaves the cursor at the next one
-                fronts.append(Front(taken, first))
+                seek(prefix)
+                while True:
+                    raw, value = item()  # empty beyond the end
+                    key, job_id = bytes(raw), bytes(value)
+                    if len(taken) < most and key[:-SEQ] == start:
+                        seq = int.from_bytes(key[-SEQ:])
+                        taken.append(tuple.__new__(Waiting, (weight, seq, job_id)))
+                        delete()  # which leaves the cursor at the next one
+                        continue
+                    if key.startswith(prefix):
+                        _, of, seq = read_queue_key(key)
+                        first = tuple.__new__(Waiting, (of, seq, job_id))
+                    break
+                fronts.append(tuple.__new__(Front, (taken, first)))
         return fronts
 
     def last_waiting(self, topic: int) -> Iterator[Waiting]:

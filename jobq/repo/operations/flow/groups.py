@@ -10,7 +10,7 @@ something changes for it. Changes of one operation are gathered in `Transaction.
 lane is looked at once, at the end or before the ring is read.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from jobq.job import LEAST_WEIGHT, name_of
@@ -312,3 +312,13 @@ def lane_at(tx: Transaction, number: int) -> Lane:
     if lane is None:
         raise damaged(f"lane {number} is not there")
     return lane
+
+
+def lanes_at(tx: Transaction, numbers: Sequence[int]) -> list[Lane]:
+    """Lanes that have to be there."""
+    found = []
+    for number, lane in zip(numbers, tx.flow.lanes_at(numbers), strict=True):
+        if lane is None:
+            raise damaged(f"lane {number} is not there")
+        found.append(lane)
+    return found

@@ -9,6 +9,7 @@ ageing, which `operations.flow.ageing` tells, jobs are taken one by one.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jobq.errors import StoreCorrupt
 from jobq.rate import Limit
 from jobq.repo.flow import Lane, lane_member, lane_of, ring
 from jobq.repo.operations.damage import damaged
@@ -32,36 +33,74 @@ def pop(tx: Transaction, topic: int, limit: int) -> list[Waiting]:
     settings = tx.topics.settings(topic)
     if settings.ageing is not None:
         return _pop_one_by_one(tx, topic, limit, settings)
+    unlimited = settings.group_concurrency is None and settings.group_rate is None
     taken: list[Waiting] = []
     while (most := limit - len(taken)) > 0:
-        first = tx.topics.pop(ring(topic), most)
+        seats = first = tx.topics.pop(ring(topic), most)
         if not first:
             break
-        seats = [seat for seat in first if seat.weight == first[0].weight]
-        if len(seats) < len(first):  # the others' turn comes after these have had theirs
+        weight = first[0].weight
+        if first[-1].weight != weight:  # the others' turn comes after these have had theirs
+            seats = [seat for seat in first if seat.weight == weight]
             tx.topics.push(ring(topic), first[len(seats) :])
         rounds = most // len(seats)  # 1 if there may be more lanes of the weight than were read
-        served = _serve_all(tx, topic, seats, rounds, settings)
+        if unlimited:
+            given = _serve_freely(tx, topic, seats, rounds)
+        else:
+            given = _serve_all(tx, topic, seats, rounds, settings)
         for number in range(rounds):
-            given = [lane.jobs[number] for lane in served if number < len(lane.jobs)]
-            if not given:
+            of_round = [jobs[number] for jobs in given if number < len(jobs)]
+            if not of_round:
                 break
-            taken += given
-        served.sort(key=lambda lane: len(lane.jobs))  # who gave last, goes last
-        _seat_again(tx, topic, served, settings)
+            taken += of_round
     return taken
+
+
+def _serve_freely(
+    tx: Transaction, topic: int, seats: Sequence[Waiting], most: int
+) -> list[list[Waiting]]:
+    """As `_serve_all` where groups have no limits: in one pass, as there may be many lanes."""
+    weight = seats[0].weight
+    numbers = [lane_of(member) for _, _, member in seats]
+    lanes = groups.lanes_at(tx, numbers)
+    fronts = tx.topics.take_fronts([(number, weight, most) for number in numbers])
+    served = list(zip(seats, numbers, lanes, fronts, strict=True))
+    if most > 1:
+        served.sort(key=lambda it: len(it[3].taken))  # who gave last, goes last
+    turn = tx.topics.next_seq(len(seats))
+    again: list[Waiting] = []
+    changed: list[tuple[int, Lane]] = []
+    for (_, _, member), number, lane, (jobs, first) in served:
+        of, ready, running, _, _, tat_ns, due_us, group = lane
+        given = len(jobs)
+        if not given:
+            raise _not_matching(tx, topic)
+        if number != topic:
+            ready, running = ready - given, running + given
+        if first is None:  # and it is kept: its jobs are running
+            after = (of, ready, running, 0, 0, tat_ns, due_us, group)
+        else:
+            weight = first[0]
+            after = (of, ready, running, weight, turn, tat_ns, due_us, group)
+            again.append(tuple.__new__(Waiting, (weight, turn, member)))
+            turn += 1
+        changed.append((number, tuple.__new__(Lane, after)))
+    tx.flow.put_lanes(changed)
+    if again:
+        tx.topics.push(ring(topic), again)
+    return [jobs for jobs, _ in fronts]
 
 
 def _serve_all(
     tx: Transaction, topic: int, seats: Sequence[Waiting], most: int, settings: TopicSettings
-) -> list[_Served]:
+) -> list[list[Waiting]]:
     """Take the first jobs of lanes, which were taken out of the ring, that have its weight there.
 
-    What they have at other weights has to wait until they stand there.
+    What they have at other weights has to wait until they stand there. Those that may be served
+    once more go to the back of the ring.
     """
     numbers = [lane_of(seat.id) for seat in seats]
-    tx.flow.read_lanes(numbers)
-    lanes = [groups.lane_at(tx, number) for number in numbers]
+    lanes = groups.lanes_at(tx, numbers)
     limit = groups.rate_of(settings)
     wanted = [
         (number, seat.weight, _most(tx, number, lane, most, settings, limit))
@@ -72,9 +111,16 @@ def _serve_all(
         numbers, lanes, tx.topics.take_fronts(wanted), wanted, strict=True
     ):
         if not jobs and at_most and (first is None or first.weight != weight):
-            raise damaged(f"the ring of topic {tx.topics.name(topic)!r} does not match its lanes")
+            raise _not_matching(tx, topic)
         served.append(_Served(number, _given(tx, number, lane, len(jobs), limit), jobs, first))
-    return served
+    given = [one.jobs for one in served]
+    served.sort(key=lambda one: len(one.jobs))  # who gave last, goes last
+    _seat_again(tx, topic, served, settings)
+    return given
+
+
+def _not_matching(tx: Transaction, topic: int) -> StoreCorrupt:
+    return damaged(f"the ring of topic {tx.topics.name(topic)!r} does not match its lanes")
 
 
 def _most(
@@ -120,13 +166,11 @@ def _seat_again(
     tx: Transaction, topic: int, served: Sequence[_Served], settings: TopicSettings
 ) -> None:
     """Those that may be served once more, at the back of the ring; in one go, as they are many."""
-    unlimited = settings.group_concurrency is None and settings.group_rate is None
     seats = []
     turn = tx.topics.next_seq(len(served))
     for number, lane, _, first in served:
-        free = number == topic or unlimited
         if first is not None and (
-            free or groups.may_be_served(tx, lane, settings, has_jobs=True)[0]
+            number == topic or groups.may_be_served(tx, lane, settings, has_jobs=True)[0]
         ):
             seats.append(Waiting(first.weight, turn, lane_member(number)))
             of, ready, running, _, _, tat_ns, due_us, group = lane
