@@ -16,7 +16,7 @@ taken part, and is moved up to there (`started`).
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 SCALE: Final = 1_000_000
@@ -93,30 +93,34 @@ def share_out(
     strides: Sequence[int],
     available: Sequence[int],
     n: int,
-    give: Callable[[int, int], int],
+    give: Callable[[Mapping[int, int]], Mapping[int, int]],
 ) -> list[int]:
     """Have up to *n* jobs given, and tell in which order of topics, by position.
 
-    The same as asking for one job after the other, but each topic is asked for all of its jobs at
-    once: first the one whose turn comes first.
+    The same as asking for one job after the other, but topics are asked for all of their jobs at
+    once.
 
     Args:
         passes: Where topics start.
         strides: By how much each turn raises a pass.
         available: How many jobs each topic has at most.
         n: How many jobs are wanted.
-        give: Called with a topic and how many jobs it is to give; returns how many it did give.
-            One that gives fewer than that has no more, and its turns go to the others.
+        give: Called with how many jobs each of some topics is to give, first the one whose turn
+            comes first; returns how many each did give. One that gives fewer than that has no
+            more, and its turns go to the others.
     """
     at, left, given = list(passes), list(available), [0] * len(passes)
     while n > 0:
-        turns = Counter(picks(at, strides, left, n))
+        order = picks(at, strides, left, n)
+        turns = dict(Counter(order))
         if not turns:
             break
+        got = give(turns)
+        if got == turns and not any(given):  # as mostly
+            return order  # if it is shorter than n, there are no more
         for place, wanted in turns.items():
-            got = give(place, wanted)
-            given[place] += got
-            at[place] += got * strides[place]
-            left[place] = left[place] - got if got == wanted else 0
-            n -= got
+            given[place] += got[place]
+            at[place] += got[place] * strides[place]
+            left[place] = left[place] - got[place] if got[place] == wanted else 0
+            n -= got[place]
     return picks(passes, strides, given, sum(given))

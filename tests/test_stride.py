@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -30,9 +31,10 @@ class Topics:
         )
         left = list(most or self.jobs)
 
-        def give(place: int, wanted: int) -> int:
-            got = min(wanted, left[with_jobs[place]])
-            left[with_jobs[place]] -= got
+        def give(turns: Mapping[int, int]) -> dict[int, int]:
+            got = {place: min(wanted, left[with_jobs[place]]) for place, wanted in turns.items()}
+            for place, jobs in got.items():
+                left[with_jobs[place]] -= jobs
             return got
 
         order = share_out(

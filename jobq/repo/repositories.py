@@ -444,6 +444,13 @@ class TopicRepository(ABC):
     def pop(self, topic: int, limit: int) -> list[Waiting]:
         """Take the first *limit* jobs out of the topic's queue."""
 
+    def pop_each(self, wanted: Sequence[tuple[int, int]]) -> list[list[Waiting]]:
+        """`pop` of several topics, of each as many as stand with it; engines may do it in one go.
+
+        A topic stands once.
+        """
+        return [self.pop(topic, limit) for topic, limit in wanted]
+
     @abstractmethod
     def waiting(self, topic: int, weight: int, limit: int, seq: int = 0) -> list[Waiting]:
         """The first *limit* jobs of the topic's queue from a weight and place on; they stay."""

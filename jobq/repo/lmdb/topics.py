@@ -278,6 +278,26 @@ class LmdbTopics(TopicRepository):
             self._access.dirty = True
         return read_queue(taken)
 
+    def pop_each(self, wanted: Sequence[tuple[int, int]]) -> list[list[Waiting]]:
+        popped: list[list[Waiting]] = []
+        self._access.dirty = True
+        with self._access.txn.cursor(self._access.db.queue) as cursor:
+            seek, item, delete = cursor.set_range, cursor.item, cursor.delete
+            for topic, limit in wanted:
+                prefix = queue_prefix(topic)
+                taken: list[Waiting] = []
+                popped.append(taken)
+                seek(prefix)
+                while len(taken) < limit:
+                    raw, job_id = item()  # empty beyond the end
+                    key = bytes(raw)
+                    if not key.startswith(prefix):
+                        break
+                    _, weight, seq = read_queue_key(key)
+                    taken.append(tuple.__new__(Waiting, (weight, seq, bytes(job_id))))
+                    delete()  # which leaves the cursor at the next one
+        return popped
+
     def waiting(self, topic: int, weight: int, limit: int, seq: int = 0) -> list[Waiting]:
         found: list[Waiting] = []
         if limit <= 0:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from itertools import compress
+from typing import Final, NamedTuple
 
 from jobq.job import Reservation, name_of
 from jobq.options import DEFAULTS, UNSET, JobOptions
@@ -57,13 +58,55 @@ def take_from(
         taken = _pop(tx, number, n - len(reservations), settings)
         if not taken:
             break
-        found, lapsed = _hand_out(tx, name, number, taken, settings, most_bytes)
+        (found,), lapsed = _hand_out(tx, [_Taken(name, number, settings, taken)], most_bytes)
         reservations += found
         if not lapsed:
             break
         finish(tx, lapsed, retention)
     if settings is not NO_SETTINGS:
         limits.charge(tx, number, settings, len(reservations))
+    return reservations
+
+
+def take_of_each(
+    tx: Transaction,
+    wanted: Sequence[tuple[int, int]],
+    retention: Retention,
+    most_bytes: int = MOST_BYTES,
+) -> list[list[Reservation]]:
+    """As `take_from` of each of these topics, by number, with how many jobs of it are wanted.
+
+    In one go: of many topics a few jobs each cost little more than as many jobs of one.
+    """
+    if tx.topics.store_settings().paused:
+        return [[] for _ in wanted]
+    known = [tx.topics.settings(number) for number, _ in wanted]
+    is_plain = [
+        settings is NO_SETTINGS and not groups.has_lanes(tx, number)
+        for settings, (number, _) in zip(known, wanted, strict=True)
+    ]
+    popped = iter(tx.topics.pop_each(list(compress(wanted, is_plain))))
+    parts = []
+    for settings, plain, (number, n) in zip(known, is_plain, wanted, strict=True):
+        if plain:
+            taken = next(popped)
+        else:
+            n = limits.admitted(tx, number, settings, n)
+            taken = _pop(tx, number, n, settings) if n else []
+        parts.append(_Taken(tx.topics.name(number), number, settings, taken))
+    reservations, lapsed = _hand_out(tx, parts, most_bytes)
+    for (_, number, settings, _), found in zip(parts, reservations, strict=True):
+        if settings is not NO_SETTINGS:
+            limits.charge(tx, number, settings, len(found))
+    if lapsed:
+        finish(tx, lapsed, retention)
+        most_bytes -= sum(len(job.payload) for found in reservations for job in found)
+        short = {ending.before.topic for ending in lapsed}
+        for (number, n), (name, *_), found in zip(wanted, parts, reservations, strict=True):
+            if number in short:
+                more = take_from(tx, name, n - len(found), retention, most_bytes)
+                most_bytes -= sum(len(job.payload) for job in more)
+                found += more
     return reservations
 
 
@@ -76,79 +119,101 @@ def _pop(tx: Transaction, number: int, n: int, settings: TopicSettings) -> list[
     return tx.topics.pop(number, n)
 
 
+class _Taken(NamedTuple):
+    """Jobs that were taken out of the queues of a topic."""
+
+    name: str
+    number: int
+    settings: TopicSettings
+    jobs: list[Waiting]
+
+
 def _hand_out(
-    tx: Transaction,
-    name: str,
-    number: int,
-    taken: list[Waiting],
-    settings: TopicSettings,
-    most_bytes: int,
-) -> tuple[list[Reservation], list[Ending]]:
-    """Reserve jobs that were taken out of their queues; gives those too that it is too late for."""
-    reservations: list[Reservation] = []
+    tx: Transaction, parts: Sequence[_Taken], most_bytes: int
+) -> tuple[list[list[Reservation]], list[Ending]]:
+    """Reserve jobs that were taken out of their queues: gives those of each topic.
+
+    And those, of all of them, that it is too late for.
+    """
+    given: list[list[Reservation]] = []
     lapsed: list[Ending] = []
     bound: list[tuple[bytes, JobBody]] = []
     leases: dict[int, list[tuple[bytes, JobState]]] = {}
     held: list[tuple[bytes, JobState]] = []
     last_lease_us = -1
-    size = 0
-    found = tx.jobs.both([waiting[2] for waiting in taken])
-    for waiting, both in zip(taken, found, strict=True):
-        if both is None:
-            raise damaged(f"the queue of topic {name!r} names a job that is not there")
-        body, state = both
-        # Taken apart at once: ten fields by name cost twice as much, for each job.
-        (
-            topic, weight, seq, status, _, _, attempt, token, retries, crashes, _,
-            _, _, _, _, _, notes, _, payload_size,
-        ) = state  # fmt: skip
-        job_id = waiting[2]
-        in_place = topic == number and waiting == (weight, seq, job_id)
-        if not in_place or status not in _RESERVABLE:
-            raise damaged(f"topic {name!r} queues job {name_of(job_id)} in a wrong place")
-        options = body[6]
-        if notes & TERMS and deadlines.has_lapsed(tx, options):
-            lapsed.append(_lapse(tx, job_id, body, state))
+    total = 0
+    full = False
+    found = iter(tx.jobs.both([waiting[2] for part in parts for waiting in part.jobs]))
+    for name, number, settings, taken in parts:
+        reservations: list[Reservation] = []
+        given.append(reservations)
+        if full:
+            _put_in_again(tx, number, taken)
             continue
-        size += payload_size
-        if size > most_bytes and (reservations or most_bytes < MOST_BYTES):
-            size -= payload_size
-            _put_in_again(tx, number, taken[len(reservations) + len(lapsed) :])
-            break
-        if notes & TERMS:
-            bound.append((job_id, body))
-        lease_us = DEFAULT_LEASE_US if options is UNSET else options.lease_us or DEFAULT_LEASE_US
-        if settings is not NO_SETTINGS:
-            lease_us, options = _within(settings, lease_us, options)
-        if lease_us != last_lease_us:
-            held = leases.setdefault(lease_us, [])
-            last_lease_us = lease_us
-        held.append((job_id, state))
-        reservation = (
-            job_id, token + 1, name, weight, attempt + 1,
-            retries, crashes, lease_us, options, body[7],
-        )  # fmt: skip
-        reservations.append(_new(Reservation, reservation))
+        before = total
+        for waiting, both in zip(taken, found, strict=False):  # there are those of other topics
+            if both is None:
+                raise damaged(f"the queue of topic {name!r} names a job that is not there")
+            body, state = both
+            # Taken apart at once: ten fields by name cost twice as much, for each job.
+            (
+                topic, weight, seq, status, _, _, attempt, token, retries, crashes, _,
+                _, _, _, _, _, notes, _, payload_size,
+            ) = state  # fmt: skip
+            job_id = waiting[2]
+            in_place = topic == number and waiting == (weight, seq, job_id)
+            if not in_place or status not in _RESERVABLE:
+                raise damaged(f"topic {name!r} queues job {name_of(job_id)} in a wrong place")
+            options = body[6]
+            if notes & TERMS and deadlines.has_lapsed(tx, options):
+                lapsed.append(_lapse(tx, job_id, body, state))
+                continue
+            total += payload_size
+            if total > most_bytes and (any(given) or most_bytes < MOST_BYTES):
+                total -= payload_size
+                _put_in_again(tx, number, taken[taken.index(waiting) :])
+                full = True
+                break
+            if notes & TERMS:
+                bound.append((job_id, body))
+            lease_us = (
+                DEFAULT_LEASE_US if options is UNSET else options.lease_us or DEFAULT_LEASE_US
+            )
+            if settings is not NO_SETTINGS:
+                lease_us, options = _within(settings, lease_us, options)
+            if lease_us != last_lease_us:
+                held = leases.setdefault(lease_us, [])
+                last_lease_us = lease_us
+            held.append((job_id, state))
+            reservation = (
+                job_id, token + 1, name, weight, attempt + 1,
+                retries, crashes, lease_us, options, body[7],
+            )  # fmt: skip
+            reservations.append(_new(Reservation, reservation))
+        tx.topics.count(number, Status.READY, -len(reservations))
+        tx.topics.count(number, Status.RESERVED, len(reservations))
+        if total != before:
+            tx.topics.add_size(number, before - total)
+    numbers = [part.number for part in parts]
     for lease_us, jobs in leases.items():
-        _hold(tx, number, lease_us, jobs)
-    tx.topics.count(number, Status.READY, -len(reservations))
-    tx.topics.count(number, Status.RESERVED, len(reservations))
-    if size:
-        tx.topics.add_size(number, -size)
+        _hold(tx, numbers, lease_us, jobs)
     if bound:
         terms.hand_out(tx, bound)
-    room.roomier(tx, (number,))
-    return reservations, lapsed
+    room.roomier(tx, numbers)
+    return given, lapsed
 
 
 def _hold(
-    tx: Transaction, number: int, lease_us: int, jobs: Sequence[tuple[bytes, JobState]]
+    tx: Transaction, numbers: Sequence[int], lease_us: int, jobs: list[tuple[bytes, JobState]]
 ) -> None:
-    """Hold jobs under one lease."""
+    """Hold jobs of these topics under one lease."""
+    if len(numbers) > 1:  # of each topic they mostly ascend; all together they take fewer places
+        jobs.sort()
     end_us, holder = tx.boot_us + lease_us, tx.holder()
     slots = tx.topics.hold(Agenda.LEASE, end_us, [job_id for job_id, _ in jobs], holder)
     tx.jobs.move(jobs, slots, Move(Status.RESERVED, None, None, end_us, 1, holder, tx.wall_us))
-    note_due(tx, number, lease_us)
+    for number in numbers:
+        note_due(tx, number, lease_us)
 
 
 def _within(settings: TopicSettings, lease_us: int, options: JobOptions) -> tuple[int, JobOptions]:

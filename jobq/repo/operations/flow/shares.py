@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, overload
 
 from jobq.job import Reservation
@@ -11,7 +11,7 @@ from jobq.repo.base import ReserveRequest, Retention
 from jobq.repo.flow import ring, topic_of_ring
 from jobq.repo.operations import reserve
 from jobq.repo.operations.flow import groups, limits
-from jobq.repo.operations.reserve import take_from
+from jobq.repo.operations.reserve import take_from, take_of_each
 from jobq.repo.repositories import Figure, Transaction
 from jobq.shares import Mix, Pattern
 from jobq.states import Status
@@ -90,13 +90,16 @@ class Room:
         self.left = reserve.MOST_BYTES
         self.full = False
 
-    def take(self, topic: int, n: int) -> list[Reservation]:
-        """Take up to *n* jobs of a topic."""
+    def take(self, wanted: Sequence[tuple[int, int]]) -> list[list[Reservation]]:
+        """Take jobs of topics: of each up to as many as stand with it."""
         if self.full:
-            return []
-        taken = take_from(self._tx, self._tx.topics.name(topic), n, self._retention, self.left)
-        self.left -= sum(len(job.payload) for job in taken)
-        self.full = len(taken) < n and limits.ready_in(self._tx, topic) <= 0
+            return [[] for _ in wanted]
+        taken = take_of_each(self._tx, wanted, self._retention, self.left)
+        self.left -= sum([len(job.payload) for jobs in taken for job in jobs])
+        self.full = any(
+            len(jobs) < n and limits.ready_in(self._tx, topic) <= 0
+            for jobs, (topic, n) in zip(taken, wanted, strict=True)
+        )
         return taken
 
 
@@ -104,7 +107,7 @@ def _take_of(tx: Transaction, tier: "Tier", n: int, room: Room) -> list[Reservat
     """Up to *n* jobs of the topics of one tier, in the order of their turns."""
     named = _with_jobs(tx, tier.named, len(tier.named))
     if tier.alone:
-        return room.take(named[0], n) if named else []
+        return room.take([(named[0], n)])[0] if named else []
     first = 0
     while True:
         window, is_all = _window(tx, tier, min(max(n, LEAST_WINDOW), MOST_WINDOW))
@@ -171,10 +174,11 @@ def _take_in_turns(
     passes = started(before, strides, behind)
     jobs: list[list[Reservation]] = [[] for _ in topics]
 
-    def give(place: int, wanted: int) -> int:
-        got = room.take(topics[place], wanted)
-        jobs[place] += got
-        return len(got)
+    def give(turns: Mapping[int, int]) -> dict[int, int]:
+        taken = room.take([(topics[place], wanted) for place, wanted in turns.items()])
+        for place, some in zip(turns, taken, strict=True):
+            jobs[place] += some
+        return {place: len(some) for place, some in zip(turns, taken, strict=True)}
 
     if tx.topics.size(0) > room.left:  # all payloads that wait in the store
         n = _fitting(tx, topics, picks(passes, strides, [n] * len(topics), n), room)
