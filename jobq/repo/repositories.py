@@ -523,6 +523,12 @@ class TopicRepository(ABC):
     def count(self, topic: int, status: Status, change: int) -> None:
         """Add *change* to the number of the topic's jobs in *status*."""
 
+    def hand_out(self, topic: int, jobs: int, size: int) -> None:
+        """Count jobs that were ready as reserved, and the bytes of their payloads as gone."""
+        self.count(topic, Status.READY, -jobs)
+        self.count(topic, Status.RESERVED, jobs)
+        self.add_size(topic, -size)
+
     @abstractmethod
     def counts(self, topic: int) -> dict[Status, int]:
         """How many jobs of the topic are in each status."""

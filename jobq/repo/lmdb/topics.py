@@ -2,9 +2,9 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, takewhile
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice, pairwise, takewhile
+from typing import Final, cast
 
 from jobq.errors import StoreCorrupt, StoreFull
 from jobq.repo.lmdb.access import Access, Raw, ascending, refuse_damaged_tree
@@ -56,6 +56,9 @@ rewrites the record each time, so it must stay well inside a page (64 ids are 1 
 """
 
 _BY_NUMBER: Final = topic_number_key(0)[:1]
+
+_READY: Final = STATUS_CODE[Status.READY]
+_RESERVED: Final = STATUS_CODE[Status.RESERVED]
 
 _SPREAD: Final = 0x9E3779B1
 """Times the number of a commit, modulo any size: where to look, now here, now there."""
@@ -279,24 +282,24 @@ class LmdbTopics(TopicRepository):
         return read_queue(taken)
 
     def pop_each(self, wanted: Sequence[tuple[int, int]]) -> list[list[Waiting]]:
-        popped: list[list[Waiting]] = []
-        self._access.dirty = True
+        taken: list[tuple[Raw, Raw]] = []
+        ends: list[int] = []
         with self._access.txn.cursor(self._access.db.queue) as cursor:
-            seek, item, delete = cursor.set_range, cursor.item, cursor.delete
             for topic, limit in wanted:
                 prefix = queue_prefix(topic)
-                taken: list[Waiting] = []
-                popped.append(taken)
-                seek(prefix)
-                while len(taken) < limit:
-                    raw, job_id = item()  # empty beyond the end
-                    key = bytes(raw)
-                    if not key.startswith(prefix):
+                end = len(taken) + limit
+                found = cursor.set_range(prefix)
+                while found and len(taken) < end:
+                    entry = cursor.item()  # empty beyond the end, where a deletion may lead too
+                    if entry[0][: len(prefix)] != prefix:
                         break
-                    _, weight, seq = read_queue_key(key)
-                    taken.append(tuple.__new__(Waiting, (weight, seq, bytes(job_id))))
-                    delete()  # which leaves the cursor at the next one
-        return popped
+                    taken.append(entry)
+                    found = cursor.delete()  # which leaves the cursor on the next one
+                ends.append(len(taken))
+        if taken:
+            self._access.dirty = True
+        jobs = read_queue(taken)
+        return [jobs[start:end] for start, end in pairwise((0, *ends))]
 
     def waiting(self, topic: int, weight: int, limit: int, seq: int = 0) -> list[Waiting]:
         found: list[Waiting] = []
@@ -317,26 +320,22 @@ class LmdbTopics(TopicRepository):
         fronts: list[Front] = []
         self._access.dirty = True
         with self._access.txn.cursor(self._access.db.queue) as cursor:
-            seek, item, delete = cursor.set_range, cursor.item, cursor.delete
+            item = cast("Callable[[], tuple[bytes, bytes]]", cursor.item)
             for queue, weight, most in wanted:
                 prefix = queue_prefix(queue)
                 start = queue_key(queue, weight, 0)[:-SEQ]  # of the keys of that weight
                 taken: list[Waiting] = []
                 first: Waiting | None = None
-                seek(prefix)
-                while True:
-                    raw, value = item()  # empty beyond the end
-                    key, job_id = bytes(raw), bytes(value)
-                    if len(taken) < most and key[:-SEQ] == start:
-                        seq = int.from_bytes(key[-SEQ:])
-                        taken.append(tuple.__new__(Waiting, (weight, seq, job_id)))
-                        delete()  # which leaves the cursor at the next one
-                        continue
-                    if key.startswith(prefix):
-                        _, of, seq = read_queue_key(key)
-                        first = tuple.__new__(Waiting, (of, seq, job_id))
-                    break
-                fronts.append(tuple.__new__(Front, (taken, first)))
+                cursor.set_range(prefix)
+                key, job_id = item()  # empty beyond the end
+                while len(taken) < most and key[:-SEQ] == start:
+                    taken.append(_new(Waiting, (weight, int.from_bytes(key[-SEQ:]), job_id)))
+                    cursor.delete()  # which leaves the cursor on the next one
+                    key, job_id = item()
+                if key.startswith(prefix):
+                    _, of, seq = read_queue_key(key)
+                    first = _new(Waiting, (of, seq, job_id))
+                fronts.append(_new(Front, (taken, first)))
         return fronts
 
     def last_waiting(self, topic: int) -> Iterator[Waiting]:
@@ -531,6 +530,16 @@ class LmdbTopics(TopicRepository):
         if change > 0:
             entry.empty_us = 0
         self._access.meta.totals[code] += change
+
+    def hand_out(self, topic: int, jobs: int, size: int) -> None:
+        entry, meta = self._changed.get(topic) or self._touch(topic), self._access.meta
+        for counts in (entry.counts, meta.totals):
+            counts[_READY] -= jobs
+            counts[_RESERVED] += jobs
+        entry.figures[Figure.BYTES] -= size
+        meta.size -= size
+        if jobs:
+            entry.empty_us = 0
 
     def counts(self, topic: int) -> dict[Status, int]:
         return dict(zip(STATUSES, self._topic(topic).counts, strict=True))

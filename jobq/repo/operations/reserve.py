@@ -1,6 +1,6 @@
 """Handing jobs out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
 from typing import Final, NamedTuple
@@ -176,9 +176,7 @@ def _hand_out(
                 break
             if notes & TERMS:
                 bound.append((job_id, body))
-            lease_us = (
-                DEFAULT_LEASE_US if options is UNSET else options.lease_us or DEFAULT_LEASE_US
-            )
+            lease_us = (options is not UNSET and options.lease_us) or DEFAULT_LEASE_US
             if settings is not NO_SETTINGS:
                 lease_us, options = _within(settings, lease_us, options)
             if lease_us != last_lease_us:
@@ -190,30 +188,28 @@ def _hand_out(
                 retries, crashes, lease_us, options, body[7],
             )  # fmt: skip
             reservations.append(_new(Reservation, reservation))
-        tx.topics.count(number, Status.READY, -len(reservations))
-        tx.topics.count(number, Status.RESERVED, len(reservations))
-        if total != before:
-            tx.topics.add_size(number, before - total)
-    numbers = [part.number for part in parts]
-    for lease_us, jobs in leases.items():
-        _hold(tx, numbers, lease_us, jobs)
+        tx.topics.hand_out(number, len(reservations), total - before)
+    _hold_all(tx, [part.number for part in parts], leases)
     if bound:
         terms.hand_out(tx, bound)
-    room.roomier(tx, numbers)
+    room.roomier(tx, [part.number for part in parts if part.settings is not NO_SETTINGS])
     return given, lapsed
 
 
-def _hold(
-    tx: Transaction, numbers: Sequence[int], lease_us: int, jobs: list[tuple[bytes, JobState]]
+def _hold_all(
+    tx: Transaction,
+    numbers: Sequence[int],
+    leases: Mapping[int, list[tuple[bytes, JobState]]],
 ) -> None:
-    """Hold jobs of these topics under one lease."""
-    if len(numbers) > 1:  # of each topic they mostly ascend; all together they take fewer places
-        jobs.sort()
-    end_us, holder = tx.boot_us + lease_us, tx.holder()
-    slots = tx.topics.hold(Agenda.LEASE, end_us, [job_id for job_id, _ in jobs], holder)
-    tx.jobs.move(jobs, slots, Move(Status.RESERVED, None, None, end_us, 1, holder, tx.wall_us))
-    for number in numbers:
-        note_due(tx, number, lease_us)
+    """Hold jobs of these topics under their leases, by microseconds."""
+    for lease_us, jobs in leases.items():
+        if len(numbers) > 1:  # of each topic they mostly ascend; all together they take less room
+            jobs.sort()
+        end_us, holder = tx.boot_us + lease_us, tx.holder()
+        slots = tx.topics.hold(Agenda.LEASE, end_us, [job_id for job_id, _ in jobs], holder)
+        tx.jobs.move(jobs, slots, Move(Status.RESERVED, None, None, end_us, 1, holder, tx.wall_us))
+        for number in numbers:
+            note_due(tx, number, lease_us)
 
 
 def _within(settings: TopicSettings, lease_us: int, options: JobOptions) -> tuple[int, JobOptions]:
