@@ -557,6 +557,10 @@ class TopicRepository(ABC):
     def figure(self, topic: int, figure: Figure) -> int:
         """A number that is kept of the topic; 0 at first."""
 
+    def figures(self, topics: Sequence[int], figure: Figure) -> list[int]:
+        """That number of each of several topics; engines may read them in one go."""
+        return [self.figure(topic, figure) for topic in topics]
+
     @abstractmethod
     def set_figure(self, topic: int, figure: Figure, value: int) -> None:
         """Keep that number; not BYTES, which `add_size` changes."""

@@ -55,6 +55,7 @@ _LANE: Final = Struct(">BIQQhQQQ")
 _LINGERING: Final = Struct(">BIQQQ8s")
 _BODY_SIZE: Final = _BODY.size
 _LEAST_BODY: Final = _BODY.size + CRC
+_TOPIC_SIZE: Final = _TOPIC.size
 _LANE_SIZE: Final = _LANE.size
 _STATE_SIZE: Final = _STATE.size + CRC
 
@@ -69,6 +70,9 @@ _REASONS: Final = (
 _REASON_CODE: Final = {reason: code for code, reason in enumerate(_REASONS)}
 _EVENTS: Final = (None, Event.DONE, Event.RETRY, Event.RELEASE, Event.CANCEL)
 _EVENT_CODE: Final = {event: code for code, event in enumerate(_EVENTS)}
+
+_LISTED: Final = 2 + len(STATUSES)
+"""Where what follows the counts of a topic stands."""
 
 _OPTIONS: Final = frozenset(JobOptions.__dataclass_fields__)
 
@@ -328,16 +332,15 @@ def decode_topic(key: bytes, record: bytes) -> Topic:
     Raises:
         StoreCorrupt: The record is damaged, or of another version.
     """
-    data = opened(IS_TOPIC, key, record, "a topic")
-    if len(data) <= _TOPIC.size:
+    if len(record) <= _TOPIC_SIZE + CRC or crc32(record, crc32(key, IS_TOPIC)) != INTACT:
         raise _damaged("a topic", key)
-    version, flags, *numbers = _TOPIC.unpack_from(data)
-    if version != VERSION:
-        raise _foreign("a topic", key, version)
-    states = len(STATUSES)
-    counts, (listed, empty_us, *figures) = numbers[:states], numbers[states:]
-    name = data[_TOPIC.size :].decode()
-    return Topic(name, counts, listed, empty_us, bool(flags & _CONFIGURED), figures)
+    numbers = _TOPIC.unpack_from(record)
+    if numbers[0] != VERSION:
+        raise _foreign("a topic", key, numbers[0])
+    counts, figures = list(numbers[2:_LISTED]), list(numbers[_LISTED + 2 :])
+    listed, empty_us, is_configured = numbers[_LISTED], numbers[_LISTED + 1], numbers[1]
+    name = record[_TOPIC_SIZE:-CRC].decode()
+    return Topic(name, counts, listed, empty_us, bool(is_configured & _CONFIGURED), figures)
 
 
 def encode_topic_settings(key: bytes, settings: TopicSettings) -> bytes:

@@ -367,14 +367,15 @@ class LmdbTopics(TopicRepository):
         with self._access.txn.cursor(self._access.db.queue) as cursor:
             # From one queue that has jobs to the next: those between cost nothing.
             while at < end and len(found) < limit and cursor.set_range(queue_prefix(topics[at])):
-                number = read_queue_key(bytes(cursor.key()))[0]
-                if number == topics[at]:
-                    found.append(number)
-                    at += 1
+                number = int.from_bytes(cursor.key()[:4])  # of a lane, more than any
+                if number > topics[at]:
+                    at = bisect_left(topics, number, at + 1)
+                    if at == end or topics[at] != number:
+                        continue
                 elif number < topics[at]:
                     raise StoreCorrupt(f"the queue of number {number} comes too late: damaged tree")
-                else:
-                    at = bisect_left(topics, number, at + 1)
+                found.append(number)
+                at += 1
         return found
 
     # Agendas.
@@ -563,6 +564,16 @@ class LmdbTopics(TopicRepository):
 
     def figure(self, topic: int, figure: Figure) -> int:
         return self._topic(topic).figures[figure]
+
+    def figures(self, topics: Sequence[int], figure: Figure) -> list[int]:
+        known, db = self._access.kept.topics, self._access.db.topics
+        keys = [topic_number_key(number) for number in topics if number not in known]
+        if len(keys) > 1:
+            with self._access.txn.cursor(db) as cursor:
+                found = cast("list[tuple[bytes, bytes]]", cursor.getmulti(keys))
+            for key, data in found:
+                known[read_topic_key(key)[1]] = decode_topic(key, data)
+        return [self._topic(number).figures[figure] for number in topics]
 
     def set_figure(self, topic: int, figure: Figure, value: int) -> None:
         if self._topic(topic).figures[figure] != value:

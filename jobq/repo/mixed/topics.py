@@ -190,6 +190,9 @@ class MixedTopics(IndexTopics):
     def figure(self, topic: int, figure: Figure) -> int:
         return self._file.figure(topic, figure)
 
+    def figures(self, topics: Sequence[int], figure: Figure) -> list[int]:
+        return self._file.figures(topics, figure)
+
     def set_figure(self, topic: int, figure: Figure, value: int) -> None:
         self._file.set_figure(topic, figure, value)
 

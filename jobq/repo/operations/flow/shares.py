@@ -170,7 +170,7 @@ def _take_in_turns(
     turns = tier.turns
     topics.sort(key=lambda topic: (turns[topic][0], topic))
     strides = [turns[topic][1] for topic in topics]
-    before = [tx.topics.figure(topic, Figure.PASS) for topic in topics]
+    before = tx.topics.figures(topics, Figure.PASS)
     passes = started(before, strides, behind)
     jobs: list[list[Reservation]] = [[] for _ in topics]
 
