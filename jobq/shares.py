@@ -135,9 +135,13 @@ def _given(topics: object) -> Iterator[tuple[object, object]]:
 
 
 def _share(topic: object, share: object) -> float:
-    wanted = f"expected a number from {LEAST_SHARE:g} to {MOST_SHARE:g}"
-    if isinstance(share, bool) or not isinstance(share, int | float):
-        raise InvalidValue(f"the share of topic {shown(topic)} is {shown(share)}: {wanted}")
-    if not LEAST_SHARE <= share <= MOST_SHARE:  # also refuses NaN, which compares false
-        raise InvalidValue(f"the share of topic {shown(topic)} is {shown(share)}: {wanted}")
+    if (
+        isinstance(share, bool)
+        or not isinstance(share, int | float)
+        or not LEAST_SHARE <= share <= MOST_SHARE  # also refuses NaN, which compares false
+    ):
+        raise InvalidValue(
+            f"the share of topic {shown(topic)} is {shown(share)}: "
+            f"expected a number from {LEAST_SHARE:g} to {MOST_SHARE:g}"
+        )
     return float(share)

@@ -484,8 +484,10 @@ class TopicRepository(ABC):
         """Whether the topic's queue has a job."""
 
     @abstractmethod
-    def queued_of(self, topics: Sequence[int], limit: int) -> list[int]:
+    def queued_of(self, topics: Sequence[int], limit: int, start: int = 0) -> list[int]:
         """The first *limit* of these topics, which ascend, whose queues have a job.
+
+        Beginning with the one at the position *start*.
 
         Costs little for each that is found, and next to nothing for the others.
         """

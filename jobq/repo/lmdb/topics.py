@@ -361,9 +361,9 @@ class LmdbTopics(TopicRepository):
         with self._access.txn.cursor(self._access.db.queue) as cursor:
             return bool(cursor.set_range(prefix)) and bytes(cursor.key()).startswith(prefix)
 
-    def queued_of(self, topics: Sequence[int], limit: int) -> list[int]:
+    def queued_of(self, topics: Sequence[int], limit: int, start: int = 0) -> list[int]:
         found: list[int] = []
-        at, end = 0, len(topics)
+        at, end = start, len(topics)
         with self._access.txn.cursor(self._access.db.queue) as cursor:
             # From one queue that has jobs to the next: those between cost nothing.
             while at < end and len(found) < limit and cursor.set_range(queue_prefix(topics[at])):
@@ -567,13 +567,20 @@ class LmdbTopics(TopicRepository):
 
     def figures(self, topics: Sequence[int], figure: Figure) -> list[int]:
         known, db = self._access.kept.topics, self._access.db.topics
-        keys = [topic_number_key(number) for number in topics if number not in known]
-        if len(keys) > 1:
+        missing = [number for number in topics if number not in known]
+        if missing:
             with self._access.txn.cursor(db) as cursor:
+                keys = [topic_number_key(number) for number in missing]
                 found = cast("list[tuple[bytes, bytes]]", cursor.getmulti(keys))
             for key, data in found:
-                known[read_topic_key(key)[1]] = decode_topic(key, data)
-        return [self._topic(number).figures[figure] for number in topics]
+                known[int.from_bytes(key[1:])] = decode_topic(key, data)
+            if len(found) < len(missing):
+                self._refuse_missing(missing)
+        return [known[number].figures[figure] for number in topics]
+
+    def _refuse_missing(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._topic(number)
 
     def set_figure(self, topic: int, figure: Figure, value: int) -> None:
         if self._topic(topic).figures[figure] != value:

@@ -199,11 +199,11 @@ class MemoryTopics(TopicRepository):
     def waits(self, topic: int) -> bool:
         return bool(self._queues[topic])
 
-    def queued_of(self, topics: Sequence[int], limit: int) -> list[int]:
+    def queued_of(self, topics: Sequence[int], limit: int, start: int = 0) -> list[int]:
         filled = self._filled
         found: list[int] = []
         empty: list[int] = []
-        at, end = 0, len(topics)
+        at, end = start, len(topics)
         while at < end and len(found) < limit:
             place = filled.bisect_left(topics[at])
             if place == len(filled):

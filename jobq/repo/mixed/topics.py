@@ -258,8 +258,8 @@ class MixedTopics(IndexTopics):
     def waits(self, topic: int) -> bool:
         return self._index.memory.waits(topic)
 
-    def queued_of(self, topics: Sequence[int], limit: int) -> list[int]:
-        return self._index.memory.queued_of(topics, limit)
+    def queued_of(self, topics: Sequence[int], limit: int, start: int = 0) -> list[int]:
+        return self._index.memory.queued_of(topics, limit, start)
 
     def due(self, agenda: Agenda, until_us: int | None, limit: int) -> list[Held]:
         return self._index.memory.due(agenda, until_us, limit)

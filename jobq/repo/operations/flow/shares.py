@@ -20,9 +20,15 @@ from jobq.stride import picks, share_out, started, stride_of
 LEAST_WINDOW: Final = 16
 MOST_WINDOW: Final = 128
 """How many of the topics that patterns stand for, and that have jobs, one call looks at: as many
-as the jobs that are wanted, within these bounds. Each costs some five microseconds. The next call
-looks at those that follow, all the way round; so each of them has its turn as often as any other,
-whatever their number."""
+as the jobs that are wanted, within these bounds. The next call looks at those that follow, all the
+way round; so each of them has its turn as often as any other, whatever their number."""
+
+AT_ONCE: Final = 2
+LEAST_PORTION: Final = 4
+"""Where all of a window have the same share, and are not all that there are, so many jobs of each
+are taken at once, if there are as many: of half of the topics. To take jobs of a topic costs twice
+as much as the second job of it. And where one job is wanted, some topics are enough to choose from.
+"""
 
 BEHIND: Final = 128
 """By how many turns of another topic one may be behind while not all are looked at in each call:
@@ -65,7 +71,7 @@ def ready_in(tx: Transaction, choice: "Choice") -> float:
         return soonest
     for part in [part for tier in choice.tiers for part in (tier.named, tier.matched)]:
         after = 0
-        while topics := _with_jobs(tx, part[after:] if after else part, MOST_WINDOW):
+        while topics := _with_jobs(tx, part, MOST_WINDOW, after):
             for topic in topics:
                 soonest = min(soonest, limits.ready_in(tx, topic))
                 if soonest <= 0:
@@ -109,9 +115,20 @@ def _take_of(tx: Transaction, tier: "Tier", n: int, room: Room) -> list[Reservat
     if tier.alone:
         return room.take([(named[0], n)])[0] if named else []
     first = 0
+    taken: list[Reservation] = []
     while True:
         window, is_all = _window(tx, tier, min(max(n, LEAST_WINDOW), MOST_WINDOW))
-        taken = _take_in_turns(tx, tier, named + window, n, room, 1 if is_all else BEHIND)
+        size = len(window)
+        if tier.is_even and not (is_all or first):
+            size = max(n // AT_ONCE, LEAST_PORTION)
+        for start in range(0, len(window) or 1, size or 1):
+            portion = window[start : start + size]
+            behind = 1 if is_all else BEHIND
+            taken += _take_in_turns(tx, tier, named + portion, n - len(taken), room, behind)
+            if not is_all:
+                tier.at = portion[-1]
+            if len(taken) == n or room.full:
+                break
         # Those of a window may all be at their limits, while others could give jobs.
         if taken or is_all or first in window:
             return taken
@@ -124,22 +141,23 @@ def _window(tx: Transaction, tier: "Tier", size: int) -> tuple[list[int], bool]:
     if not matched:
         return [], True
     start = bisect_right(matched, tier.at)
-    found = _with_jobs(tx, matched[start:] if start else matched, size + 1)
+    found = _with_jobs(tx, matched, size + 1, start)
     if len(found) <= size and start:
         found += _with_jobs(tx, matched[:start], size + 1 - len(found))
     if len(found) <= size:
         return found, True
-    del found[size:]
-    tier.at = found[-1]
-    return found, False
+    return found[:size], False
 
 
-def _with_jobs(tx: Transaction, topics: Sequence[int], limit: int) -> list[int]:
-    """The first *limit* of these topics, which ascend, that have jobs in a queue of theirs."""
-    if not topics:
+def _with_jobs(tx: Transaction, topics: Sequence[int], limit: int, start: int = 0) -> list[int]:
+    """The first *limit* of these topics, which ascend, that have jobs in a queue of theirs.
+
+    From the one at the position *start* on.
+    """
+    if start >= len(topics):
         return []
-    own = tx.topics.queued_of(topics, limit)
-    in_groups = tx.topics.queued_of(_Rings(topics), limit)
+    own = tx.topics.queued_of(topics, limit, start)
+    in_groups = tx.topics.queued_of(_Rings(topics), limit, start)
     if not in_groups:  # as mostly
         return own
     return sorted({*own, *map(topic_of_ring, in_groups)})[:limit]
@@ -224,20 +242,22 @@ class Tier:
         turns: By number: where it stands in the mix, and its stride.
         at: The last of `matched` that was looked at when not all were.
         alone: It is one topic, named, and shares with nobody.
+        is_even: All of its topics have the same share, and none is named.
     """
 
-    __slots__ = ("alone", "at", "matched", "named", "turns")
+    __slots__ = ("alone", "at", "is_even", "matched", "named", "turns")
 
-    def __init__(self, *, alone: bool) -> None:
+    def __init__(self, *, alone: bool, is_even: bool) -> None:
         self.named: list[int] = []
         self.matched: list[int] = []
         self.turns: dict[int, tuple[int, int]] = {}
         self.at = 0
         self.alone = alone
+        self.is_even = is_even
 
     def copy(self) -> "Tier":
         """Another one that is like this."""
-        other = Tier(alone=self.alone)
+        other = Tier(alone=self.alone, is_even=self.is_even)
         other.named, other.matched = self.named.copy(), self.matched.copy()
         other.turns, other.at = self.turns.copy(), self.at
         return other
@@ -263,9 +283,13 @@ class Choice:
         ]
         self._strict = mix.strict
         if mix.strict:
-            self.tiers = [Tier(alone=isinstance(one, str)) for one, _ in mix.shares]
+            self.tiers = [
+                Tier(alone=isinstance(one, str), is_even=isinstance(one, Pattern))
+                for one, _ in mix.shares
+            ]
         else:
-            self.tiers = [Tier(alone=False)]
+            is_even = not self._named and len({share for _, share in mix.shares}) == 1
+            self.tiers = [Tier(alone=False, is_even=is_even)]
 
     def among(self, tx: Transaction) -> "Choice":
         """This one, made from the ground."""
