@@ -17,6 +17,7 @@ from jobq.repo.lmdb.keys import (
 from jobq.repo.lmdb.records import (
     decode_key,
     decode_lane,
+    decode_lanes,
     decode_lingering,
     decode_note,
     encode_key,
@@ -101,9 +102,9 @@ class LmdbFlow(FlowRepository):
             with self._access.txn.cursor(self._access.db.flow) as cursor:
                 # Without `buffers`, lmdb gives bytes; its types say that it might give views.
                 found = cast("list[tuple[bytes, bytes]]", cursor.getmulti(keys))
-            for at, data in found:
+            for (at, _), lane in zip(found, decode_lanes(found), strict=True):
                 number = int.from_bytes(at[1:])
-                lanes[number] = written[number] = decode_lane(at, data)
+                lanes[number] = written[number] = lane
         return [lanes.get(number) for number in numbers]
 
     def lane_number(self, topic: int, group: str) -> int | None:
@@ -149,11 +150,12 @@ class LmdbFlow(FlowRepository):
 
     def flush(self) -> None:
         """Write the lanes that changed."""
+        before = self._written
         written = []
         for number, lane in self._lanes.items():
-            if lane is not None and self._written.get(number) != lane:
+            if lane is not None and before.get(number) != lane:
                 at = lane_key(number)
-                if lane.ready < 0 or lane.running < 0:
+                if lane[1] < 0 or lane[2] < 0:
                     raise StoreCorrupt(
                         f"group {lane.group!r} would count {lane.ready} ready and {lane.running} "
                         "reserved jobs; `jobq check` lists what is wrong"

@@ -34,6 +34,8 @@ from jobq.repo.repositories import Waiting
 
 SEQ: Final = 8
 """How many bytes a queue key ends with for the place within its weight."""
+WEIGHT: Final = 2
+"""How many it has for the weight, before that."""
 
 _QUEUE: Final = Struct(">IHQ")
 _AGENDA: Final = Struct(">BQQ")
@@ -120,6 +122,17 @@ def queue_prefix(topic: int) -> bytes:
     if topic < FIRST_LANE:
         return topic.to_bytes(4, "big")
     return _OF_LANE.to_bytes(4) + topic.to_bytes(8)
+
+
+def queue_start(topic: int, weight: int) -> bytes:
+    """What all queue keys of the topic begin with that have this weight.
+
+    >>> queue_key(5, 7, 1).startswith(queue_start(5, 7))
+    True
+    >>> queue_start(2**32, 7).startswith(queue_prefix(2**32))
+    True
+    """
+    return queue_key(topic, weight, 0)[:-SEQ]
 
 
 def agenda_key(agenda: int, at_us: int, slot: int) -> bytes:

@@ -10,10 +10,12 @@ from jobq.errors import StoreCorrupt, StoreFull
 from jobq.repo.lmdb.access import Access, Raw, ascending, refuse_damaged_tree
 from jobq.repo.lmdb.keys import (
     SEQ,
+    WEIGHT,
     agenda_key,
     queue_entries,
     queue_key,
     queue_prefix,
+    queue_start,
     read_agenda_key,
     read_queue,
     read_queue_key,
@@ -322,8 +324,8 @@ class LmdbTopics(TopicRepository):
         with self._access.txn.cursor(self._access.db.queue) as cursor:
             item = cast("Callable[[], tuple[bytes, bytes]]", cursor.item)
             for queue, weight, most in wanted:
-                prefix = queue_prefix(queue)
-                start = queue_key(queue, weight, 0)[:-SEQ]  # of the keys of that weight
+                start = queue_start(queue, weight)
+                prefix = start[:-WEIGHT]
                 taken: list[Waiting] = []
                 first: Waiting | None = None
                 cursor.set_range(prefix)
