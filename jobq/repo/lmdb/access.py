@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import lmdb
 
 from jobq.errors import StoreCorrupt
+from jobq.repo.flow import Lane
 from jobq.repo.lmdb.records import STATUS_CODE, Meta, Topic, decode_meta, encode_meta
 from jobq.states import Status
 from jobq.topic import TopicSettings
@@ -33,6 +34,9 @@ class Databases(NamedTuple):
 MOST_KEPT: Final = 1024
 """Topics of which a process remembers what it has read."""
 
+MOST_LANES: Final = 16_384
+"""Lanes of groups that it remembers; each takes some 300 bytes."""
+
 
 class Kept:
     """What a process remembers of the file from its last commit to its next one.
@@ -48,10 +52,11 @@ class Kept:
         record: The meta record; empty if nothing is known.
         meta: What it says.
         topics, settings, numbers: Of some topics, what was read; by number, and by name.
+        lanes: Lanes, as they are in the file; by number.
         bounds: For some agendas, a time before which nothing is due; there may be nothing then.
     """
 
-    __slots__ = ("bounds", "meta", "numbers", "record", "settings", "topics")
+    __slots__ = ("bounds", "lanes", "meta", "numbers", "record", "settings", "topics")
 
     def __init__(self, record: bytes, meta: Meta) -> None:
         self.record = record
@@ -59,12 +64,15 @@ class Kept:
         self.topics: dict[int, Topic] = {}
         self.settings: dict[int, TopicSettings] = {}
         self.numbers: dict[str, int] = {}
+        self.lanes: dict[int, Lane] = {}
         self.bounds: dict[int, int] = {}
 
     def trim(self) -> None:
-        """Forget the topics if they are many."""
+        """Forget the topics if they are many, and the lanes."""
         if len(self.topics) > MOST_KEPT or len(self.numbers) > MOST_KEPT:
             self.topics, self.settings, self.numbers = {}, {}, {}
+        if len(self.lanes) > MOST_LANES:
+            self.lanes = {}
 
 
 class Access:

@@ -32,15 +32,15 @@ T = TypeVar("T")
 class LmdbFlow(FlowRepository):
     """What flow control keeps, within one transaction.
 
-    Lanes change several times in one transaction and are written once, by `flush`.
+    Lanes change several times in one transaction and are written once, by `flush`. What is known
+    of them as they are in the file stands in `Access.kept`.
     """
 
-    __slots__ = ("_access", "_lanes", "_written")
+    __slots__ = ("_access", "_lanes")
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._lanes: dict[int, Lane | None] = {}
-        self._written: dict[int, Lane] = {}
+        self._lanes: dict[int, Lane | None] = {}  # those that have changed; None: dropped
 
     # Unique keys.
 
@@ -87,25 +87,27 @@ class LmdbFlow(FlowRepository):
     def lane(self, number: int) -> Lane | None:
         if number in self._lanes:
             return self._lanes[number]
-        at = lane_key(number)
-        data = self._get(at)
-        lane = None if data is None else decode_lane(at, data)
-        self._lanes[number] = lane
-        if lane is not None:
-            self._written[number] = lane
+        known = self._access.kept.lanes
+        lane = known.get(number)
+        if lane is None:
+            at = lane_key(number)
+            data = self._get(at)
+            if data is not None:
+                lane = known[number] = decode_lane(at, data)
         return lane
 
     def lanes_at(self, numbers: Sequence[int]) -> list[Lane | None]:
-        lanes, written = self._lanes, self._written
-        keys = [lane_key(number) for number in numbers if number not in lanes]
+        changed, known = self._lanes, self._access.kept.lanes
+        keys = [lane_key(number) for number in numbers if number not in known]
         if keys:
             with self._access.txn.cursor(self._access.db.flow) as cursor:
                 # Without `buffers`, lmdb gives bytes; its types say that it might give views.
                 found = cast("list[tuple[bytes, bytes]]", cursor.getmulti(keys))
             for (at, _), lane in zip(found, decode_lanes(found), strict=True):
-                number = int.from_bytes(at[1:])
-                lanes[number] = written[number] = lane
-        return [lanes.get(number) for number in numbers]
+                known[int.from_bytes(at[1:])] = lane
+        if not changed:  # as mostly
+            return [known.get(number) for number in numbers]
+        return [self.lane(number) for number in numbers]
 
     def lane_number(self, topic: int, group: str) -> int | None:
         at = group_key(topic, group)
@@ -130,7 +132,7 @@ class LmdbFlow(FlowRepository):
                 self._delete(group_key(lane.topic, lane.group))
             self._delete(lane_key(number))
             self._lanes[number] = None
-            self._written.pop(number, None)
+            self._access.kept.lanes.pop(number, None)
 
     def lanes(self, topic: int, after: str | None, limit: int) -> list[tuple[int, Lane]]:
         prefix = group_key(topic, "")
@@ -150,10 +152,10 @@ class LmdbFlow(FlowRepository):
 
     def flush(self) -> None:
         """Write the lanes that changed."""
-        before = self._written
+        known = self._access.kept.lanes if self._lanes else {}
         written = []
         for number, lane in self._lanes.items():
-            if lane is not None and before.get(number) != lane:
+            if lane is not None and known.get(number) != lane:
                 at = lane_key(number)
                 if lane[1] < 0 or lane[2] < 0:
                     raise StoreCorrupt(
@@ -161,6 +163,7 @@ class LmdbFlow(FlowRepository):
                         "reserved jobs; `jobq check` lists what is wrong"
                     )
                 written.append((at, encode_lane(at, lane)))
+                known[number] = lane
         if written:
             self._access.dirty = True
             with self._access.txn.cursor(self._access.db.flow) as cursor:
@@ -286,7 +289,7 @@ class LmdbFlow(FlowRepository):
     def mend(self) -> None:
         refuse_damaged_tree(self._access, self._access.db.flow, read_flow_kind)
         self._lanes.clear()
-        self._written.clear()
+        self._access.kept.lanes.clear()
         for at in [at for at, data in self._under(b"") if self._wrong_with(at, data)]:
             self._delete(at)
         for at, data in [it for it in self._under(b"") if self._missing_for(*it)]:

@@ -537,7 +537,7 @@ def encode_options(options: JobOptions) -> bytes:
 def decode_options(data: bytes) -> JobOptions:
     """Options from bytes. What this version does not know is left out."""
     found = msgpack.unpackb(data)
-    if not found.keys() <= _OPTIONS:
+    if not _OPTIONS.issuperset(found):
         found = {name: value for name, value in found.items() if name in _OPTIONS}
     if "tags" in found:
         found["tags"] = tuple(found["tags"])
