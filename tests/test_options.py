@@ -1,4 +1,6 @@
 import math
+import pickle
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -159,3 +161,16 @@ def test_numbers_and_texts_are_named_in_the_error() -> None:
         integer("n", 9, 1, 3)
     with pytest.raises(InvalidValue, match=r"name is '' \(0 bytes of UTF-8\): expected 1 to 255"):
         text("name", "")
+
+
+@pytest.mark.parametrize("values", [{}, {"group": "a"}, {"lease": 5.0, "name": "n", "ttl": 2.0}])
+def test_options_made_of_what_is_set_are_like_any_others(values: dict[str, Any]) -> None:
+    options, usual = JobOptions.from_checked(values), JobOptions(**values)
+
+    assert options == usual == JobOptions.of(values) == pickle.loads(pickle.dumps(options))
+    assert hash(options) == hash(usual)
+    assert repr(options) == repr(usual)
+    assert replace(options, max_retries=3) == replace(usual, max_retries=3)
+    assert options.given() == usual.given() == values
+    with pytest.raises(FrozenInstanceError):
+        options.lease = 1.0  # type: ignore[misc]

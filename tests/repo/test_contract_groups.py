@@ -49,6 +49,21 @@ def test_groups_take_turns_however_many_are_asked_for(queue: Queue, n: int) -> N
     assert order == "abcabaaa"
 
 
+def test_two_stores_of_one_queue_serve_groups_in_turn(shared_opener: Opener) -> None:
+    """What one knows of the groups does not outlive a change by the other."""
+    stores = [shared_opener(), shared_opener()]
+    order = ""
+    for at in range(24):
+        store, other = stores[at % 2], stores[at % 2 - 1]
+        store.enqueue([spec(payload=group.encode(), group=group) for group in "abc"])
+        held = other.reserve(ReserveRequest("mail", 2))
+        order += "".join(job.payload.decode() for job in held)
+        (other if at % 3 else store).settle([done(job) for job in held])
+
+    assert order == "abc" * 16
+    assert stores[0].check().problems == stores[1].check().problems == ()
+
+
 def test_jobs_of_one_group_come_by_weight_and_then_as_they_were_enqueued(queue: Queue) -> None:
     ids = [queue.add(group="a", weight=weight) for weight in (2, 1, 2, 1)]
 

@@ -232,6 +232,48 @@ def test_a_job_larger_than_the_bound_is_taken_alone(
     assert queue.counts() == {"reserved": 4}
 
 
+@pytest.mark.parametrize("group", [None, "g"])
+def test_what_does_not_fit_in_any_more_stands_where_it_stood(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, group: str | None
+) -> None:
+    """Nobody foresees it: the payloads of these topics are small on average."""
+    monkeypatch.setattr("jobq.repo.operations.reserve.MOST_BYTES", 1000)
+    options: dict[str, Any] = {} if group is None else {"group": group}
+    ids = {
+        topic: queue.store.enqueue(
+            [spec(topic, payload=bytes(size), **options) for size in (900, 1, 1, 1, 1, 1)]
+        )
+        for topic in "abc"
+    }
+    calls = []
+    while held := take(queue.store, ["a", "b", "c"], 12):
+        calls.append(held)
+        assert queue.store.check().problems == ()
+
+    assert max(sum(len(job.payload) for job in held) for held in calls) <= 1000
+    assert len(calls) >= 3
+    for topic, expected in ids.items():
+        assert [job.id for held in calls for job in held if job.topic == topic] == expected
+
+
+@pytest.mark.parametrize("n", [1, 7, 1000])
+@pytest.mark.parametrize("group", [None, "g"])
+def test_others_are_given_for_what_it_is_too_late_for(
+    queue: Queue, clock: ManualClock, n: int, group: str | None
+) -> None:
+    options: dict[str, Any] = {} if group is None else {"group": group}
+    mortal = [spec(topic, ttl=1.0, **options) for topic in "ab" for _ in range(800)]
+    queue.store.enqueue(mortal)
+    live = queue.store.enqueue([spec(topic, **options) for topic in "abcab"])
+    clock.advance(1)
+    handed: list[bytes] = []
+    for _ in range(40):
+        handed += [job.id for job in take(queue.store, ["a", "b", "c"], n)]
+
+    assert sorted(handed) == live
+    assert queue.counts() == {"reserved": 5, "canceled": 1600}
+
+
 # Strict.
 
 
@@ -357,6 +399,19 @@ def test_more_topics_than_one_call_looks_at_have_their_turns_alike(queue: Queue,
     assert len(given) == topics
     assert min(given.values()) >= rounds - 2
     assert max(given.values()) <= rounds + 2
+
+
+@pytest.mark.parametrize(("jobs", "each"), [(1, 1), (2, 2), (5, 2)])
+def test_of_more_topics_than_one_call_looks_at_it_takes_two_jobs_each(
+    queue: Queue, jobs: int, each: int
+) -> None:
+    topics = 3 * MOST_WINDOW
+    queue.store.enqueue([spec(f"t{at}") for at in range(topics) for _ in range(jobs)])
+    wanted = {Pattern("t*"): 2}
+    given = [Counter(job.topic for job in take(queue.store, wanted, 40)) for _ in range(3)]
+
+    assert [set(topics.values()) for topics in given] == [{each}] * 3
+    assert len({topic for topics in given for topic in topics}) == 120 / each
 
 
 def test_a_topic_beside_a_pattern_of_many_has_its_share(queue: Queue) -> None:
