@@ -24,11 +24,11 @@ as the jobs that are wanted, within these bounds. The next call looks at those t
 way round; so each of them has its turn as often as any other, whatever their number."""
 
 AT_ONCE: Final = 2
-LEAST_PORTION: Final = 4
-"""Where all of a window have the same share, and are not all that there are, so many jobs of each
-are taken at once, if there are as many: of half of the topics. To take jobs of a topic costs twice
-as much as the second job of it. And where one job is wanted, some topics are enough to choose from.
-"""
+LEAST_AT_ONCE: Final = 4
+"""Where all topics have the same share, and there are more of them, a call takes so many jobs of
+each at once, and first looks only at as many topics as that needs, but not at fewer than these. If
+they have too few jobs, it looks at more, within the bounds above. That is because the first job of
+a topic costs twice as much as the second one."""
 
 BEHIND: Final = 128
 """By how many turns of another topic one may be behind while not all are looked at in each call:
@@ -114,24 +114,20 @@ def _take_of(tx: Transaction, tier: "Tier", n: int, room: Room) -> list[Reservat
     named = _with_jobs(tx, tier.named, len(tier.named))
     if tier.alone:
         return room.take([(named[0], n)])[0] if named else []
-    first = 0
+    most = size = min(max(n, LEAST_WINDOW), MOST_WINDOW)
+    if tier.is_even:
+        size = min(max(n // AT_ONCE, LEAST_AT_ONCE), MOST_WINDOW)
+    first = looked = 0
     taken: list[Reservation] = []
     while True:
-        window, is_all = _window(tx, tier, min(max(n, LEAST_WINDOW), MOST_WINDOW))
-        size = len(window)
-        if tier.is_even and not (is_all or first):
-            size = max(n // AT_ONCE, LEAST_PORTION)
-        for start in range(0, len(window) or 1, size or 1):
-            portion = window[start : start + size]
-            behind = 1 if is_all else BEHIND
-            taken += _take_in_turns(tx, tier, named + portion, n - len(taken), room, behind)
-            if not is_all:
-                tier.at = portion[-1]
-            if len(taken) == n or room.full:
-                break
-        # Those of a window may all be at their limits, while others could give jobs.
-        if taken or is_all or first in window:
+        window, is_all = _window(tx, tier, size)
+        behind = 1 if is_all else BEHIND
+        taken += _take_in_turns(tx, tier, named + window, n - len(taken), room, behind)
+        looked += len(window)
+        if is_all or first in window or len(taken) == n or room.full or (taken and looked >= most):
             return taken
+        if not taken:  # these may all be at their limits, while others could give jobs
+            size = most
         first = first or window[0]
 
 
@@ -146,6 +142,7 @@ def _window(tx: Transaction, tier: "Tier", size: int) -> tuple[list[int], bool]:
         found += _with_jobs(tx, matched[:start], size + 1 - len(found))
     if len(found) <= size:
         return found, True
+    tier.at = found[size - 1]
     return found[:size], False
 
 
