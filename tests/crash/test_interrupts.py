@@ -52,9 +52,9 @@ CRASHING: Final = ("expire", "close")
 
 @pytest.mark.parametrize("name", IN_CALL)
 def test_a_verb_interrupted_at_any_step_is_whole_or_absent_and_its_process_goes_on(
-    name: str, start: Start, tmp_path: Path
+    name: str, start: Start, quick_path: Path
 ) -> None:
-    wrong: list[str] = start(_interrupt, name, str(tmp_path)).hear()
+    wrong: list[str] = start(_interrupt, name, str(quick_path)).hear()
 
     assert not wrong, "\n".join(wrong)
 
@@ -64,14 +64,14 @@ def test_a_verb_interrupted_at_any_step_is_whole_or_absent_and_its_process_goes_
     "every", [pytest.param(19, id="sampled"), pytest.param(1, id="all", marks=pytest.mark.storm)]
 )
 def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
-    every: int, kind: str, start: Start, tmp_path: Path, seed: int, say: Say
+    every: int, kind: str, start: Start, quick_path: Path, seed: int, say: Say
 ) -> None:
     """Also between two instructions: no lock stays taken, no thread is left waiting."""
     first = random.Random(seed).randrange(every) + 1
     wrong: list[str] = []
     points = 0
     todo = {
-        verb: start(_interrupt_anywhere, str(tmp_path / verb), kind, verb, first, every)
+        verb: start(_interrupt_anywhere, str(quick_path / verb), kind, verb, first, every)
         for verb in ANYWHERE
     }
     while todo:
@@ -80,7 +80,7 @@ def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
         points += survey.points
         wrong += survey.wrong
         if survey.wrong and len(wrong) < MOST_WRONG:  # that process is beyond repair
-            again = tmp_path / f"{verb} {survey.next}"
+            again = quick_path / f"{verb} {survey.next}"
             todo[verb] = start(_interrupt_anywhere, str(again), kind, verb, survey.next, every)
     say(f"interrupted at {points} points")
 
@@ -90,10 +90,10 @@ def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
 
 @pytest.mark.parametrize("verb", ["enqueue", "reserve", "settle and reserve"])
 def test_an_interrupt_that_is_kept_keeps_nothing_of_the_queue(
-    verb: str, start: Start, tmp_path: Path
+    verb: str, start: Start, quick_path: Path
 ) -> None:
     """As Python's shell keeps the last exception, with all that its frames refer to."""
-    child = start(_keep_interrupts, verb, str(tmp_path))
+    child = start(_keep_interrupts, verb, str(quick_path))
 
     assert child.hear() == []
 

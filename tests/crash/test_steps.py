@@ -54,9 +54,9 @@ UNSEEN: Final = {
 
 @pytest.mark.parametrize("name", [name for name in ALL if name not in UNSEEN])
 def test_a_verb_killed_at_any_step_is_whole_or_absent(
-    name: str, start: Start, tmp_path: Path
+    name: str, start: Start, quick_path: Path
 ) -> None:
-    survey: Survey = start(_survey, name, str(tmp_path / "0")).hear()
+    survey: Survey = start(_survey, name, str(quick_path / "0")).hear()
 
     assert not survey.wrong, "\n".join(survey.wrong)
     assert survey.changed, "the case has no effect, so it shows nothing"
@@ -64,14 +64,14 @@ def test_a_verb_killed_at_any_step_is_whole_or_absent(
 
 
 def test_the_steps_are_those_of_making_a_queue_of_holding_and_of_committing(
-    start: Start, tmp_path: Path
+    start: Start, quick_path: Path
 ) -> None:
     reached = {}
     for name in (
         *("create", "enqueue", "reserve, the first of the process"),
         *("take topics into memory", "take topics from memory into the file"),
     ):
-        child = start(_survey, name, str(tmp_path / name))
+        child = start(_survey, name, str(quick_path / name))
         reached[name] = set(child.hear().reached)
 
     assert reached["create"] >= MAKING
@@ -84,10 +84,10 @@ def test_the_steps_are_those_of_making_a_queue_of_holding_and_of_committing(
 @pytest.mark.storm
 @pytest.mark.parametrize("name", [name for name in ALL if name not in UNSEEN])
 def test_a_verb_killed_at_any_line_is_whole_or_absent(
-    name: str, start: Start, tmp_path: Path, say: Say
+    name: str, start: Start, quick_path: Path, say: Say
 ) -> None:
     children = [
-        start(_survey, name, str(tmp_path / str(part)), part, WORKERS, True)
+        start(_survey, name, str(quick_path / str(part)), part, WORKERS, True)
         for part in range(WORKERS)
     ]
     surveys: list[Survey] = [child.hear(280) for child in children]
