@@ -12,8 +12,9 @@ DEMO := $(VENV)/.holds-demo
 DEV := $(VENV)/.holds-dev
 CHECK := $(VENV)/.holds-check
 
-# Tests run in a process for each core; a plain `pytest` runs them one after the other.
-AT_ONCE := --numprocesses auto --dist worksteal
+# Tests run in two processes more than there are cores, since half of a run is waiting; a plain
+# `pytest` runs them one after the other.
+AT_ONCE = --numprocesses $$(( $$(nproc) + 2 )) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fmt storm bench clean

@@ -3,6 +3,7 @@
 A store joins every test of the contract by one line in `STORES`.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,17 @@ from jobq.repo.mixed import MixedStore
 DEADLINE_S = 20.0
 """How long a test waits for another thread or process before it fails: what takes longer hangs. A
 busy machine must stay far below."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes of tests, which are thousands, find jobq compiled.
+
+    Where Python may not write beside the sources, each of them would compile jobq anew: that takes
+    longer than all else that most of them do.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        bytecode = config.rootpath / ".pytest_cache" / "bytecode"
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(bytecode))
 
 
 class Kind(NamedTuple):

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, cast
 
@@ -36,8 +37,6 @@ from tests.crash.verbs import (
     without_steps,
 )
 
-WORKERS: Final = 2
-
 ALL: Final = {**CASES, **MIXED, **FLOW, **FLOW_MIXED}
 IN_CALL: Final = {name: case for name, case in ALL.items() if not case.victim and not case.opens}
 """The verbs of a process that has the queue open."""
@@ -53,10 +52,9 @@ CRASHING: Final = ("expire", "close")
 
 @pytest.mark.parametrize("name", IN_CALL)
 def test_a_verb_interrupted_at_any_step_is_whole_or_absent_and_its_process_goes_on(
-    name: str, start: Start, tmp_path: Path
+    name: str, start: Start, quick_path: Path
 ) -> None:
-    children = [start(_interrupt, name, str(tmp_path), part) for part in range(WORKERS)]
-    wrong = [line for child in children for line in child.hear()]
+    wrong: list[str] = start(_interrupt, name, str(quick_path)).hear()
 
     assert not wrong, "\n".join(wrong)
 
@@ -66,14 +64,14 @@ def test_a_verb_interrupted_at_any_step_is_whole_or_absent_and_its_process_goes_
     "every", [pytest.param(19, id="sampled"), pytest.param(1, id="all", marks=pytest.mark.storm)]
 )
 def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
-    every: int, kind: str, start: Start, tmp_path: Path, seed: int, say: Say
+    every: int, kind: str, start: Start, quick_path: Path, seed: int, say: Say
 ) -> None:
     """Also between two instructions: no lock stays taken, no thread is left waiting."""
     first = random.Random(seed).randrange(every) + 1
     wrong: list[str] = []
     points = 0
     todo = {
-        verb: start(_interrupt_anywhere, str(tmp_path / verb), kind, verb, first, every)
+        verb: start(_interrupt_anywhere, str(quick_path / verb), kind, verb, first, every)
         for verb in ANYWHERE
     }
     while todo:
@@ -82,7 +80,7 @@ def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
         points += survey.points
         wrong += survey.wrong
         if survey.wrong and len(wrong) < MOST_WRONG:  # that process is beyond repair
-            again = tmp_path / f"{verb} {survey.next}"
+            again = quick_path / f"{verb} {survey.next}"
             todo[verb] = start(_interrupt_anywhere, str(again), kind, verb, survey.next, every)
     say(f"interrupted at {points} points")
 
@@ -92,10 +90,10 @@ def test_a_call_can_be_interrupted_at_any_point_and_its_process_goes_on(
 
 @pytest.mark.parametrize("verb", ["enqueue", "reserve", "settle and reserve"])
 def test_an_interrupt_that_is_kept_keeps_nothing_of_the_queue(
-    verb: str, start: Start, tmp_path: Path
+    verb: str, start: Start, quick_path: Path
 ) -> None:
     """As Python's shell keeps the last exception, with all that its frames refer to."""
-    child = start(_keep_interrupts, verb, str(tmp_path))
+    child = start(_keep_interrupts, verb, str(quick_path))
 
     assert child.hear() == []
 
@@ -168,20 +166,17 @@ def test_handlers_that_use_the_queue_a_thousand_times_a_second_block_nothing(
 # In the child: an interrupt at each step of a verb.
 
 
-def _interrupt(pipe: Pipe, name: str, directory: str, part: int) -> None:
-    """Run a verb with an interrupt at each step that falls to this *part*; say what was wrong."""
+def _interrupt(pipe: Pipe, name: str, directory: str) -> None:
+    """Run a verb with an interrupt at each of its steps; say what was wrong."""
     case = ALL[name]
-    root = Path(directory) / str(part)
-    root.mkdir()
+    root = Path(directory)
     fill(str(root / "full"), case)
     wrong: list[str] = []
-    step = 1 + part
-    while True:
+    for step in count(1):
         once = Once(name, case, copy(root / "full", root / str(step)), step)
         wrong += [f"{name}, interrupted at {step}: {word}" for word in once.wrong]
         if once.hangs or not once.interrupted:
             break
-        step += WORKERS
     pipe.send(wrong)
     os._exit(0)  # even if a thread hangs
 

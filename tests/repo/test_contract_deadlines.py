@@ -367,18 +367,17 @@ def watched(queue: Queue) -> int:
     )
 
 
-@pytest.mark.parametrize("waits", [Status.READY, Status.DELAYED])
-@pytest.mark.parametrize(
-    "more",
-    [{}, {"weight": 5, "payload": b"new"}, {"topic": "other"}, {"delay": 0.0}, {"delay": 60.0}],
-)
 @pytest.mark.parametrize("before", [None, 5.0, 20.0])
 @pytest.mark.parametrize("new", ["ttl", "deadline", "unset", "stays"])
 def test_an_edited_deadline_takes_the_place_of_the_old_one(
-    queue: Queue, clock: ManualClock,
-    waits: Status, more: dict[str, Any], before: float | None, new: str,
-) -> None:  # fmt: skip
-    job_id = queue.add(delay=60.0 if waits is Status.DELAYED else 0.0, ttl=before)
+    queue: Queue, clock: ManualClock, before: float | None, new: str
+) -> None:
+    """Of jobs that are ready and of delayed ones, whatever else of them is edited."""
+    others: tuple[dict[str, Any], ...] = (
+        *({}, {"weight": 5, "payload": b"new"}, {"topic": "other"}),
+        *({"delay": 0.0}, {"delay": 60.0}),
+    )
+    jobs = {queue.add(delay=delay, ttl=before): more for delay in (0.0, 60.0) for more in others}
     clock.advance(1)
     edits: dict[str, dict[str, Any]] = {
         "ttl": {"ttl": 10.0},
@@ -386,22 +385,24 @@ def test_an_edited_deadline_takes_the_place_of_the_old_one(
         "unset": {"deadline": None},
         "stays": {"name": "n"},
     }
-    assert queue.edit(job_id, options=edits[new], **more) is Outcome.OK
+    for job_id, more in jobs.items():
+        assert queue.edit(job_id, options=edits[new], **more) is Outcome.OK
     if new == "stays":
         left = None if before is None else before - 1
     else:
         left = None if new == "unset" else 10.0
-    assert queue.get(job_id).options.deadline == (None if left is None else after(clock, left))
-    assert watched(queue) == (left is not None)
+    deadline = None if left is None else after(clock, left)
+    assert [queue.get(job_id).options.deadline for job_id in jobs] == [deadline] * len(jobs)
+    assert watched(queue) == (0 if left is None else len(jobs))
     if left is not None:
         clock.advance(left - 0.000001)
         queue.store.advance()
-        assert not is_expired(queue, job_id)
+        assert not any(is_expired(queue, job_id) for job_id in jobs)
         clock.advance(0.000001)
     else:
         clock.advance(50)
     queue.store.advance()
-    assert is_expired(queue, job_id) is (left is not None)
+    assert [is_expired(queue, job_id) for job_id in jobs] == [left is not None] * len(jobs)
 
 
 def test_an_edited_payload_leaves_the_deadline_of_a_job_that_moves(
