@@ -11,6 +11,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 DEMO := $(VENV)/.holds-demo
 DEV := $(VENV)/.holds-dev
 CHECK := $(VENV)/.holds-check
+BENCH := $(VENV)/.holds-bench
 
 # Tests run in a process for each core; a plain `pytest` runs them one after the other.
 AT_ONCE := --numprocesses auto --dist worksteal
@@ -41,7 +42,7 @@ fmt: $(DEV) ## format, and mend what ruff can mend
 storm: $(DEV) ## the long crash and stress runs
 	@$(PY) -m pytest -m storm $(ARGS)
 
-bench: $(DEV) ## the benchmarks; ARGS are theirs
+bench: $(BENCH) ## the benchmarks; ARGS are theirs
 	@$(PY) -m benchmarks $(ARGS)
 
 clean: ## away with the virtual environment and the caches
@@ -59,6 +60,12 @@ $(DEV): pyproject.toml
 	@echo "installing jobq and its development tools into $(VENV) …"
 	@$(PIP) --editable '.[dev]'
 	@touch $(DEMO) $@
+
+$(BENCH): pyproject.toml
+	@$(call venv)
+	@echo "installing jobq and what it is measured beside into $(VENV) …"
+	@$(PIP) --editable '.[bench]'
+	@touch $@
 
 $(CHECK): pyproject.toml
 	@$(call venv)
