@@ -1,7 +1,7 @@
 """All benchmarks one after the other, in their quick forms, or those that are named.
 
-python -m benchmarks [batches] [latency] [waiting] [redelivery] [contention] [coroutines] [shares]
-    [groups] [uniques]
+python -m benchmarks [batches] [loops] [enqueuers] [crews] [latency] [waiting] [redelivery]
+    [contention] [coroutines] [shares] [groups] [uniques]
 """
 
 import sys
@@ -12,8 +12,11 @@ from benchmarks import (
     batches,
     contention,
     coroutines,
+    crews,
+    enqueuers,
     groups,
     latency,
+    loops,
     redelivery,
     shares,
     uniques,
@@ -22,6 +25,9 @@ from benchmarks import (
 
 ALL: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "batches": batches.main,
+    "loops": loops.main,
+    "enqueuers": enqueuers.main,
+    "crews": crews.main,
     "latency": latency.main,
     "waiting": waiting.main,
     "redelivery": redelivery.main,

@@ -76,12 +76,12 @@ def compare(
 def live(queue: Queue[Any], batch: int, lives: int) -> Run:
     """Drive *lives* lives through the queue, after one batch that is not counted."""
     payloads = workloads.payloads(batch)
-    _cycle(queue, payloads)
+    cycle(queue, payloads)
     gc.collect()
     enqueue = reserve = done = 0
     cycles = max(1, lives // batch)
     for _ in range(cycles):
-        taken = _cycle(queue, payloads)
+        taken = cycle(queue, payloads)
         enqueue += taken[0]
         reserve += taken[1]
         done += taken[2]
@@ -94,8 +94,12 @@ def live(queue: Queue[Any], batch: int, lives: int) -> Run:
     )
 
 
-def _cycle(queue: Queue[Any], payloads: Sequence[Payload]) -> tuple[int, int, int]:
-    """One batch through its life; the nanoseconds of each call."""
+def cycle(queue: Queue[Any], payloads: Sequence[Payload]) -> tuple[int, int, int]:
+    """One batch through its life; the nanoseconds of each call.
+
+    Raises:
+        AssertionError: A job is missing, changed or out of order.
+    """
     start = time.perf_counter_ns()
     queue.enqueue_many(payloads)
     enqueued = time.perf_counter_ns()

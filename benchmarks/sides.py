@@ -43,6 +43,9 @@ class JobqQueue:
             return 1
         return self.service.done_many(jobs).count(jobq.Outcome.OK)
 
+    def waiting(self) -> int:
+        return self.service.stats(TOPIC).totals.ready
+
     def close(self) -> None:
         self.service.close()
 
@@ -97,8 +100,8 @@ SIDES: Final[dict[str, Opener]] = {
 }
 """How to open each: in a directory of its own, made if there is none."""
 
-DURABILITY: Final = {"jobq relaxed": "relaxed", "jobq memory": "none"}
-"""What an acknowledged call has of those that are not `full`: everything else is on disk."""
+WEAKER: Final = {"jobq relaxed": "relaxed", "jobq memory": "memory"}
+"""Sides where an acknowledged call need not be on disk."""
 
 PEERS: Final = {
     "huey": ("huey", "huey"),
@@ -107,6 +110,11 @@ PEERS: Final = {
     "persist-queue": ("persistqueue", "persist-queue"),
 }
 """Sides that need a package of the extra: its module and its name as a distribution."""
+
+
+def durability(side: str) -> str:
+    """What a call of this side promises when it returns: `full`, `relaxed` or `memory`."""
+    return WEAKER.get(side, "full")
 
 
 def installed(side: str) -> bool:

@@ -133,7 +133,7 @@ def test_every_connection_of_the_peers_flushes_each_commit(tmp_path: Path) -> No
     persist = opened("persist-queue", tmp_path)
     connections = [
         huey._storage.conn,
-        *[queue.conn for queue in lite._opened],
+        lite._queue.conn,
         persist._queue._getter,
         persist._queue._putter,
     ]

@@ -64,6 +64,9 @@ class HueyStorage:
         """Nothing is left to do: who took a task has finished it, as far as huey knows."""
         return len(jobs)
 
+    def waiting(self) -> int:
+        return self._storage.queue_size()
+
     def close(self) -> None:
         self._storage.close()
 

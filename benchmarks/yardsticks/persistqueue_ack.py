@@ -36,6 +36,7 @@ class Peer(Protocol):
     def put(self, item: Any) -> int | None: ...
     def get(self, *, block: bool = ..., raw: bool = ...) -> dict[str, Any]: ...
     def ack(self, item: Any = ..., id: int | None = ...) -> int | None: ...  # noqa: A002
+    def qsize(self) -> int: ...
     def clear_acked_data(self, max_delete: int = ..., keep_latest: int = ...) -> None: ...
     def close(self) -> None: ...
 
@@ -79,6 +80,9 @@ class PersistQueueAck:
     def done_many(self, jobs: Sequence[AckJob]) -> int:
         """Each in a commit of its own."""
         return sum(self._queue.ack(id=job.id) is not None for job in jobs)
+
+    def waiting(self) -> int:
+        return self._queue.qsize()
 
     def forget(self) -> None:
         """Delete what is acknowledged, or every `get` searches it."""

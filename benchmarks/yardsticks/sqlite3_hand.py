@@ -86,6 +86,10 @@ RETURNING weight, seq, id, token, attempt, payload
 DONE = "UPDATE job SET state = 3, at = ? WHERE seq = ? AND token = ? AND state = 2"
 
 
+Row = tuple[int, int, bytes, int, int, bytes]
+"""What RESERVE returns."""
+
+
 class SqliteJob(NamedTuple):
     seq: int
     id: bytes
@@ -126,14 +130,8 @@ class SqliteQueue:
     def reserve(self, n: int) -> list[SqliteJob]:
         now = _now_us()
         with self._lock, self._connection() as connection:
-            connection.execute(PROMOTE, (now,))
-            connection.execute(EXPIRE, (now,))
-            rows = connection.execute(RESERVE, (now + LEASE_US, self._topic, n)).fetchall()
-        rows.sort()  # RETURNING promises no order
-        return [
-            SqliteJob(seq, job_id, token, attempt, decode(body))
-            for _, seq, job_id, token, attempt, body in rows
-        ]
+            rows = self._take(connection, n, now)
+        return _jobs(rows)
 
     def payload(self, job: SqliteJob) -> Payload:
         return job.payload
@@ -142,6 +140,20 @@ class SqliteQueue:
         now = _now_us()
         with self._lock, self._connection() as connection:
             return self._finish(connection, jobs, now)
+
+    def turn(self, jobs: Sequence[SqliteJob], n: int) -> list[SqliteJob]:
+        """Finish *jobs* and reserve up to *n*, in one commit: for a loop."""
+        now = _now_us()
+        with self._lock, self._connection() as connection:
+            if self._finish(connection, jobs, now) != len(jobs):
+                raise RuntimeError("a job was finished that is not held")
+            rows = self._take(connection, n, now)
+        return _jobs(rows)
+
+    def waiting(self) -> int:
+        count = "SELECT count(*) FROM job WHERE state = 0 AND topic = ?"
+        with self._lock:
+            return int(self._connection().execute(count, (self._topic,)).fetchone()[0])
 
     def close(self) -> None:
         for connection in self._connections:
@@ -154,6 +166,11 @@ class SqliteQueue:
         connection.executemany(
             ENQUEUE, [(job_id, topic, now, body) for job_id, body in zip(ids, bodies, strict=True)]
         )
+
+    def _take(self, connection: sqlite3.Connection, n: int, now: int) -> list[Row]:
+        connection.execute(PROMOTE, (now,))
+        connection.execute(EXPIRE, (now,))
+        return connection.execute(RESERVE, (now + LEASE_US, self._topic, n)).fetchall()
 
     def _finish(self, connection: sqlite3.Connection, jobs: Sequence[SqliteJob], now: int) -> int:
         return connection.executemany(DONE, [(now, job.seq, job.token) for job in jobs]).rowcount
@@ -212,6 +229,13 @@ class SqliteQueueByStatement(SqliteQueue):
                 [now, *itertools.chain.from_iterable(held)],
             ).rowcount
         return finished
+
+
+def _jobs(rows: list[Row]) -> list[SqliteJob]:
+    return [
+        SqliteJob(seq, job_id, token, attempt, decode(body))
+        for _, seq, job_id, token, attempt, body in sorted(rows)  # RETURNING promises no order
+    ]
 
 
 def _now_us() -> int:
