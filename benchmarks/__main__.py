@@ -1,7 +1,7 @@
 """All benchmarks one after the other, in their quick forms, or those that are named.
 
-python -m benchmarks [batches] [loops] [enqueuers] [crews] [latency] [waiting] [redelivery]
-    [contention] [coroutines] [shares] [groups] [uniques]
+python -m benchmarks [batches] [loops] [payloads] [enqueuers] [crews] [latency] [waiting]
+    [redelivery] [contention] [coroutines] [shares] [groups] [uniques]
 """
 
 import sys
@@ -17,6 +17,7 @@ from benchmarks import (
     groups,
     latency,
     loops,
+    payloads,
     redelivery,
     shares,
     uniques,
@@ -26,6 +27,7 @@ from benchmarks import (
 ALL: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "batches": batches.main,
     "loops": loops.main,
+    "payloads": payloads.main,
     "enqueuers": enqueuers.main,
     "crews": crews.main,
     "latency": latency.main,
