@@ -28,10 +28,10 @@ MOST_AT_ONCE: Final = 10_000_000
 """Bytes of a batch: what is larger is left out."""
 
 USUAL: Final = (
-    "jobq", "jobq relaxed", "jobq memory", "lmdb_bare", "sqlite3_hand", "huey", "litequeue",
-    "persist-queue",
+    "jobq", "jobq relaxed", "jobq memory", "lmdb_bare", "sqlite3_hand", "sqlite3_apart",
+    "huey", "litequeue", "persist-queue",
 )  # fmt: skip
-AGAINST: Final = ("sqlite3_hand", "lmdb_bare")
+AGAINST: Final = ("sqlite3_hand", "sqlite3_apart", "lmdb_bare")
 
 Case = tuple[int, int, str]
 

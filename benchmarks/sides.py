@@ -62,6 +62,12 @@ def _sqlite3_by_statement(path: Path) -> Queue[Any]:
     return SqliteQueueByStatement(path)
 
 
+def _sqlite3_apart(path: Path) -> Queue[Any]:
+    from benchmarks.yardsticks.sqlite3_apart import SqliteQueueApart
+
+    return SqliteQueueApart(path)
+
+
 def _lmdb_bare(path: Path) -> Queue[Any]:
     from benchmarks.yardsticks.lmdb_bare import BareLmdb
 
@@ -94,6 +100,7 @@ SIDES: Final[dict[str, Opener]] = {
     "lmdb_bare": _lmdb_bare,
     "sqlite3_hand": _sqlite3_hand,
     "sqlite3_by_statement": _sqlite3_by_statement,
+    "sqlite3_apart": _sqlite3_apart,
     "huey": _huey,
     "litequeue": _litequeue,
     "persist-queue": _persist_queue,

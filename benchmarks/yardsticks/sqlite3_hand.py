@@ -8,7 +8,7 @@ What makes it strong, each found by measuring:
 
 - WAL with synchronous=FULL: a commit is one flush of one file, and it survives a power cut.
 - One row a job, no other table: at 200 bytes, rewriting the payload costs less than a second
-  b-tree.
+  b-tree. For large ones see `sqlite3_apart`.
 - A partial index for each state, so that a job is in one of them at a time, and finished jobs
   weigh on nobody.
 - Reserve is one statement, UPDATE … RETURNING. The transaction begins as a writer (BEGIN
@@ -101,6 +101,8 @@ class SqliteJob(NamedTuple):
 class SqliteQueue:
     """One topic of a queue in the directory *path*; for all threads of a process."""
 
+    schema = SCHEMA
+
     def __init__(self, path: Path, topic: str = "work") -> None:
         if sqlite3.sqlite_version_info < (3, 35):
             raise RuntimeError(f"SQLite {sqlite3.sqlite_version} has no RETURNING: 3.35 is needed")
@@ -112,7 +114,7 @@ class SqliteQueue:
         self._ids = Ids()
         connection = self._connection()
         if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            connection.executescript(SCHEMA)
+            connection.executescript(self.schema)
         with self._lock, connection:
             connection.execute("INSERT OR IGNORE INTO topic (name) VALUES (?)", (topic,))
         found = connection.execute("SELECT id FROM topic WHERE name = ?", (topic,)).fetchone()
@@ -168,9 +170,12 @@ class SqliteQueue:
         )
 
     def _take(self, connection: sqlite3.Connection, n: int, now: int) -> list[Row]:
+        self._advance(connection, now)
+        return connection.execute(RESERVE, (now + LEASE_US, self._topic, n)).fetchall()
+
+    def _advance(self, connection: sqlite3.Connection, now: int) -> None:
         connection.execute(PROMOTE, (now,))
         connection.execute(EXPIRE, (now,))
-        return connection.execute(RESERVE, (now + LEASE_US, self._topic, n)).fetchall()
 
     def _finish(self, connection: sqlite3.Connection, jobs: Sequence[SqliteJob], now: int) -> int:
         return connection.executemany(DONE, [(now, job.seq, job.token) for job in jobs]).rowcount
