@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import workloads
-from benchmarks.rounds import by_batch, ratio, turns
+from benchmarks.rounds import kept, ratio, turns
 from benchmarks.session import Session
-from benchmarks.sides import SIDES, present, versions
+from benchmarks.sides import SIDES, durability, present, versions
 from benchmarks.yardsticks.parts import Payload, Queue
 
 LIVES = {1: 600, 10: 4_000, 100: 15_000, 1_000: 30_000}
@@ -50,12 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_table(batch, lives, rounds[batch])
     settings = {
         "payload_bytes": 200,
-        "durability": "full",
         "threads": 1,
         "scale": options.scale,
         "versions": versions(sides),
     }
-    session.keep(settings, by_batch(rounds))
+    cases = {
+        ("life", batch, durability(side), side): runs
+        for batch, by_side in rounds.items()
+        for side, runs in by_side.items()
+    }
+    session.keep(settings, kept(["workload", "batch", "durability", "side"], cases))
     return 0
 
 
