@@ -27,7 +27,7 @@ from benchmarks.yardsticks.lmdb_bare import BareLmdb
 from benchmarks.yardsticks.parts import Payload, Queue
 from benchmarks.yardsticks.sqlite3_hand import SqliteQueue
 
-BLOCK: Final = 100
+BLOCK, WARM_UP = 100, 10
 QUICK, FULL = Pace(3, 0.4), Pace(7, 2.0)
 AGAINST = ("sqlite3_hand", "huey tasks", "persist-queue", "litequeue", "lmdb_bare")
 
@@ -38,8 +38,8 @@ class Loop(Protocol):
     def enqueue(self, payload: Payload) -> None:
         """One job, in a commit of its own."""
 
-    def work(self) -> list[Payload]:
-        """Work off the `BLOCK` jobs that wait; their payloads."""
+    def work(self, count: int) -> list[Payload]:
+        """Work off the *count* jobs that wait; their payloads."""
 
     def close(self) -> None:
         """Lets go of the files."""
@@ -55,7 +55,7 @@ class Consume:
     def enqueue(self, payload: Payload) -> None:
         self._service.enqueue(TOPIC, payload)
 
-    def work(self) -> list[Payload]:
+    def work(self, count: int) -> list[Payload]:  # noqa: ARG002 (it sees when none is left)
         came = []
         for job in self._service.consume(TOPIC, self._n, timeout=0):
             with job:
@@ -76,9 +76,9 @@ class OneByOne:
     def enqueue(self, payload: Payload) -> None:
         self._queue.enqueue_many([payload])
 
-    def work(self) -> list[Payload]:
+    def work(self, count: int) -> list[Payload]:
         queue, came = self._queue, []
-        for _ in range(BLOCK):
+        for _ in range(count):
             jobs = queue.reserve(1)
             came += [queue.payload(job) for job in jobs]
             queue.done_many(jobs)
@@ -94,7 +94,7 @@ class Pipelined(OneByOne):
 
     _queue: Any
 
-    def work(self) -> list[Payload]:
+    def work(self, count: int) -> list[Payload]:  # noqa: ARG002 (it sees when none is left)
         queue, came = self._queue, []
         jobs = queue.turn([], 1)
         while jobs:
@@ -114,9 +114,9 @@ class HueyWorker:
         self.enqueue = self._tasks.enqueue
         self.close = self._tasks.close
 
-    def work(self) -> list[Payload]:
+    def work(self, count: int) -> list[Payload]:
         self._came = []
-        self._tasks.work(BLOCK)
+        self._tasks.work(count)
         return self._came
 
     def _handle(self, payload: Payload) -> None:
@@ -173,9 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def live(loop: Loop, seconds: float) -> Run:
-    """Blocks of jobs through the side for so many seconds, after one that is not counted."""
+    """Blocks of jobs through the side for so many seconds; a short one before is not counted."""
     payloads = workloads.payloads(BLOCK)
-    _block(loop, payloads)
+    _block(loop, payloads[:WARM_UP])
     gc.collect()
     blocks = enqueue = work = 0
     while enqueue + work < seconds * 1e9:
@@ -193,7 +193,7 @@ def _block(loop: Loop, payloads: Sequence[Payload]) -> tuple[int, int]:
     for payload in payloads:
         loop.enqueue(payload)
     enqueued = time.perf_counter_ns()
-    came = loop.work()
+    came = loop.work(len(payloads))
     done = time.perf_counter_ns()
     if came != payloads:
         raise AssertionError(f"{len(payloads)} in, {len(came)} out, or reordered")

@@ -135,7 +135,7 @@ def present(sides: Sequence[str]) -> list[str]:
         if not installed(side):
             distribution = PEERS[side][1]
             print(
-                f"left out: {side}: {distribution} is not installed (pip install 'jobq[bench]')",
+                f"left out: {side}: {distribution} is not installed (pip install -e '.[bench]')",
                 file=sys.stderr,
             )
     return [side for side in sides if installed(side)]

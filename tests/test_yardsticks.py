@@ -155,5 +155,5 @@ def test_a_side_whose_package_is_missing_is_left_out_with_a_line(
 
     assert present(["jobq", "huey", "persist-queue"]) == ["jobq"]
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "left out: huey: huey is not installed (pip install 'jobq[bench]')"
+    assert first == "left out: huey: huey is not installed (pip install -e '.[bench]')"
     assert second.startswith("left out: persist-queue: persist-queue is not installed")
