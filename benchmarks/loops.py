@@ -4,8 +4,7 @@ One process, one thread, payloads of 200 bytes. Blocks of 100 jobs are enqueued 
 on disk before the call returns, and then worked off by the side's loop, which commits each job by
 itself: `consume` puts a job's end and the next reservation in one commit, and so do the yardsticks
 called "pipelined"; other loops need a commit for each, and huey's worker one for both, since
-taking is all it does. What a peer should be told from time to time, to forget what is finished, it
-is told after each block. Sides that are not on disk: `jobq memory`; that may lose the last commit
+taking is all it does. Sides that are not on disk: `jobq memory`; that may lose the last commit
 in a power cut: `jobq relaxed`.
 """
 
@@ -71,7 +70,6 @@ class OneByOne:
 
     def __init__(self, queue: Queue[Any]) -> None:
         self._queue = queue
-        self._forget: Callable[[], None] = getattr(queue, "forget", lambda: None)
 
     def enqueue(self, payload: Payload) -> None:
         self._queue.enqueue_many([payload])
@@ -82,7 +80,6 @@ class OneByOne:
             jobs = queue.reserve(1)
             came += [queue.payload(job) for job in jobs]
             queue.done_many(jobs)
-        self._forget()
         return came
 
     def close(self) -> None:

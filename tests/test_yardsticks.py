@@ -112,18 +112,27 @@ def test_hueys_worker_calls_the_task_with_each_payload_and_no_task_is_left(tmp_p
     tasks.close()
 
 
-@pytest.mark.parametrize("side", ["litequeue", "persist-queue"])
-def test_a_peer_that_forgets_what_is_finished_still_gives_the_rest(
-    side: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("side", "rows"),
+    [
+        ("litequeue", "SELECT count(*) FROM Queue"),
+        ("persist-queue", "SELECT count(*) FROM ack_queue_default"),
+    ],
+)
+def test_a_peer_that_searches_what_is_finished_forgets_it_after_each_hundred(
+    side: str, rows: str, tmp_path: Path
 ) -> None:
+    payloads = workloads.payloads(120)
     queue = opened(side, tmp_path)
-    queue.enqueue_many(PAYLOADS)
-    first = lived(queue, 5)
-    queue.forget()
+    queue.enqueue_many(payloads)
+    first = [payload for _ in range(105) for payload in lived(queue, 1)]
+    connection = queue._queue.conn if side == "litequeue" else queue._queue._putter
+    (left,) = connection.execute(rows).fetchone()
     rest = lived(queue, 20)
     queue.close()
 
-    assert first + rest == PAYLOADS
+    assert left == 20
+    assert first + rest == payloads
 
 
 def test_every_connection_of_the_peers_flushes_each_commit(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ from benchmarks.yardsticks.parts import Payload
 FENCED: Final = "claim_id" in inspect.signature(litequeue.LiteQueue.done).parameters
 """Whether this version's `done` takes the claim, and threads may share an object."""
 
+FORGET_EVERY: Final = 100
+"""After how many messages `prune` deletes what is done: 0.9 searches it for the next message."""
+
 
 class Message(Protocol):
     @property
@@ -62,6 +65,7 @@ class LiteQueueFull:
         path.mkdir(parents=True, exist_ok=True)
         self._queue: Peer = litequeue.LiteQueue(str(path / "queue.sqlite3"))
         self._queue.conn.execute("PRAGMA synchronous = FULL")
+        self._finished = 0
         self._lock: AbstractContextManager[object] = nullcontext() if FENCED else threading.Lock()
 
     def enqueue_many(self, payloads: Sequence[Payload]) -> list[str]:
@@ -91,18 +95,19 @@ class LiteQueueFull:
     def done_many(self, jobs: Sequence[Message]) -> int:
         with self._lock:
             if len(jobs) == 1:
-                return self._done(jobs[0])
-            with self._queue.transaction("IMMEDIATE"):
-                return sum(self._done(job) for job in jobs)
+                done = self._done(jobs[0])
+            else:
+                with self._queue.transaction("IMMEDIATE"):
+                    done = sum(self._done(job) for job in jobs)
+            self._finished += done
+            if self._finished >= FORGET_EVERY:
+                self._finished = 0
+                self._queue.prune()
+        return done
 
     def waiting(self) -> int:
         with self._lock:
             return self._queue.qsize()  # of 0.9: and those that are locked
-
-    def forget(self) -> None:
-        """Delete what is done: version 0.9 searches it for the next message otherwise."""
-        with self._lock:
-            self._queue.prune()
 
     def close(self) -> None:
         self._queue.close()

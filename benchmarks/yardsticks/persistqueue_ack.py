@@ -17,14 +17,17 @@ every `get` until `clear_acked_data` has removed them.
 from collections.abc import Sequence
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import persistqueue
 import persistqueue.serializers.msgpack
 
 from benchmarks.yardsticks.parts import Payload
 
-MOST_CLEARED = 100_000
+FORGET_EVERY: Final = 100
+"""After how many items `clear_acked_data` deletes what is acknowledged: every `get` searches it."""
+
+MOST_CLEARED: Final = 100_000
 
 
 class Peer(Protocol):
@@ -56,6 +59,7 @@ class PersistQueueAck:
             auto_commit=True,
             serializer=persistqueue.serializers.msgpack,
         )
+        self._finished = 0  # threads may miscount it a little: it only says when to forget
         for connection in (self._queue._getter, self._queue._putter):
             connection.execute("PRAGMA synchronous = FULL")
 
@@ -79,14 +83,15 @@ class PersistQueueAck:
 
     def done_many(self, jobs: Sequence[AckJob]) -> int:
         """Each in a commit of its own."""
-        return sum(self._queue.ack(id=job.id) is not None for job in jobs)
+        done = sum(self._queue.ack(id=job.id) is not None for job in jobs)
+        self._finished += done
+        if self._finished >= FORGET_EVERY:
+            self._finished = 0
+            self._queue.clear_acked_data(max_delete=MOST_CLEARED, keep_latest=0)
+        return done
 
     def waiting(self) -> int:
         return self._queue.qsize()
-
-    def forget(self) -> None:
-        """Delete what is acknowledged, or every `get` searches it."""
-        self._queue.clear_acked_data(max_delete=MOST_CLEARED, keep_latest=0)
 
     def close(self) -> None:
         self._queue.close()
