@@ -50,7 +50,7 @@ def test_people_get_two_tables_and_a_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_and_it_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    with start("bench", tmp_path, "--seconds", "60") as process:
+    with start("bench", tmp_path, "--seconds", "3.5") as process:
         eventually(lambda: list(tmp_path.glob(".jobq-bench-*/lives-1/data.mdb")))
         process.send_signal(number)
         out, error = process.communicate(timeout=20)
@@ -61,7 +61,7 @@ def test_a_signal_ends_it_and_it_leaves_nothing(tmp_path: Path, number: signal.S
 
 
 def test_an_interrupt_while_the_other_process_waits_ends_that_too(tmp_path: Path) -> None:
-    with start("bench", tmp_path, "--seconds", "3") as process:
+    with start("bench", tmp_path, "--seconds", "1.4") as process:
         eventually(lambda: list(tmp_path.glob(".jobq-bench-*/wake-up/bell")))
         process.terminate()
         out, error = process.communicate(timeout=20)  # the other one holds stdout no longer
