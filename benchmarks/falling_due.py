@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with session.measuring(idle=True) as directory:
         print(f"\n  {jobs:,} at once".replace(",", " "))
         print_head()
-        for kind in FILL:
+        for kind in options.kinds:
             for waiters in (0, 1) if kind != KILLED else (1,):
                 path = directory / f"{kind} {waiters}"
                 results.append(measure(path, kind, jobs, waiters))
@@ -210,6 +210,9 @@ def print_line(result: dict[str, Any]) -> None:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, help="that fall due; default: 50 000")
     parser.add_argument("--full", action="store_true", help="1 000 000 jobs")
+    parser.add_argument(
+        "--kinds", nargs="+", default=list(FILL), choices=list(FILL), help="default: all"
+    )
 
 
 if __name__ == "__main__":

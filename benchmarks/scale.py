@@ -97,8 +97,9 @@ def measure(directory: Path, backlogs: Sequence[Backlog], rounds: int) -> list[d
         results[title]["calls_us"] = {
             verb: _figures(times, taken[backlogs[0].title][verb]) for verb, times in verbs.items()
         }
-        results[title]["command_stats_ms"] = command_ms(directory / title, "stats")
-        results[title]["command_start_ms"] = command_ms(directory / title, "--version")
+        times = min(5, rounds)
+        results[title]["command_stats_ms"] = command_ms(directory / title, "stats", times)
+        results[title]["command_start_ms"] = command_ms(directory / title, "--version", times)
     return [{"backlog": title, **result} for title, result in results.items()]
 
 
@@ -172,7 +173,7 @@ def _calls(service: jobq.JobService, payload: Any, calls: int) -> dict[str, list
     return taken
 
 
-def command_ms(path: Path, verb: str, times: int = 5) -> list[float]:
+def command_ms(path: Path, verb: str, times: int) -> list[float]:
     """Milliseconds of `jobq` as a process; `--version` is Python's start and jobq's imports."""
     taken = []
     for _ in range(times):
