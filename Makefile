@@ -17,7 +17,7 @@ BENCH := $(VENV)/.holds-bench
 AT_ONCE := --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt storm bench clean
+.PHONY: help demo test check fmt storm bench report clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-7s %s\n", $$1, $$2}'
@@ -42,8 +42,11 @@ fmt: $(DEV) ## format, and mend what ruff can mend
 storm: $(DEV) ## the long crash and stress runs
 	@$(PY) -m pytest -m storm $(ARGS)
 
-bench: $(BENCH) ## the benchmarks; ARGS are theirs
+bench: $(BENCH) ## the benchmarks, quick forms; ARGS=--full, --keep, or the names of some
 	@$(PY) -m benchmarks $(ARGS)
+
+report: $(BENCH) ## docs/benchmarks.md anew, out of the results that were kept
+	@$(PY) -m benchmarks.report
 
 clean: ## away with the virtual environment and the caches
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -9,6 +9,7 @@ import argparse
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.dir:
                 words += ["--dir", str(options.dir)]
             file = results / f"{name}-{today}.json"
-            status |= benchmark.main([*words, "--json", str(file)])
+            try:
+                status |= benchmark.main([*words, "--json", str(file)])
+            except Exception:  # noqa: BLE001 - a job is lost, or a machine too slow: on to the next
+                traceback.print_exc()
+                status = 1
             taken[name] = time.monotonic() - start
         print("\n── what was promised ──\n")
         print("\n".join(promises.as_text(promises.judge(load(results)))))
