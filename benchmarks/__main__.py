@@ -48,17 +48,17 @@ class Benchmark(NamedTuple):
 
 
 ALL: Final = {
-    "batches": Benchmark(batches.main, "--rounds 5 --scale 0.4", "--rounds 15"),
+    "batches": Benchmark(batches.main, "--rounds 3 --scale 0.4", "--rounds 15"),
     "loops": Benchmark(loops.main, "--rounds 3 --seconds 0.3"),
     "payloads": Benchmark(payloads.main, "--rounds 2 --seconds 0.1"),
-    "enqueuers": Benchmark(enqueuers.main, "--rounds 3"),
+    "enqueuers": Benchmark(enqueuers.main, "--rounds 2"),
     "crews": Benchmark(crews.main, "--rounds 2"),
     "scale": Benchmark(scale.main),
     "churn": Benchmark(churn.main),
     "falling_due": Benchmark(falling_due.main, "--jobs 30000"),
     "waiters": Benchmark(waiters.main),
     "beside_python": Benchmark(beside_python.main, "--seconds 0.25"),
-    "latency": Benchmark(latency.main, "--jobs 200 --idle 4", "--jobs 2000 --idle 60"),
+    "latency": Benchmark(latency.main, "--jobs 200 --idle 5", "--jobs 2000 --idle 60"),
     "waiting": Benchmark(waiting.main, "--jobs 200", "--jobs 2000"),
     "redelivery": Benchmark(redelivery.main, "--rounds 3", "--rounds 30"),
     "contention": Benchmark(contention.main, "--rounds 1 --processes 4"),

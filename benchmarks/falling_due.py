@@ -25,9 +25,9 @@ from benchmarks.workloads import payloads, percentile
 from jobq.clock import SystemClock
 from jobq.repo.lmdb import LmdbStore
 
-BEFORE_S = 1.0
+BEFORE_S = 0.6
 """How long calls are timed before the moment."""
-SET_UP_S = 2.5
+SET_UP_S = 1.6
 """From the setting of the clocks to the moment: processes have to start meanwhile."""
 PATIENCE_S = 600.0
 ASKED_MS = 100.0

@@ -59,9 +59,12 @@ def throughput_by_threads(axes: Any, result: Result) -> None:
 def latency_by_backlog(axes: Any, result: Result) -> None:
     ready = [one for one in result["results"] if one["status"] == "ready"]
     for verb in result["results"][0]["calls_us"]:
-        for figure, style in (("p50", "o-"), ("p99", "o:")):
-            points = {one["jobs"]: one["calls_us"][verb][figure] for one in ready}
-            _line(axes, f"{verb}, {figure}", points, style)
+        p50, p99 = (
+            {one["jobs"]: one["calls_us"][verb][figure] for one in ready}
+            for figure in ("p50", "p99")
+        )
+        _line(axes, f"{verb}, p50", p50)
+        _line(axes, f"{verb}, p99", p99, linestyle=":", color=axes.lines[-1].get_color())
     axes.set_ylim(bottom=0)
     _label(axes, "ready jobs", "µs a call", log="x")
 
@@ -87,17 +90,22 @@ PLOTS: Final[dict[str, Callable[[Any, Result], None]]] = {
 }
 
 
-def _line(axes: Any, label: str, points: dict[Any, float | None], style: str = "o-") -> None:
+def _line(axes: Any, label: str, points: dict[Any, float | None], **look: Any) -> None:
     known = {at: value for at, value in points.items() if value is not None}
     if known:
-        axes.plot(list(known), list(known.values()), style, label=label, markersize=4)
+        axes.plot(list(known), list(known.values()), label=label, marker="o", markersize=4, **look)
 
 
 def _label(axes: Any, x: str, y: str, log: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    if "x" in log:
-        axes.set_xscale("log")
-    if "y" in log:
-        axes.set_yscale("log")
-    axes.legend()
+    for name, axis, scale in (
+        ("x", axes.xaxis, axes.set_xscale),
+        ("y", axes.yaxis, axes.set_yscale),
+    ):
+        if name in log:
+            scale("log")
+        axis.set_major_formatter("{x:,.0f}" if name in log else "{x:,g}")
+    if "x" not in log:
+        axes.locator_params(axis="x", nbins=5)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))

@@ -19,6 +19,8 @@ from benchmarks.tables import TABLES, markdown
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 IMAGES: Final = "img"
+BUSY: Final = 0.7
+"""From so much load a processor on, figures are partly those of other programs."""
 
 HEAD: Final = """# How fast jobq is
 
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def page(results: Results, plots: Mapping[str, str]) -> str:
     """The page; *plots* are the files of those that were drawn, by benchmark."""
-    parts = [HEAD, "## What was promised\n", *_promises(results)]
+    parts = [HEAD, *_caution(results), "## What was promised\n", *_promises(results)]
     for name, table in TABLES.items():
         if name in results:
             parts += [f"\n## {_question(results[name])}\n", _about(name, results[name])]
@@ -82,6 +84,18 @@ def _promises(results: Results) -> list[str]:
     table = markdown(["workload", "at least", "goal", "measured", "reached"], rows)
     # Sentences stand to the left.
     return [table[0], "|---|---|---|---|---|", *table[2:]]
+
+
+def _caution(results: Results) -> list[str]:
+    """Which of it measures the machine's other work too."""
+    busy = [
+        name for name, result in sorted(results.items())
+        if result["machine"]["load"] > BUSY * result["machine"]["cpus"]
+    ]  # fmt: skip
+    if not busy:
+        return []
+    names = ", ".join(busy)
+    return [f"**The machine had other work to do** while these ran, so do not trust: {names}.\n"]
 
 
 def _question(result: Result) -> str:

@@ -63,7 +63,10 @@ def by_threads(result: Result) -> Lines:
         ]
         rows.append(["jobq / sqlite3_hand", *map(_times, times)])
         used = [row for row in rows if set(row[1:]) != {""}]
-        head = [f"{workload}, jobs/s", *(f"{number(many)} callers" for many in callers)]
+        head = [
+            f"{workload}, jobs/s",
+            *(f"{number(many)} caller{'s' * (many > 1)}" for many in callers),
+        ]
         lines += [*markdown(head, used), ""]
     return lines[:-1]
 
@@ -111,8 +114,8 @@ def by_processes(result: Result) -> Lines:
 
 def by_backlog(result: Result) -> Lines:
     verbs = list(result["results"][0]["calls_us"])
-    head = ["p50 (p99) µs", *verbs, "reserve", "open ms", "`jobq stats` ms", "RssAnon MiB",
-            "bytes a job"]  # fmt: skip
+    head = ["p50 (p99) µs", *verbs, "reserve, to the first", "open ms", "`jobq stats` ms",
+            "RssAnon MiB", "bytes a job"]  # fmt: skip
     rows = []
     for one in result["results"]:
         calls = one["calls_us"]
@@ -199,10 +202,12 @@ def by_verb(result: Result) -> Lines:
     rows = []
     for verb in sorted(rounds[0]):
         of_verb = [one[verb] for one in rounds if verb in one]
-        p50, p99 = (statistics.median(one[name] for one in of_verb) for name in ("p50", "p99"))
+        p50, p99 = (
+            statistics.median(one[name] for one in of_verb) for name in ("p50_ms", "p99_ms")
+        )
         rows.append([
             verb, number(sum(one["calls"] for one in of_verb)), number(p50, 2), number(p99, 2),
-            number(max(one["worst"] for one in of_verb), 1),
+            number(max(one["worst_ms"] for one in of_verb), 1),
         ])  # fmt: skip
     return markdown([f"{most} processes", "calls", "p50 ms", "p99 ms", "worst ms"], rows)
 

@@ -74,6 +74,14 @@ def test_a_page_has_what_was_promised_and_a_table_of_each_benchmark(tmp_path: Pa
     assert text.count("| 0123456789ab |") == 2
 
 
+def test_a_page_says_which_benchmarks_ran_beside_other_work(tmp_path: Path) -> None:
+    calm, busy = batches(jobq=1400), churned(1.1)
+    busy["machine"] = {**MACHINE, "load": 5.0}
+    _, text = render(tmp_path, calm, busy)
+
+    assert "so do not trust: churn.\n" in text
+
+
 def test_a_promise_is_missed_kept_or_exceeded() -> None:
     workload = "batches of 100, one thread"
 
@@ -131,6 +139,32 @@ def test_the_page_in_the_docs_is_what_the_kept_results_render() -> None:
 
     assert [file for file in drawn.values() if not (images / file).exists()] == []
     assert report.PAGE.read_text() == report.page(found, drawn)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("batches", "--rounds 1 --batches 10 --scale 0.01 --sides jobq sqlite3_hand"),
+        ("loops", "--rounds 1 --seconds 0.02 --sides jobq sqlite3_hand"),
+        ("enqueuers", "--rounds 1 --seconds 0.02 --threads 2 --sides jobq sqlite3_hand"),
+        ("payloads", "--rounds 1 --seconds 0.02 --sizes 0 200 --sides jobq"),
+        ("crews", "--rounds 1 --seconds 0.05 --processes 2 --sides jobq"),
+        ("contention", "--rounds 1 --seconds 0.3 --processes 2"),
+    ],
+)
+def test_what_a_benchmark_keeps_has_its_table_and_can_be_judged(
+    tmp_path: Path, name: str, options: str
+) -> None:
+    from benchmarks.__main__ import ALL
+
+    file = tmp_path / "results.json"
+    assert ALL[name].main([*options.split(), "--dir", str(tmp_path), "--json", str(file)]) == 0
+    kept_so = json.loads(file.read_text())
+
+    table = TABLES[name](kept_so)
+    assert len(table) > 2
+    assert len({line.count("|") for line in table if line}) <= 2
+    assert promises.judge({name: kept_so})
 
 
 def test_every_benchmark_that_has_a_table_or_a_promise_is_run_by_the_one_command() -> None:
