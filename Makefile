@@ -11,13 +11,14 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 DEMO := $(VENV)/.holds-demo
 DEV := $(VENV)/.holds-dev
 CHECK := $(VENV)/.holds-check
+BENCH := $(VENV)/.holds-bench
 
 # Tests run in two processes more than there are cores, since half of a run is waiting; a plain
 # `pytest` runs them one after the other.
 AT_ONCE = --numprocesses $$(( $$(nproc) + 2 )) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt storm bench clean
+.PHONY: help demo test check fmt storm bench report clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-7s %s\n", $$1, $$2}'
@@ -42,8 +43,11 @@ fmt: $(DEV) ## format, and mend what ruff can mend
 storm: $(DEV) ## the long crash and stress runs
 	@$(PY) -m pytest -m storm $(ARGS)
 
-bench: $(DEV) ## the benchmarks; ARGS are theirs
+bench: $(BENCH) ## the benchmarks, quick forms; ARGS=--full, --keep, or the names of some
 	@$(PY) -m benchmarks $(ARGS)
+
+report: $(BENCH) ## docs/benchmarks.md anew, out of the results that were kept
+	@$(PY) -m benchmarks.report
 
 clean: ## away with the virtual environment and the caches
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
@@ -60,6 +64,12 @@ $(DEV): pyproject.toml
 	@echo "installing jobq and its development tools into $(VENV) …"
 	@$(PIP) --editable '.[dev]'
 	@touch $(DEMO) $@
+
+$(BENCH): pyproject.toml
+	@$(call venv)
+	@echo "installing jobq and what it is measured beside into $(VENV) …"
+	@$(PIP) --editable '.[bench]'
+	@touch $@
 
 $(CHECK): pyproject.toml
 	@$(call venv)

@@ -11,55 +11,19 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jobq
 from benchmarks import workloads
-from benchmarks.rounds import by_batch, ratio, turns
+from benchmarks.rounds import kept, ratio, turns
 from benchmarks.session import Session
-from benchmarks.yardsticks.lmdb_bare import BareLmdb
+from benchmarks.sides import SIDES, durability, present, versions
 from benchmarks.yardsticks.parts import Payload, Queue
-from benchmarks.yardsticks.sqlite3_hand import SqliteQueue, SqliteQueueByStatement
 
 LIVES = {1: 600, 10: 4_000, 100: 15_000, 1_000: 30_000}
 """Lives in a round by batch size: a few tenths of a second each."""
 
-TOPIC = "work"
-
-
-class JobqQueue:
-    """jobq as a user drives it."""
-
-    def __init__(self, path: str, topics: str | None = None) -> None:
-        self._service = jobq.open(path, topics=topics)
-
-    def enqueue_many(self, payloads: Sequence[Payload]) -> list[str]:
-        return self._service.enqueue_many(TOPIC, payloads)
-
-    def reserve(self, n: int) -> list[jobq.Job]:
-        return self._service.reserve(TOPIC, n, timeout=0)
-
-    def payload(self, job: jobq.Job) -> Payload:
-        payload: Payload = job.payload
-        return payload
-
-    def done_many(self, jobs: Sequence[jobq.Job]) -> int:
-        return self._service.done_many(jobs).count(jobq.Outcome.OK)
-
-    def close(self) -> None:
-        self._service.close()
-
-
-SIDES: dict[str, Callable[[Path], Queue[Any]]] = {
-    "jobq": lambda path: JobqQueue(str(path)),
-    "sqlite3_hand": SqliteQueue,
-    "lmdb_bare": BareLmdb,
-    "jobq mixed": lambda path: JobqQueue(str(path), topics="memory"),
-    "jobq memory": lambda _: JobqQueue(":memory:"),
-    "sqlite3_by_statement": SqliteQueueByStatement,
-}
 USUAL = ("jobq", "jobq mixed", "sqlite3_hand", "lmdb_bare", "jobq memory")
 YARDSTICKS = ("sqlite3_hand", "lmdb_bare")
 
@@ -77,14 +41,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print; the exit status."""
     session = Session("batches", __doc__, _add_options, arguments)
     options = session.options
+    sides = present(options.sides)
     rounds: dict[int, dict[str, list[Run]]] = {}
     with session.measuring() as directory:
         for batch in options.batches:
             lives = max(batch, round(LIVES.get(batch, 20 * batch) * options.scale))
-            rounds[batch] = compare(directory, options.sides, batch, lives, options.rounds)
+            rounds[batch] = compare(directory, sides, batch, lives, options.rounds)
             print_table(batch, lives, rounds[batch])
-    settings = {"payload_bytes": 200, "durability": "full", "threads": 1, "scale": options.scale}
-    session.keep(settings, by_batch(rounds))
+    settings = {
+        "payload_bytes": 200,
+        "threads": 1,
+        "scale": options.scale,
+        "versions": versions(sides),
+    }
+    cases = {
+        ("life", batch, durability(side), side): runs
+        for batch, by_side in rounds.items()
+        for side, runs in by_side.items()
+    }
+    session.keep(settings, kept(["workload", "batch", "durability", "side"], cases))
     return 0
 
 
@@ -105,12 +80,12 @@ def compare(
 def live(queue: Queue[Any], batch: int, lives: int) -> Run:
     """Drive *lives* lives through the queue, after one batch that is not counted."""
     payloads = workloads.payloads(batch)
-    _cycle(queue, payloads)
+    cycle(queue, payloads)
     gc.collect()
     enqueue = reserve = done = 0
     cycles = max(1, lives // batch)
     for _ in range(cycles):
-        taken = _cycle(queue, payloads)
+        taken = cycle(queue, payloads)
         enqueue += taken[0]
         reserve += taken[1]
         done += taken[2]
@@ -123,8 +98,12 @@ def live(queue: Queue[Any], batch: int, lives: int) -> Run:
     )
 
 
-def _cycle(queue: Queue[Any], payloads: Sequence[Payload]) -> tuple[int, int, int]:
-    """One batch through its life; the nanoseconds of each call."""
+def cycle(queue: Queue[Any], payloads: Sequence[Payload]) -> tuple[int, int, int]:
+    """One batch through its life; the nanoseconds of each call.
+
+    Raises:
+        AssertionError: A job is missing, changed or out of order.
+    """
     start = time.perf_counter_ns()
     queue.enqueue_many(payloads)
     enqueued = time.perf_counter_ns()
@@ -164,7 +143,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--batches", type=int, nargs="+", default=list(LIVES), metavar="N", help="batch sizes"
     )
     parser.add_argument(
-        "--sides", nargs="+", default=USUAL, choices=list(SIDES), help="default: all but the last"
+        "--sides", nargs="+", default=USUAL, choices=list(SIDES), help="default: %(default)s"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="so many times the lives")
 

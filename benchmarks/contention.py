@@ -3,27 +3,48 @@
 Every process enqueues, reserves and settles in a topic that all share, and administers jobs in a
 topic of its own, where nobody can come between; so every call must succeed, and any exception and
 any outcome other than ok counts as an error. Nothing pauses: the write lock is always wanted by
-all. At the end every acknowledged job must be there, and `check` must find nothing.
+all. At the end every acknowledged job must be there, and `check` must find nothing. `done/s` is
+jobs finished, of all that is done to them and beside them.
 """
 
 import argparse
 import random
+import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import jobq
 from benchmarks import workloads
 from benchmarks.processes import Child, Pipe
+from benchmarks.rounds import Pace, add_pace, kept, pace_of
 from benchmarks.session import Session
 from benchmarks.workloads import percentile
 
 T = TypeVar("T")
 
+QUICK, FULL = Pace(1, 4.0), Pace(3, 10.0)
+PROCESSES: Final = (1, 2, 4)
+
 SHARED = "shared"
 MOST_MESSAGES = 20
+
+
+class Run(NamedTuple):
+    """So many processes in one round. `verbs` has the figures of each verb's calls."""
+
+    done_per_s: float
+    calls: int
+    p50_ms: float
+    p99_ms: float
+    worst_ms: float
+    errors: int
+    missing: int
+    problems: int
+    verbs: dict[str, dict[str, float]]
+    messages: list[str]
 
 
 class Worker:
@@ -38,6 +59,7 @@ class Worker:
         self.errors: list[str] = []
         self.added = 0
         self.deleted = 0
+        self.done = 0
         self._acts = {
             self.enqueue_one: 6,
             self.enqueue_some: 4,
@@ -85,6 +107,7 @@ class Worker:
         way = self._random.randrange(10)
         if way < 5:
             self._expect_ok("done_many", self._call("done_many", self._service.done_many, jobs))
+            self.done += len(jobs)
         elif way == 5:
             self._expect_ok(
                 "release_many", self._call("release_many", self._service.release_many, jobs)
@@ -132,8 +155,10 @@ class Worker:
         elif way == 3:
             self._call("done, then", job.done, then=[jobq.NewJob(SHARED, self._payload())])
             self.added += 1
+            self.done += 1
         else:
             self._call("done", job.done, {"ok": True})
+            self.done += 1
 
     def _call(self, verb: str, call: Callable[..., T], *args: Any, **named: Any) -> T:
         start = time.perf_counter_ns()
@@ -158,26 +183,33 @@ class Worker:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print; the exit status: 1 if a caller saw an error or a job is missing."""
     session = Session("contention", __doc__, _add_options, arguments)
-    options = session.options
+    options, (rounds, seconds) = session.options, pace_of(session.options)
+    runs: dict[int, list[Run]] = {count: [] for count in options.processes}
     with session.measuring() as directory:
-        result = contend(str(directory / "queue"), options.processes, options.seconds)
-    print_result(result, options.processes, options.seconds)
-    settings = {
-        "processes": options.processes,
-        "seconds": options.seconds,
-        "durability": "full",
-        "payload_bytes": 200,
-    }
-    figures = {verb: figures_of(taken) for verb, taken in result["taken_ms"].items()}
-    session.keep(settings, {**result, "taken_ms": figures})
-    return 1 if result["errors"] or result["missing"] or result["problems"] else 0
+        for number in range(rounds):
+            for count in options.processes:
+                run = contend(str(directory / f"queue-{count}-{number}"), count, seconds)
+                runs[count].append(run)
+                for text in run.messages:
+                    print(f"  {text}")
+    print_summary(runs)
+    print_verbs(runs)
+    session.keep(
+        {"payload_bytes": 200, "seconds": seconds},
+        kept(
+            ["workload", "processes", "durability", "side"],
+            {("all verbs", count, "full", "jobq"): some for count, some in runs.items()},
+        ),
+    )
+    every = [run for some in runs.values() for run in some]
+    return 1 if any(run.errors or run.missing or run.problems for run in every) else 0
 
 
-def contend(path: str, processes: int, seconds: float) -> dict[str, Any]:
+def contend(path: str, processes: int, seconds: float) -> Run:
     """Run the processes and put their findings together."""
     taken_ms: dict[str, list[float]] = {}
     errors: list[str] = []
-    expected = 0
+    expected = done = 0
     with jobq.open(path) as service:
         children = [Child(contender, path, number, seconds) for number in range(processes)]
         try:
@@ -191,20 +223,30 @@ def contend(path: str, processes: int, seconds: float) -> dict[str, Any]:
                     taken_ms.setdefault(verb, []).extend(taken)
                 errors.extend(theirs["errors"])
                 expected += theirs["added"] - theirs["deleted"]
+                done += theirs["done"]
         finally:
             for child in children:
                 child.__exit__(None, None, None)
         there = service.stats().totals
         report = service.check()
     counted = there.ready + there.delayed + there.reserved + there.done + there.canceled
-    return {
-        "taken_ms": taken_ms,
-        "errors": len(errors),
-        "messages": [f"{text} ({count} times)" for text, count in Counter(errors).most_common(20)],
-        "jobs": counted,
-        "missing": expected - counted,
-        "problems": list(report.problems[:MOST_MESSAGES]),
-    }
+    everything = figures_of([taken for some in taken_ms.values() for taken in some])
+    most_common = Counter(errors).most_common(MOST_MESSAGES)
+    return Run(
+        done_per_s=done / seconds,
+        calls=int(everything["calls"]),
+        p50_ms=everything["p50_ms"],
+        p99_ms=everything["p99_ms"],
+        worst_ms=everything["worst_ms"],
+        errors=len(errors),
+        missing=expected - counted,
+        problems=len(report.problems),
+        verbs={verb: figures_of(taken) for verb, taken in sorted(taken_ms.items())},
+        messages=[
+            *[f"{text} ({count} times)" for text, count in most_common],
+            *[str(problem) for problem in report.problems[:MOST_MESSAGES]],
+        ],
+    )
 
 
 def contender(pipe: Pipe, path: str, number: int, seconds: float) -> None:
@@ -220,6 +262,7 @@ def contender(pipe: Pipe, path: str, number: int, seconds: float) -> None:
                 "errors": worker.errors,
                 "added": worker.added,
                 "deleted": worker.deleted,
+                "done": worker.done,
             }
         )
 
@@ -228,34 +271,45 @@ def figures_of(taken: Sequence[float]) -> dict[str, float]:
     """Count, p50, p99 and worst."""
     return {
         "calls": len(taken),
-        "p50": percentile(taken, 50),
-        "p99": percentile(taken, 99),
-        "worst": max(taken),
+        "p50_ms": percentile(taken, 50),
+        "p99_ms": percentile(taken, 99),
+        "worst_ms": max(taken),
     }
 
 
-def print_result(result: dict[str, Any], processes: int, seconds: float) -> None:
-    taken_ms: dict[str, list[float]] = result["taken_ms"]
-    print(f"\n{processes} processes, {seconds:.0f} s")
-    print(f"  {'ms a call':18} {'calls':>7} {'p50':>8} {'p99':>8} {'worst':>8}")
-    everything = [taken for some in taken_ms.values() for taken in some]
-    for verb, taken in [*sorted(taken_ms.items()), ("all", everything)]:
-        figures = figures_of(taken)
-        print(
-            f"  {verb:18} {figures['calls']:7} {figures['p50']:8.2f} {figures['p99']:8.2f} "
-            f"{figures['worst']:8.2f}"
-        )
+def print_summary(runs: dict[int, list[Run]]) -> None:
+    """A line for each number of processes: medians, the worst of all rounds, sums of faults."""
     print(
-        f"errors {result['errors']}, jobs {result['jobs']}, missing {result['missing']}, "
-        f"problems found by check {len(result['problems'])}"
+        f"\n  {'processes':18} {'done/s':>7} {'calls':>7} {'p50':>8} {'p99':>8} {'worst':>8} ms "
+        f"{'errors':>7} {'missing':>8} {'problems':>9}"
     )
-    for line in [*result["messages"], *result["problems"]]:
-        print(f"  {line}")
+    for count, some in runs.items():
+        print(
+            f"  {count:<18} {statistics.median(run.done_per_s for run in some):7.0f} "
+            f"{sum(run.calls for run in some):7} "
+            f"{statistics.median(run.p50_ms for run in some):8.2f} "
+            f"{statistics.median(run.p99_ms for run in some):8.2f} "
+            f"{max(run.worst_ms for run in some):8.2f}    {sum(run.errors for run in some):7} "
+            f"{sum(run.missing for run in some):8} {sum(run.problems for run in some):9}"
+        )
+
+
+def print_verbs(runs: dict[int, list[Run]]) -> None:
+    """The calls by verb, of the most processes, in the last round."""
+    most = max(runs)
+    print(f"\n  {f'{most} processes, ms':18} {'calls':>7} {'p50':>8} {'p99':>8} {'worst':>8}")
+    for verb, figures in runs[most][-1].verbs.items():
+        print(
+            f"  {verb:18} {figures['calls']:7} {figures['p50_ms']:8.2f} {figures['p99_ms']:8.2f} "
+            f"{figures['worst_ms']:8.2f}"
+        )
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--processes", type=int, default=4, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=8.0, help="default: %(default)s")
+    add_pace(parser, QUICK, FULL)
+    parser.add_argument(
+        "--processes", type=int, nargs="+", default=list(PROCESSES), metavar="N", help="how many"
+    )
 
 
 if __name__ == "__main__":

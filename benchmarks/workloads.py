@@ -10,7 +10,9 @@ _FILLER = "the quick brown fox jumps over the lazy dog; "
 
 
 def payloads(count: int, size: int = 200) -> list[Payload]:
-    """*count* different payloads, each *size* bytes as msgpack; at least 20."""
+    """*count* different payloads, each *size* bytes as msgpack, at least 20; with 0, empty ones."""
+    if size == 0:
+        return [{}] * count
     return [_payload(number, size) for number in range(count)]
 
 

@@ -90,17 +90,7 @@ class BareLmdb:
     def reserve(self, n: int) -> list[BareJob]:
         now = _now_us()
         with self._env.begin(write=True) as txn:
-            taken = self._take(txn, n)
-            lease = AT.pack(now + LEASE_US, self._transaction + 1)
-            with txn.cursor(self._body) as cursor:
-                bodies = cursor.getmulti([job_id for job_id, _ in taken])
-            jobs = [
-                BareJob(job_id, seq, 1, lease, now, decode(_opened(body)))
-                for (job_id, seq), (_, body) in zip(taken, bodies, strict=True)
-            ]
-            states = [(job.id, _state(RESERVED, job, now, 0)) for job in jobs]
-            _put_all(txn, self._state, states)
-            txn.put(lease, _sealed(b"".join([job.id for job in jobs])), db=self._lease)
+            jobs = self._reserve(txn, n, now)
             self._put_meta(txn)
         return jobs
 
@@ -109,18 +99,49 @@ class BareLmdb:
 
     def done_many(self, jobs: Sequence[BareJob]) -> int:
         now = _now_us()
-        states = [(job.id, _state(DONE, job, now, now)) for job in jobs]
         with self._env.begin(write=True) as txn:
-            _put_all(txn, self._state, states)
-            for lease in {job.lease for job in jobs}:
-                txn.delete(lease, db=self._lease)
-            ended = AT.pack(now, self._transaction + 1)
-            txn.put(ended, _sealed(b"".join([job.id for job in jobs])), db=self._ended)
+            self._finish(txn, jobs, now)
             self._put_meta(txn)
         return len(jobs)
 
+    def turn(self, jobs: Sequence[BareJob], n: int) -> list[BareJob]:
+        """Finish *jobs* and reserve up to *n*, in one commit: for a loop."""
+        now = _now_us()
+        with self._env.begin(write=True) as txn:
+            if jobs:
+                self._finish(txn, jobs, now)
+            next_jobs = self._reserve(txn, n, now)
+            self._put_meta(txn)
+        return next_jobs
+
+    def waiting(self) -> int:
+        with self._env.begin() as txn:
+            return int(txn.stat(self._queue)["entries"])
+
     def close(self) -> None:
         self._env.close()
+
+    def _reserve(self, txn: "lmdb.Transaction[bytes]", n: int, now: int) -> list[BareJob]:
+        taken = self._take(txn, n)
+        lease = AT.pack(now + LEASE_US, self._transaction + 1)
+        with txn.cursor(self._body) as cursor:
+            bodies = cursor.getmulti([job_id for job_id, _ in taken])
+        jobs = [
+            BareJob(job_id, seq, 1, lease, now, decode(_opened(body)))
+            for (job_id, seq), (_, body) in zip(taken, bodies, strict=True)
+        ]
+        if jobs:
+            states = [(job.id, _state(RESERVED, job, now, 0)) for job in jobs]
+            _put_all(txn, self._state, states)
+            txn.put(lease, _sealed(b"".join([job.id for job in jobs])), db=self._lease)
+        return jobs
+
+    def _finish(self, txn: "lmdb.Transaction[bytes]", jobs: Sequence[BareJob], now: int) -> None:
+        _put_all(txn, self._state, [(job.id, _state(DONE, job, now, now)) for job in jobs])
+        for lease in {job.lease for job in jobs}:
+            txn.delete(lease, db=self._lease)
+        ended = AT.pack(now, self._transaction + 1)
+        txn.put(ended, _sealed(b"".join([job.id for job in jobs])), db=self._ended)
 
     def _take(self, txn: "lmdb.Transaction[bytes]", n: int) -> list[tuple[bytes, int]]:
         """The first *n* entries of the queue, deleted: (id, seq)."""

@@ -61,5 +61,8 @@ class Queue(Protocol[Job]):
     def done_many(self, jobs: Sequence[Job]) -> int:
         """How many of the jobs were still held; these are finished, in one commit."""
 
+    def waiting(self) -> int:
+        """How many jobs are ready."""
+
     def close(self) -> None:
         """Lets go of the files."""

@@ -8,7 +8,7 @@ What makes it strong, each found by measuring:
 
 - WAL with synchronous=FULL: a commit is one flush of one file, and it survives a power cut.
 - One row a job, no other table: at 200 bytes, rewriting the payload costs less than a second
-  b-tree.
+  b-tree. For large ones see `sqlite3_apart`.
 - A partial index for each state, so that a job is in one of them at a time, and finished jobs
   weigh on nobody.
 - Reserve is one statement, UPDATE … RETURNING. The transaction begins as a writer (BEGIN
@@ -86,6 +86,10 @@ RETURNING weight, seq, id, token, attempt, payload
 DONE = "UPDATE job SET state = 3, at = ? WHERE seq = ? AND token = ? AND state = 2"
 
 
+Row = tuple[int, int, bytes, int, int, bytes]
+"""What RESERVE returns."""
+
+
 class SqliteJob(NamedTuple):
     seq: int
     id: bytes
@@ -96,6 +100,8 @@ class SqliteJob(NamedTuple):
 
 class SqliteQueue:
     """One topic of a queue in the directory *path*; for all threads of a process."""
+
+    schema = SCHEMA
 
     def __init__(self, path: Path, topic: str = "work") -> None:
         if sqlite3.sqlite_version_info < (3, 35):
@@ -108,7 +114,7 @@ class SqliteQueue:
         self._ids = Ids()
         connection = self._connection()
         if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            connection.executescript(SCHEMA)
+            connection.executescript(self.schema)
         with self._lock, connection:
             connection.execute("INSERT OR IGNORE INTO topic (name) VALUES (?)", (topic,))
         found = connection.execute("SELECT id FROM topic WHERE name = ?", (topic,)).fetchone()
@@ -126,14 +132,8 @@ class SqliteQueue:
     def reserve(self, n: int) -> list[SqliteJob]:
         now = _now_us()
         with self._lock, self._connection() as connection:
-            connection.execute(PROMOTE, (now,))
-            connection.execute(EXPIRE, (now,))
-            rows = connection.execute(RESERVE, (now + LEASE_US, self._topic, n)).fetchall()
-        rows.sort()  # RETURNING promises no order
-        return [
-            SqliteJob(seq, job_id, token, attempt, decode(body))
-            for _, seq, job_id, token, attempt, body in rows
-        ]
+            rows = self._take(connection, n, now)
+        return _jobs(rows)
 
     def payload(self, job: SqliteJob) -> Payload:
         return job.payload
@@ -142,6 +142,20 @@ class SqliteQueue:
         now = _now_us()
         with self._lock, self._connection() as connection:
             return self._finish(connection, jobs, now)
+
+    def turn(self, jobs: Sequence[SqliteJob], n: int) -> list[SqliteJob]:
+        """Finish *jobs* and reserve up to *n*, in one commit: for a loop."""
+        now = _now_us()
+        with self._lock, self._connection() as connection:
+            if self._finish(connection, jobs, now) != len(jobs):
+                raise RuntimeError("a job was finished that is not held")
+            rows = self._take(connection, n, now)
+        return _jobs(rows)
+
+    def waiting(self) -> int:
+        count = "SELECT count(*) FROM job WHERE state = 0 AND topic = ?"
+        with self._lock:
+            return int(self._connection().execute(count, (self._topic,)).fetchone()[0])
 
     def close(self) -> None:
         for connection in self._connections:
@@ -154,6 +168,14 @@ class SqliteQueue:
         connection.executemany(
             ENQUEUE, [(job_id, topic, now, body) for job_id, body in zip(ids, bodies, strict=True)]
         )
+
+    def _take(self, connection: sqlite3.Connection, n: int, now: int) -> list[Row]:
+        self._advance(connection, now)
+        return connection.execute(RESERVE, (now + LEASE_US, self._topic, n)).fetchall()
+
+    def _advance(self, connection: sqlite3.Connection, now: int) -> None:
+        connection.execute(PROMOTE, (now,))
+        connection.execute(EXPIRE, (now,))
 
     def _finish(self, connection: sqlite3.Connection, jobs: Sequence[SqliteJob], now: int) -> int:
         return connection.executemany(DONE, [(now, job.seq, job.token) for job in jobs]).rowcount
@@ -212,6 +234,13 @@ class SqliteQueueByStatement(SqliteQueue):
                 [now, *itertools.chain.from_iterable(held)],
             ).rowcount
         return finished
+
+
+def _jobs(rows: list[Row]) -> list[SqliteJob]:
+    return [
+        SqliteJob(seq, job_id, token, attempt, decode(body))
+        for _, seq, job_id, token, attempt, body in sorted(rows)  # RETURNING promises no order
+    ]
 
 
 def _now_us() -> int:

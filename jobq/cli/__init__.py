@@ -9,6 +9,7 @@ import sys
 import click
 
 from jobq.cli import queue
+from jobq.cli.bench import bench
 from jobq.cli.context import STATUSES_SHOWN, Verbs
 from jobq.cli.dead import dead
 from jobq.cli.groups import groups
@@ -42,6 +43,6 @@ def main(ctx: click.Context, db: str | None) -> None:
 
 for verb in (
     *(queue.init, queue.stats, topics, groups, keys, jobs, dead, work),
-    *(queue.purge, export_, import_, queue.check),
+    *(queue.purge, export_, import_, queue.check, bench),
 ):
     main.add_command(verb)

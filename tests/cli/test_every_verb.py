@@ -106,6 +106,11 @@ def check(queue: Path) -> None:
     assert "no problem found" in jq(queue, "check", "--repair")
 
 
+def bench(queue: Path) -> None:
+    told = json.loads(jq(queue, "bench", str(queue.parent), "--seconds", "0.1", "--json"))
+    assert [one["batch"] for one in told["lives"]] == [1, 10, 100, 1000]
+
+
 def topics_configure(queue: Path) -> None:
     args = ("topics", "configure", "set", "--max-done", "3", "--rate", "100/1m", "--json")
     assert json.loads(jq(queue, *args)) == {"max_done": 3, "rate": [100, 60.0]}
@@ -354,6 +359,7 @@ VERBS: dict[str, Callable[[Path], None]] = {
     "keys list": keys_list,
     "keys release": keys_release,
     "check": check,
+    "bench": bench,
     "purge": purge,
     "export": export,
     "import": import_,
