@@ -7,13 +7,15 @@ more than a hundred thousand. docs/reliability.md has the figures.
 """
 
 import random
+import shutil
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.crash.conftest import Say
-from tests.crash.processes import Start
+from tests.crash.processes import Child, Start
+from tests.torture import faults
 from tests.torture.bench import (
     Recorded,
     judge,
@@ -21,9 +23,11 @@ from tests.torture.bench import (
     record_crowd,
     record_killed_maker,
     record_story,
+    tell_story,
 )
 from tests.torture.cases import ALL as CASES
 from tests.torture.examiner import Sift
+from tests.torture.record import Flush, Resize, Write
 from tests.torture.story import Plot
 from tests.torture.verdict import Kind, Tally
 
@@ -50,7 +54,7 @@ def look(start: Start, recorded: Recorded, sift: Sift, path: Path, workers: int 
 def test_nothing_acknowledged_is_missing_after_a_power_cut(
     grain: int, start: Start, quick_path: Path, seed: int, say: Say
 ) -> None:
-    recorded = record_story(start, Plot(seed, 20), quick_path / "recorded")
+    recorded = record_story(start, Plot(seed, 16), quick_path / "recorded")
     tally = look(start, recorded, Sift(grain, 8, seed), quick_path / "judged")
     say(f"a story in pieces of {grain} bytes: {tally}")
 
@@ -105,7 +109,7 @@ def test_a_queue_lasts_whose_first_maker_was_killed(
 ) -> None:
     """Whoever comes next makes sure that the names last which the first one has made."""
     last = random.Random(seed).randrange(2, MAKING + depth)
-    for event in (2, last, MAKING + 2 * depth):
+    for event in (last, MAKING + 2 * depth):
         recorded = record_killed_maker(
             start, Plot(7, 1, depth=depth), quick_path / f"{event}", event
         )
@@ -114,6 +118,28 @@ def test_a_queue_lasts_whose_first_maker_was_killed(
 
 
 # The long form.
+
+
+@pytest.mark.storm
+@pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")
+def test_strace_sees_what_the_recorder_sees(tmp_path: Path, seed: int) -> None:
+    """Every write and every sync of the data file, counted by another observer."""
+    seen = tmp_path / "seen"
+    calls = "write,pwrite64,writev,pwritev,fsync,fdatasync,ftruncate,fallocate,msync"
+    wrap = ["strace", "-f", "-y", "-e", f"trace={calls}", "-o", str(seen)]
+    root = tmp_path / "root"
+    root.mkdir()
+    child = Child(tell_story, Plot(seed, 20), root, faults.none, wrap=wrap)
+    record, _ = child.hear(60)
+    child.ended()
+    child.discard()
+
+    lines = [line for line in seen.read_text().splitlines() if "/data.mdb>" in line]
+    counted = {name: sum(f" {name}(" in line for line in lines) for name in calls.split(",")}
+    events = [type(event) for event in record.events]
+    syncs = counted["fsync"] + counted["fdatasync"]
+    assert syncs == events.count(Flush) > 20
+    assert sum(counted.values()) - syncs == events.count(Write) + events.count(Resize) > 20
 
 
 @pytest.mark.storm
