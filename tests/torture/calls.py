@@ -48,6 +48,9 @@ SIGNATURES: Final = {
 Hook = Callable[..., int]
 """Stands for a function: gets the real one, then its arguments; gives what it is to give."""
 
+failures: list[BaseException] = []
+"""What hooks have raised: it cannot be raised through a library, which gets -1 instead."""
+
 _kept: list[Any] = []
 """Callbacks: the library holds their addresses until the process ends."""
 
@@ -84,7 +87,15 @@ def _callback(name: str, hook: Hook) -> int:
     # use_errno: what the real function left in errno is there again when the library looks.
     kind = ctypes.CFUNCTYPE(signature.gives, *signature.takes, use_errno=True)
     real = kind((name, LIBC))
-    callback = kind(lambda *arguments: hook(real, *arguments))
+
+    def call(*arguments: Any) -> int:
+        try:
+            return hook(real, *arguments)
+        except BaseException as error:  # noqa: BLE001 - kept for whoever has put the hook there
+            failures.append(error)
+            return -1
+
+    callback = kind(call)
     _kept.append((callback, real))
     return ctypes.cast(callback, ctypes.c_void_p).value or 0
 

@@ -10,12 +10,13 @@ import fcntl
 import importlib
 import os
 import stat
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tests.torture.calls import divert
+from tests.torture.calls import divert, failures
 from tests.torture.record import (
     Acked,
     Began,
@@ -53,6 +54,7 @@ class Recorder:
         self._root = root.resolve()
         self.ignored: set[str] = set()
         self.last = 0
+        self._noting = threading.Lock()
         self.struck: Callable[[], None] = lambda: None
         self.restart()
         self._calls = divert(
@@ -94,15 +96,17 @@ class Recorder:
 
     def finish(self) -> Record:
         """The record, with what stands in the data file now."""
+        assert not failures, failures
         found = [path for path in self._root.rglob(DATA) if not is_being_made(path.parent.name)]
         self.record.final = found[0].read_bytes()
         return self.record
 
     def _note(self, event: Event) -> int:
         """Note what is about to be done; gives where it stands in the record."""
-        self._before()
-        self._events.append(event)
-        return len(self._events) - 1
+        with self._noting:  # threads note that they begin while another one writes
+            self._before()
+            self._events.append(event)
+            return len(self._events) - 1
 
     def _before(self) -> None:
         """Called before what is noted once it is done."""
