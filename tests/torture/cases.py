@@ -5,6 +5,7 @@ is what a disk may hold; once the verb has returned, only what the last of them 
 """
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,7 +50,7 @@ class CaseOracle:
                 found = found_in(svc)
             if found not in self._stages[-1:]:
                 self._stages.append(found)
-            path.rename(directory / f"uncut {upto}")
+            shutil.rmtree(path)
 
     def open(self, path: Path, cut: Cut) -> Store:  # noqa: ARG002 - an oracle's signature
         """The queue after the machine has booted again."""
