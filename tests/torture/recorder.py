@@ -194,8 +194,10 @@ class Recorder:
     def _mkdir(self, real: Real, path: Any, *args: Any, **kwargs: Any) -> None:
         self._before()
         real(path, *args, **kwargs)
-        if Path(path).name != "holders":  # nothing is promised of what is in there
-            self._events.append(Made(self._name(Path(path))))
+        name = self._name(Path(path))
+        # Nothing is promised of what is in `holders`, nor of what is elsewhere.
+        if Path(path).name != "holders" and not name.startswith(".."):
+            self._events.append(Made(name))
 
     def _rename(self, real: Real, source: Any, path: Any, **kwargs: Any) -> None:
         if Path(path).name == DATA:

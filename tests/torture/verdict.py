@@ -79,14 +79,11 @@ class Tally:
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items()))
-        missing = "; ".join(
-            f"{count} without the last {commits}"
-            for commits, count in sorted(self.missing.items())
-            if commits
-        )  # fmt: skip
+        lacking = sum(count for commits, count in self.missing.items() if commits)
+        missing = f" ({lacking} without up to {max(self.missing)} commits)" if lacking else ""
         rate = self.states / self.seconds if self.seconds else 0.0
         return (
             f"{self.states} states at {self.cuts} cuts: {kinds or 'none'}"
-            + (f" ({missing})" if missing else "")
+            + missing
             + f"; {rate:.0f} a second and core"
         )
