@@ -115,6 +115,11 @@ def no_directory_sync(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's s
     files._sync_directory = _no_sync
 
 
+def no_sync_above(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
+    """The directories above that of the queue are not synced, though they are new."""
+    files._sync_names = files._sync_directory
+
+
 def built_without_sync(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
     """The data file is built without syncs, and flushed when it is whole: that is enough."""
     open_ = opening._open

@@ -60,6 +60,15 @@ def test_it_is_noticed_if_relaxed_keeps_too_little(start: Start, quick_path: Pat
     assert seen(start, faults.relaxed_is_unsafe, quick_path / "broken", RELAXED).kinds[Kind.LOST]
 
 
+def test_it_is_noticed_if_new_directories_above_a_queue_are_not_synced(
+    start: Start, quick_path: Path
+) -> None:
+    plot = PLOT._replace(length=1, depth=1)
+
+    assert not seen(start, faults.none, quick_path / "whole", plot).faults
+    assert seen(start, faults.no_sync_above, quick_path / "broken", plot).kinds[Kind.LOST]
+
+
 def test_the_flush_before_a_new_queue_is_moved_in_is_what_keeps_it_whole(
     start: Start, quick_path: Path
 ) -> None:

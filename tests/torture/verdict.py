@@ -38,7 +38,7 @@ class Tally:
     """Many states judged.
 
     Attributes:
-        states: How many disks were opened; no two of one record and promise were the same.
+        states: How many disks were opened; no two of one cut were the same.
         repeated: How many were the same as one before, and not opened again.
         missing: How many sound states lacked so many commits of verbs that had returned.
         samples: What was wrong with the first few of each kind.
