@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jobq
+from benchmarks import filling
 from benchmarks.filling import A_DAY_S, AT_ONCE, TOPIC
 from benchmarks.processes import Child, Pipe
 from benchmarks.session import Session
@@ -99,6 +100,7 @@ def measure(path: Path, kind: str, jobs: int, waiters: int) -> dict[str, Any]:
     with ExitStack() as stack:
         filler = stack.enter_context(Child(fill, str(path), kind, jobs))
         due_ns = filler.hear(PATIENCE_S)
+        filling.settle(path)
         clock = LaterClock((due_ns - time.time_ns()) // 1000 - round(1e6 * SET_UP_S))
         children = [
             stack.enter_context(Child(wait, str(path), clock.later_us)) for _ in range(waiters)

@@ -113,6 +113,7 @@ def fill(directory: Path, backlog: Backlog) -> dict[str, Any]:
         file = facts.FileFacts(*child.hear())
     if backlog.status != "ready":
         filling.ready(path, BESIDE)
+    filling.settle(path)
     print(f"  filled with {backlog.title} in {seconds:.0f} s, {file.length / 2**20:,.0f} MiB")
     return {
         "status": backlog.status,
