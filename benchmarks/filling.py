@@ -38,6 +38,13 @@ def done(path: Path, jobs: int) -> None:
             service.done_many(service.reserve(TOPIC, count, timeout=0))
 
 
+def reserved(service: jobq.JobService, jobs: int) -> None:
+    """So many jobs of `TOPIC` that this process holds for days."""
+    for count in _steps(jobs):
+        service.enqueue_many(TOPIC, payloads(count), lease=30 * A_DAY_S)
+        service.reserve(TOPIC, count, timeout=0)
+
+
 def settle(path: Path) -> None:
     """Have on the disk what was written without waiting, lest a measured flush carries it there."""
     descriptor = os.open(path / "data.mdb", os.O_RDWR)
