@@ -58,7 +58,9 @@ def take_from(
         taken = _pop(tx, number, n - len(reservations), settings)
         if not taken:
             break
-        (found,), lapsed = _hand_out(tx, [_Taken(name, number, settings, taken)], most_bytes)
+        (found,), lapsed = _hand_out(
+            tx, [_new(_Taken, (name, number, settings, taken))], most_bytes
+        )
         reservations += found
         if not lapsed:
             break
