@@ -265,6 +265,18 @@ class Front(NamedTuple):
     first: Waiting | None
 
 
+class Brief(NamedTuple):
+    """What a reservation has to know of a topic.
+
+    Attributes:
+        has_lanes: It has lanes of groups, and so a ring.
+    """
+
+    name: str
+    settings: TopicSettings
+    has_lanes: bool
+
+
 class Held(NamedTuple):
     """A job's place in an agenda."""
 
@@ -411,6 +423,13 @@ class TopicRepository(ABC):
     @abstractmethod
     def settings(self, topic: int) -> TopicSettings:
         """The topic's settings; `NO_SETTINGS` itself if none is set."""
+
+    def brief(self, topics: Sequence[int]) -> list[Brief]:
+        """What a reservation has to know of each of several topics."""
+        return [
+            Brief(self.name(topic), self.settings(topic), self.figure(topic, Figure.LANES) > 0)
+            for topic in topics
+        ]
 
     @abstractmethod
     def configure(self, topic: int, settings: TopicSettings) -> None:

@@ -159,9 +159,11 @@ def encode_bodies(jobs: Iterable[tuple[bytes, JobBody]]) -> list[tuple[bytes, by
     """The body records of jobs, by id."""
     pack, crc = _BODY.pack, crc32
     records = []
+    last, packed = UNSET, b""
     for job_id, body in jobs:
         topic, weight, seq, created_us, due_us, slot, options, payload, lane = body
-        packed = b"" if options is UNSET else encode_options(options)
+        if options is not last:  # mostly they are the same
+            last, packed = options, b"" if options is UNSET else encode_options(options)
         data = b"%b%b%b" % (
             pack(VERSION, topic, weight, seq, created_us, due_us, slot, len(packed), lane),
             packed,

@@ -40,6 +40,7 @@ from jobq.repo.lmdb.records import (
 from jobq.repo.repositories import (
     WATCHED,
     Agenda,
+    Brief,
     Figure,
     Front,
     Held,
@@ -61,6 +62,7 @@ _BY_NUMBER: Final = topic_number_key(0)[:1]
 
 _READY: Final = STATUS_CODE[Status.READY]
 _RESERVED: Final = STATUS_CODE[Status.RESERVED]
+_LANES: Final = int(Figure.LANES)
 
 _SPREAD: Final = 0x9E3779B1
 """Times the number of a commit, modulo any size: where to look, now here, now there."""
@@ -204,6 +206,14 @@ class LmdbTopics(TopicRepository):
             )
         settings = known[topic] = decode_topic_settings(key, bytes(data))
         return settings
+
+    def brief(self, topics: Sequence[int]) -> list[Brief]:
+        found = []
+        for number in topics:
+            topic = self._topic(number)
+            settings = self.settings(number) if topic.configured else NO_SETTINGS
+            found.append(_new(Brief, (topic.name, settings, topic.figures[_LANES] > 0)))
+        return found
 
     def configure(self, topic: int, settings: TopicSettings) -> None:
         access, key = self._access, topic_settings_key(topic)
@@ -585,8 +595,12 @@ class LmdbTopics(TopicRepository):
             self._topic(number)
 
     def set_figure(self, topic: int, figure: Figure, value: int) -> None:
-        if self._topic(topic).figures[figure] != value:
-            self._touch(topic).figures[figure] = value
+        entry = self._changed.get(topic)
+        if entry is None:
+            if self._topic(topic).figures[figure] == value:
+                return
+            entry = self._touch(topic)
+        entry.figures[figure] = value
 
     def empty_us(self, topic: int) -> int:
         return self._topic(topic).empty_us
@@ -594,6 +608,7 @@ class LmdbTopics(TopicRepository):
     def flush(self) -> None:
         """Write the topics that changed."""
         access = self._access
+        written = []
         for number, topic in self._changed.items():
             key = topic_number_key(number)
             if min(*topic.counts, topic.listed, *topic.figures) < 0:
@@ -604,7 +619,12 @@ class LmdbTopics(TopicRepository):
                 )
             if not topic.empty_us and not any(topic.counts):
                 topic.empty_us = self._wall_us
-            access.txn.put(key, encode_topic(key, topic), db=access.db.topics)
+            written.append((key, encode_topic(key, topic)))
+        if len(written) == 1:
+            access.txn.put(*written[0], db=access.db.topics)
+        elif written:
+            with access.txn.cursor(access.db.topics) as cursor:
+                cursor.putmulti(written)
 
     def _topic(self, number: int) -> Topic:
         return self._access.kept.topics.get(number) or self._load(number)

@@ -20,7 +20,7 @@ from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
 from jobq.repo.operations.damage import damaged
 from jobq.repo.operations.rebuild import rebuild
-from jobq.repo.repositories import Agenda, Figure, Held, Transaction, Waiting
+from jobq.repo.repositories import Agenda, Brief, Figure, Held, Transaction, Waiting
 from jobq.states import Status
 from jobq.topic import TopicSettings
 
@@ -138,6 +138,9 @@ class MixedTopics(IndexTopics):
 
     def settings(self, topic: int) -> TopicSettings:
         return self._file.settings(topic)
+
+    def brief(self, topics: Sequence[int]) -> list[Brief]:
+        return self._file.brief(topics)
 
     def configure(self, topic: int, settings: TopicSettings) -> None:
         self._file.configure(topic, settings)

@@ -203,7 +203,7 @@ def _create(tx: Transaction, specs: Sequence[JobSpec]) -> list[bytes]:
     ids = tx.jobs.mint(len(specs))
     place = tx.topics.next_seq(len(specs))
     topics, weights, delays, payloads, options = zip(*specs, strict=True)
-    numbers = numbers_of(tx, set(topics))
+    numbers = numbers_of(tx, dict.fromkeys(topics))  # new ones by their order: as the ids
     mortal = _topics_with_ttl(tx, numbers.values())
     # Jobs without options that are ready at once, all of one topic: as most calls have them.
     if len(numbers) == 1 and options.count(UNSET) == len(options) and not (any(delays) or mortal):
