@@ -2,9 +2,9 @@
 
 LMDB's write lock cannot be waited for with a timeout, blocks Ctrl-C and signal handlers, and
 cannot say who has it. So writers take this one first. It is two `flock` locks. A writer needs
-`write`; to wait for it, it must stand in the `turn`stile. A process that has just let go of
-`write` and wants it again has to pass the turnstile like everybody else, so a busy process cannot
-shut out the others. The kernel releases both when their process dies.
+`write`; to wait for it, it must stand in the `turn`stile. A process that has let go of `write` and
+wants it again when its turn is over has to pass the turnstile like everybody else, so a busy
+process cannot shut out the others. The kernel releases both when their process dies.
 """
 
 import contextlib
@@ -27,8 +27,9 @@ LONG_WAIT_NAP_S: Final = 0.02
 """After a second the holder is stuck rather than busy: there is no point in looking often."""
 
 
-TURN_S: Final = float(os.environ.get("TURN_S", "0.001"))
-"""For so long after it had its turn a process may take the lock again without standing in line."""
+TURN_S: Final = 0.0005
+"""For so long from its turn on a process may take the lock again without standing in line: two or
+three commits, while those in line would take as long to wake."""
 
 PATIENCE_S: Final = 1.0
 """Who finds a queue open in a way that excludes him looks again for so long: a look at it with
