@@ -13,7 +13,7 @@ has not moved yet has none, and `initial_state` gives what it would be.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -537,8 +537,12 @@ class TopicRepository(ABC):
         return first_us is not None and first_us <= now_us
 
     @abstractmethod
-    def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
-        """Everything in the agenda, by holder."""
+    def holders(self, agenda: Agenda = Agenda.LEASE) -> set[bytes]:
+        """Everybody who has something in the agenda."""
+
+    @abstractmethod
+    def held_by(self, agenda: Agenda, holders: Collection[bytes], limit: int) -> list[Held]:
+        """The first *limit* jobs of the agenda that these have there."""
 
     @abstractmethod
     def count(self, topic: int, status: Status, change: int) -> None:

@@ -322,6 +322,17 @@ def decode_place(key: bytes, record: bytes) -> tuple[bytes, list[bytes]]:
     return data[:8], [data[at : at + 16] for at in range(8, len(data), 16)]
 
 
+def holder_of(key: bytes, record: bytes) -> bytes:
+    """The holder of an agenda record alone: there may be very many records.
+
+    Raises:
+        StoreCorrupt: The record is damaged.
+    """
+    if len(record) < 8 + CRC or crc32(record, crc32(key, IS_PLACE)) != INTACT:
+        raise _damaged("an agenda record", key)
+    return record[:8]
+
+
 def encode_topic(key: bytes, topic: Topic) -> bytes:
     """The record of a topic."""
     flags = _CONFIGURED if topic.configured else 0

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice, pairwise, takewhile
 from typing import Final, cast
 
@@ -36,6 +36,7 @@ from jobq.repo.lmdb.records import (
     encode_place,
     encode_topic,
     encode_topic_settings,
+    holder_of,
 )
 from jobq.repo.repositories import (
     WATCHED,
@@ -515,24 +516,36 @@ class LmdbTopics(TopicRepository):
         bounds[agenda] = NEVER_US if first_us is None else first_us
         return first_us is not None and first_us <= now_us
 
-    def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
-        found: defaultdict[bytes, list[Held]] = defaultdict(list)
-        for held, holder in self._walk(agenda):
-            found[holder].append(held)
-        return dict(found)
+    def holders(self, agenda: Agenda = Agenda.LEASE) -> set[bytes]:
+        return {holder_of(key, data) for key, data in self._places(agenda)}
+
+    def held_by(self, agenda: Agenda, holders: Collection[bytes], limit: int) -> list[Held]:
+        found: list[Held] = []
+        for key, data in self._places(agenda):
+            if holder_of(key, data) in holders:
+                _, at_us, slot = read_agenda_key(key)
+                found += [Held(at_us, slot, job_id) for job_id in decode_place(key, data)[1]]
+                if len(found) >= limit:
+                    break
+        return found[:limit]
 
     def _walk(self, agenda: Agenda) -> Iterator[tuple[Held, bytes]]:
+        for key, data in self._places(agenda):
+            _, at_us, slot = read_agenda_key(key)
+            holder, ids = decode_place(key, data)
+            for job_id in ids:
+                yield Held(at_us, slot, job_id), holder
+
+    def _places(self, agenda: Agenda) -> Iterator[tuple[bytes, bytes]]:
+        """The keys and records of the agenda."""
         with self._access.txn.cursor(self._access.db.agenda) as cursor:
             if not cursor.set_range(bytes((agenda,))):
                 return
             for raw, data in ascending(cursor.iternext()):
                 key = bytes(raw)
-                of, at_us, slot = read_agenda_key(key)
-                if of != agenda:
+                if read_agenda_key(key)[0] != agenda:
                     return
-                holder, ids = decode_place(key, bytes(data))
-                for job_id in ids:
-                    yield Held(at_us, slot, job_id), holder
+                yield key, bytes(data)
 
     # Counts.
 

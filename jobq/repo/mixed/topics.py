@@ -7,7 +7,7 @@ that every commit writes anyway: after a restart they go on where they were, wha
 forgotten meanwhile. What is left to memory is what grows with the jobs: their places.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -270,8 +270,11 @@ class MixedTopics(IndexTopics):
     def first_due(self, agenda: Agenda) -> int | None:
         return self._index.memory.first_due(agenda)
 
-    def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
+    def holders(self, agenda: Agenda = Agenda.LEASE) -> set[bytes]:
         return self._index.memory.holders(agenda)
+
+    def held_by(self, agenda: Agenda, holders: Collection[bytes], limit: int) -> list[Held]:
+        return self._index.memory.held_by(agenda, holders, limit)
 
     def is_watchful(self) -> bool:
         return self._index.memory.is_watchful()
