@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, TypeVar
 
@@ -11,8 +11,8 @@ import lmdb
 
 from jobq.clock import Clock, SystemClock
 from jobq.errors import InvalidValue, StoreBusy, StoreCorrupt, StoreUnavailable, shown
-from jobq.job import Reservation
-from jobq.repo.base import Advanced, Capabilities, ReserveRequest, Retention
+from jobq.job import Reservation, Settlement
+from jobq.repo.base import Advanced, Capabilities, ReserveRequest, Retention, Settled
 from jobq.repo.lmdb.bell import ANY, Bell, slot_of
 from jobq.repo.lmdb.environment import Environment
 from jobq.repo.lmdb.faults import translating
@@ -155,11 +155,27 @@ class LmdbStore(TransactionalStore):
         return self._env.facts()
 
     def reserve(self, request: ReserveRequest) -> list[Reservation]:
+        self._recover_first()
         taken = super().reserve(request)
         # Who only looks, and never waits, looks for dead processes too.
         if not taken and self._recover():
             taken = super().reserve(request)
         return taken
+
+    def settle(
+        self, settlements: Sequence[Settlement], reserve: ReserveRequest | None = None
+    ) -> Settled:
+        if reserve is not None:
+            self._recover_first()
+        return super().settle(settlements, reserve)
+
+    def _recover_first(self) -> None:
+        """Look for dead processes now and then where there are always jobs, and nobody waits.
+
+        Before anything is reserved: what is in hand must not be lost to an error, or an interrupt.
+        """
+        with contextlib.suppress(StoreBusy, StoreCorrupt):
+            self._recover()
 
     # Waiting, and looking after the jobs of the dead.
 
