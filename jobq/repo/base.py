@@ -23,13 +23,14 @@ adds jobs, or may make them larger; `QueueFull` and `UniqueConflict` only from w
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from jobq.clock import utc
+from jobq.errors import InvalidValue
 from jobq.job import (
     Change,
     JobCopy,
@@ -142,6 +143,36 @@ class Imported(NamedTuple):
 
     outcomes: list[Outcome]
     base: int
+
+
+class CopyProgress(NamedTuple):
+    """How far a copy of a queue is.
+
+    Attributes:
+        step: `copy`, then `pages` (all of them are verified) and `records` (likewise).
+        done: Bytes that were copied, or records that were read, so far; 0 during `pages`.
+        total: How many there are; during `copy` nearly.
+    """
+
+    step: str
+    done: int
+    total: int
+
+
+class Copied(NamedTuple):
+    """What a backup, a restoration or a compaction did.
+
+    Attributes:
+        path: The file or the directory that it made.
+        jobs: How many jobs are in it.
+        size: Bytes of the data file that it made.
+        before: Bytes of the data file that was there before, or was copied; 0 if there was none.
+    """
+
+    path: str
+    jobs: int
+    size: int
+    before: int
 
 
 class PurgeFrom(NamedTuple):
@@ -589,6 +620,22 @@ class Store(ABC):
         it does not stop its topic, and stays reported. Where that cannot be done because the engine
         does not come by all jobs, nothing is written, and a problem says so.
         """
+
+    def backup(
+        self,
+        path: str,  # noqa: ARG002 - only stores with a file have a use for it
+        progress: Callable[[CopyProgress], object] | None = None,  # noqa: ARG002 - likewise
+    ) -> Copied:
+        """Copy the whole store, as it is at one moment, to the new file *path*, while it is used.
+
+        Raises:
+            InvalidValue: There is something at *path* already; or a store of this kind has
+                nothing that outlives it.
+            StoreFull: No room for the copy.
+        """
+        raise InvalidValue(
+            "this store is volatile, so it cannot be backed up: export_jobs() gives its jobs"
+        )
 
     @abstractmethod
     def close(self) -> None:

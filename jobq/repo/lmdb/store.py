@@ -12,7 +12,15 @@ import lmdb
 from jobq.clock import Clock, SystemClock
 from jobq.errors import InvalidValue, StoreBusy, StoreCorrupt, StoreUnavailable, shown
 from jobq.job import Reservation, Settlement
-from jobq.repo.base import Advanced, Capabilities, ReserveRequest, Retention, Settled
+from jobq.repo.base import (
+    Advanced,
+    Capabilities,
+    Copied,
+    CopyProgress,
+    ReserveRequest,
+    Retention,
+    Settled,
+)
 from jobq.repo.lmdb.bell import ANY, Bell, slot_of
 from jobq.repo.lmdb.environment import Environment
 from jobq.repo.lmdb.faults import translating
@@ -176,6 +184,16 @@ class LmdbStore(TransactionalStore):
         """
         with contextlib.suppress(StoreBusy, StoreCorrupt):
             self._recover()
+
+    def backup(
+        self, path: str, progress: Callable[[CopyProgress], object] | None = None
+    ) -> Copied:
+        if self._closed:
+            raise self._is_closed()
+        from jobq.repo.lmdb.upkeep.backup import backup
+
+        with translating(self._env.path):
+            return backup(self._env.path, Path(path), progress)
 
     # Waiting, and looking after the jobs of the dead.
 
