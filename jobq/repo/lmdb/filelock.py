@@ -222,18 +222,27 @@ def _says_who_is_in(data: Path, *, alone: bool) -> str:
 
 
 def _flock_holder(path: Path) -> str | None:
-    """The process that has the file locked, in words; None if it cannot be told."""
-    try:
-        inode = path.stat().st_ino
+    """A process that has the file locked, in words; None if it cannot be told."""
+    return next(iter(flock_holders(path)), None)
+
+
+def flock_holders(path: Path) -> list[str]:
+    """The other processes that have the file locked, in words; those that can be told."""
+    found: dict[str, None] = {}
+    with contextlib.suppress(OSError):
+        inode = str(path.stat().st_ino)
         for line in Path("/proc/locks").read_text().splitlines():
             fields = line.split()
             if "->" in fields or "FLOCK" not in fields:
                 continue
             pid, where = fields[-4], fields[-3]
-            if where.rsplit(":", 1)[-1] == str(inode) and pid != str(os.getpid()):
-                status = Path(f"/proc/{pid}/status").read_text().splitlines()
-                facts = dict(line.split(":\t", 1) for line in status if ":\t" in line)
-                return f"process {pid} ({facts['Name']}, {facts['State']})"
-    except (OSError, KeyError, ValueError, IndexError):
-        return None
-    return None
+            if where.rsplit(":", 1)[-1] == inode and pid != str(os.getpid()):
+                with contextlib.suppress(OSError, KeyError):  # it has just ended
+                    found[_in_words(pid)] = None
+    return list(found)
+
+
+def _in_words(pid: str) -> str:
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    facts = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+    return f"process {pid} ({facts['Name']}, {facts['State']})"

@@ -68,7 +68,7 @@ def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bo
     _refuse_network(path, fuse=fuse)
     if not path.exists():
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
         steps.reached("directory made")
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -102,19 +102,29 @@ def identity(directory: Path) -> Identity:
     return Identity((data.st_dev, data.st_ino), (lock.st_dev, lock.st_ino))
 
 
-def _make(path: Path, build: Callable[[Path], None]) -> None:
+def workshop(path: Path) -> Path:
+    """A new directory inside of a queue's, to make a data file in.
+
+    The lock on the queue's directory is to be held; whoever has that next clears it away if it is
+    still there.
+    """
     fresh = path / f"{_NEW}{secrets.token_hex(4)}"
     fresh.mkdir(mode=0o700)
+    return fresh
+
+
+def _make(path: Path, build: Callable[[Path], None]) -> None:
+    fresh = workshop(path)
     try:
         reserve_lock(fresh / LOCK)
         build(fresh)
         steps.reached("data file built")
         for name in (DATA, LOCK):
-            _sync_file(fresh / name)
+            sync_file(fresh / name)
         steps.reached("data file synced")
         os.rename(fresh / DATA, path / DATA)
         steps.reached("data file moved")
-        _sync_directory(path)
+        sync_directory(path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -353,7 +363,8 @@ def in_image_layer(path: str, text: str) -> bool:
     return False
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Put a file on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -361,7 +372,8 @@ def _sync_file(path: Path) -> None:
         os.close(fd)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Put the names of a directory on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

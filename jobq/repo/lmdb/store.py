@@ -185,9 +185,7 @@ class LmdbStore(TransactionalStore):
         with contextlib.suppress(StoreBusy, StoreCorrupt):
             self._recover()
 
-    def backup(
-        self, path: str, progress: Callable[[CopyProgress], object] | None = None
-    ) -> Copied:
+    def backup(self, path: str, progress: Callable[[CopyProgress], object] | None = None) -> Copied:
         if self._closed:
             raise self._is_closed()
         from jobq.repo.lmdb.upkeep.backup import backup

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from jobq import errors
 from jobq.errors import JobqError, StoreCorrupt, StoreUnavailable
@@ -28,8 +28,7 @@ Task = Callable[[dict[str, Any], Tell], Any]
 """What a child does: gets the request, gives an answer that JSON can hold."""
 
 _CODE: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    f"from {__name__} import main; main()"
+    f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {__name__} import main; main()"
 )
 _DEATHS: Final = frozenset({signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE})
 """What damage ends a process by."""
@@ -68,7 +67,7 @@ def _start(stderr: int) -> "subprocess.Popen[bytes]":
     if not sys.executable:
         raise StoreUnavailable("this program does not know its Python, so it can start no helper")
     try:
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603 - our own interpreter, and nothing of a user's
             [sys.executable, "-c", _CODE, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -104,19 +103,20 @@ def _follow(
             raise getattr(errors, name)(text)
         if tell is not None:
             tell(value)
-    _raise_death(child.wait(), stderr)
+    raise _death(child.wait(), stderr)
 
 
-def _raise_death(status: int, stderr: int) -> NoReturn:
+def _death(status: int, stderr: int) -> JobqError:
+    """The error for a child that has ended without an answer."""
     size = os.fstat(stderr).st_size
     said = os.pread(stderr, 4000, max(0, size - 4000)).decode(errors="replace").strip()
     last = f" ({said.splitlines()[-1]})" if said else ""
     if status < 0:
         name = signal.Signals(-status).name
         if -status in _DEATHS:
-            raise EngineDied(f"LMDB died of {name} while it read the file{last}: it is damaged")
-        raise StoreUnavailable(f"a helper process was killed by {name}")
-    raise StoreUnavailable(f"a helper process ended with status {status}{last}")
+            return EngineDied(f"LMDB died of {name} while it read the file{last}: it is damaged")
+        return StoreUnavailable(f"a helper process was killed by {name}")
+    return StoreUnavailable(f"a helper process ended with status {status}{last}")
 
 
 # In the child.

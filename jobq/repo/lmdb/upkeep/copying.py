@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import secrets
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +21,9 @@ from lmdb import verify as lmdb_verify
 
 from jobq.errors import InvalidValue, StoreCorrupt
 from jobq.repo.lmdb import steps
+from jobq.repo.lmdb.access import META_KEY, Databases
 from jobq.repo.lmdb.faults import translating
 from jobq.repo.lmdb.records import STATUSES, decode_meta
-from jobq.repo.lmdb.access import META_KEY, Databases
 from jobq.repo.lmdb.upkeep import records
 from jobq.repo.lmdb.upkeep.child import Tell
 
@@ -188,14 +189,14 @@ def _copy_into(env: lmdb.Environment, new: NewFile, source: Path, tell: Tell) ->
 
 
 def verify(request: dict[str, Any], tell: Tell) -> int:
-    """How many jobs the data file at `path` has.
+    """How many jobs the data file at `path` has, which is called `words` where it is damaged.
 
     Raises:
         StoreCorrupt: It is damaged, or of another format.
         StoreUnavailable: It cannot be read.
     """
     path = Path(request["path"])
-    return verify_file(path, path, tell, in_words=str(path))
+    return verify_file(path, path, tell, in_words=request["words"])
 
 
 def verify_file(readable: Path, path: Path, tell: Tell, *, in_words: str) -> int:
@@ -242,7 +243,7 @@ def structure(path: Path) -> list[str]:
         found = lmdb_verify.verify(str(path), subdir=False)  # type: ignore[no-untyped-call]
     except lmdb_verify.VerifyError as error:
         return [str(error)]
-    except (ValueError, IndexError, lmdb_verify.struct.error) as error:
+    except (ValueError, IndexError, struct.error) as error:
         return [f"the verifier of LMDB cannot read it: {error}"]
     return [str(problem) for problem in found]
 
