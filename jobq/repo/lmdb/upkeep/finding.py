@@ -4,7 +4,7 @@ Page by page, and by the checksum of each record: so what is noted is right, or 
 left where even the list of the databases is destroyed; `salvage` says what becomes of the rest.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +36,7 @@ DAMAGE: Final = (StoreCorrupt, ValueError, TypeError, KeyError, IndexError)
 PLACES: Final = frozenset({Agenda.DELAYED, Agenda.LEASE, Agenda.DONE, Agenda.CANCELED})
 """The agendas in which a job stands by its state."""
 
+_ALL: Final = frozenset({"meta", "topics", "jobs", "states", "notes", "agenda"})
 _OF_JOBS: Final = frozenset({"jobs", "states", "notes"})
 
 Place = tuple[int, int]
@@ -105,9 +106,11 @@ class Finding:
         for name in ("meta", "topics", "jobs", "states", "notes", "agenda"):
             tree = pages.tree_in(trees[name]) if name in trees else None
             whole[name] = tree is not None and self._read_tree(name, tree)
+            if name == "jobs" and tree is not None:
+                self.expected = max(self.expected or 0, tree.entries)
         for name in ("queue", "flow"):  # only to know which pages are theirs
             tree = pages.tree_in(trees[name]) if name in trees else None
-            whole[name] = tree is not None and self._count(tree) == tree.entries
+            whole[name] = tree is not None and self._pass_through(tree) == tree.entries
         self._read_lost(whole)
         if not self.is_current:
             self._read_newer()
@@ -138,9 +141,7 @@ class Finding:
         )
         self.is_current, self._versions = False, {}
         for node in self._leaves():
-            for name in _kinds(node.key):
-                if name != "agenda" and self._take(name, node, quiet=True):
-                    break
+            self._take_as_whatever_it_is(node, _ALL - {"agenda"})
         self.unsure = set(self.bodies)
 
     def _read_newer(self) -> None:
@@ -148,9 +149,7 @@ class Finding:
         last_id, self._versions = self._last_id, {}
         for node in self._leaves():
             if node.key[:ID_SIZE] > last_id:
-                for name in _kinds(node.key):
-                    if name in _OF_JOBS and self._take(name, node, quiet=True):
-                        break
+                self._take_as_whatever_it_is(node, _OF_JOBS)
         self.unsure |= {job_id for job_id in self.bodies if job_id > last_id}
 
     def _leaves(self) -> Iterator[Node]:
@@ -165,22 +164,33 @@ class Finding:
         entries = problems = 0
         for node in self._file.walk(tree):
             entries += 1
-            problems += not self._take(name, node)
+            if not self._take(name, node):
+                problems += 1
+                self._take_as_whatever_it_is(node)
         if entries != tree.entries:
             self.problems.append(f"{name}: of {tree.entries} records {entries} can be come by")
         return entries == tree.entries and not problems
 
-    def _count(self, tree: Tree) -> int:
-        return sum(1 for _ in self._file.walk(tree))
+    def _pass_through(self, tree: Tree) -> int:
+        """Walk through a database of which nothing is needed; gives how many entries it has."""
+        entries = 0
+        for node in self._file.walk(tree):
+            entries += 1
+            if node.size != ID_SIZE:  # what a queue has is never anything else
+                self._take_as_whatever_it_is(node)
+        return entries
+
+    def _take_as_whatever_it_is(self, node: Node, of: Collection[str] = _ALL) -> bool:
+        """Take a record that stands where it does not belong: its checksum says what it is."""
+        kinds = [name for name in _kinds(node.key) if name in of]
+        return any(self._take(name, node, quiet=True) for name in kinds)
 
     def _read_lost(self, whole: dict[str, bool]) -> None:
         """Take what stands in leaves that nothing leads to any more."""
         lost = [] if all(whole.values()) else self._file.lost()
         for number in (*lost, *self._file.suspects):
             for node in self._file.leaf(number):
-                for name in _kinds(node.key):
-                    if not whole[name] and self._take(name, node, quiet=True):
-                        break
+                self._take_as_whatever_it_is(node, [name for name in _ALL if not whole[name]])
 
     def _take(self, name: str, node: Node, *, quiet: bool = False) -> bool:
         """Note where a record stands, if it is sound and of this database."""

@@ -129,9 +129,8 @@ class Salvage:
             _, state = self._both(job_id)
             incomplete += self._without_unreadable(job_id, state) != state
         lost: int | None = None
-        if self._found.is_current:
-            counted = self._found.expected or 0
-            lost = max(len(self._found.gone), counted - len(self._ids))
+        if self._found.is_current and self._found.expected is not None:
+            lost = max(len(self._found.gone), self._found.expected - len(self._ids))
         unsure = len(self._found.unsure)
         return Salvaged(len(self._ids), lost, unsure, incomplete, tuple(self._said()))
 
