@@ -73,6 +73,12 @@ def _write(path: str) -> None:
         hear()
 
 
+def _have_open(path: str) -> None:
+    with jobq.open(path, durability="unsafe"):
+        say("open")
+        hear()
+
+
 def test_it_takes_no_writer_for_damage(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "queue"
     make_queue(path)
@@ -235,15 +241,29 @@ def test_what_anybody_meets_in_a_damaged_file_the_doctor_knows_of_many(
 def test_what_stands_beside_the_file_is_noted(tmp_path: Path) -> None:
     path = tmp_path / "queue"
     make_queue(path)
-    (path / "lock.mdb").unlink()
     (path / "data.mdb").chmod(0o644)
     (path / "ballast").write_bytes(b"")
     found = jobq.doctor(path)
 
     assert found.ok
     notes = "\n".join(found.notes)
-    for word in ("lock.mdb is missing", "others than its owner", "ballast"):
+    for word in ("others than its owner", "ballast"):
         assert word in notes
+
+
+def test_a_lock_file_that_was_removed_is_a_problem_only_while_somebody_has_the_queue_open(
+    start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "queue"
+    make_queue(path)
+    (path / "lock.mdb").unlink()
+    assert jobq.doctor(path, deep=True).ok
+    assert not (path / "lock.mdb").exists()
+
+    child = start(_have_open, str(path))
+    assert child.said() == "open"
+    (path / "lock.mdb").unlink()
+    assert any("lock.mdb was removed" in problem for problem in jobq.doctor(path).problems)
 
 
 def test_hard_links_are_a_problem(tmp_path: Path) -> None:

@@ -122,8 +122,11 @@ class _Examination:
             self._problems.append(str(error))
         if stat.S_IMODE(data.st_mode) & 0o077:
             self._notes.append(f"others than its owner may read or write {self._data}")
-        if not files.lock_is_whole(self._directory):
-            self._notes.append("lock.mdb is missing: whoever opens the queue makes it anew")
+        if self._facts["open_in"] and not files.lock_is_whole(self._directory):
+            self._problems.append(
+                "lock.mdb was removed while the queue is open: whoever has it open must close it, "
+                "and may not open it again before all others have"
+            )
         disk = os.statvfs(self._directory)
         self._facts["disk_free_bytes"] = free = disk.f_bavail * disk.f_frsize
         if free < LITTLE_ROOM:
@@ -221,8 +224,8 @@ class _Examination:
 
 
 def _open(path: Path) -> lmdb.Environment:
-    """The queue, only to read; with a slot among the readers wherever that is possible."""
-    lock = os.access(path, os.W_OK)
+    """The queue, only to read; with a slot among the readers wherever that changes nothing."""
+    lock = os.access(path / files.LOCK, os.R_OK | os.W_OK)
     return records.open_to_read(path, file=False, lock=lock)
 
 
