@@ -63,33 +63,36 @@ def restore(
 
 
 @click.command()
+@click.argument("path", required=False)
 @as_json_option("one JSON object")
 @click.pass_context
-def compact(ctx: click.Context, *, as_json: bool) -> None:
-    """Give what is free in the queue's file back to the disk.
+def compact(ctx: click.Context, path: str | None, *, as_json: bool) -> None:
+    """Give what is free in the file of the queue in PATH, or where --db says, back to the disk.
 
     Free space is used again anyway: this is for a queue that was once much larger. Nobody may have
     it open. A verified copy takes the place of the file in one step.
     """
     try:
         with Copying() as telling:
-            done = factory.compact(queue_path(ctx), telling)
+            done = factory.compact(queue_path(ctx, path), telling)
     except InvalidValue as error:
         refuse(ctx, f"{error}; {NAME_IT}")
     _tell(done, f"compacted {count(done.jobs, 'job')}", as_json=as_json)
 
 
 @click.command()
+@click.argument("path", required=False)
 @click.option("--deep", is_flag=True, help="Read every page, every record and every index.")
 @as_json_option("one JSON object")
 @click.pass_context
-def doctor(ctx: click.Context, *, deep: bool, as_json: bool) -> None:
-    """Say what is wrong with the queue, what can be saved, and what to do; change nothing.
+def doctor(ctx: click.Context, path: str | None, *, deep: bool, as_json: bool) -> None:
+    """Say what is wrong with the queue in PATH, or where --db says, and what to do.
 
-    It works on any damage: what may kill a process is done in another one. The queue may be in use.
+    And, if anything is damaged, what can be saved. It changes nothing, and the queue may be in use.
+    It works on any damage: what may kill a process is done in another one.
     """
     try:
-        found = factory.doctor(queue_path(ctx), deep=deep)
+        found = factory.doctor(queue_path(ctx, path), deep=deep)
     except InvalidValue as error:
         refuse(ctx, f"{error}; {NAME_IT}")
     click.echo(diagnosis_as_json(found) if as_json else diagnosis_as_lines(found))

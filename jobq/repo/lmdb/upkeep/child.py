@@ -103,18 +103,18 @@ def _follow(
             raise getattr(errors, name)(text)
         if tell is not None:
             tell(value)
-    raise _death(child.wait(), stderr)
+    raise _death(child.wait(), stderr, request.get("source", request.get("path", "the file")))
 
 
-def _death(status: int, stderr: int) -> JobqError:
-    """The error for a child that has ended without an answer."""
+def _death(status: int, stderr: int, what: str) -> JobqError:
+    """The error for a child that has ended without an answer while it read *what*."""
     size = os.fstat(stderr).st_size
     said = os.pread(stderr, 4000, max(0, size - 4000)).decode(errors="replace").strip()
     last = f" ({said.splitlines()[-1]})" if said else ""
     if status < 0:
         name = signal.Signals(-status).name
         if -status in _DEATHS:
-            return EngineDied(f"LMDB died of {name} while it read the file{last}: it is damaged")
+            return EngineDied(f"LMDB died of {name} while it read {what}{last}: it is damaged")
         return StoreUnavailable(f"a helper process was killed by {name}")
     return StoreUnavailable(f"a helper process ended with status {status}{last}")
 
