@@ -491,8 +491,12 @@ def test_how_a_child_dies_is_told() -> None:
 
 def test_without_a_python_there_is_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "")
-    with pytest.raises(StoreUnavailable, match="does not know its Python"):
+    with pytest.raises(StoreUnavailable, match="has no Python"):
         child.run(_ask, {"do": "well"})
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(StoreUnavailable, match="cannot start a helper"):
+        child.run(_ask, {"do": "well"})
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(StoreUnavailable, match="has no Python"):
         child.run(_ask, {"do": "well"})

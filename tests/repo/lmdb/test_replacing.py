@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 import jobq
@@ -297,6 +298,35 @@ def test_who_still_has_the_old_files_learns_it_at_the_next_write(tmp_path: Path)
     assert payloads(tmp_path / "queue") == {"old"}
 
 
+def _read_without_a_word(path: str) -> None:
+    """Have the file mapped as LMDB's own tools do, or a helper whose parent was just killed."""
+    with lmdb.open(path, readonly=True, max_dbs=20, lib_version=0) as env, env.begin():
+        say("reading")
+        hear()
+
+
+@pytest.mark.parametrize("commits", [0, 1])
+def test_the_new_file_is_not_read_by_the_count_of_transactions_of_the_old_one(
+    start: Start, tmp_path: Path, commits: int
+) -> None:
+    """LMDB's lock file keeps that count while anybody has it open, and chooses the head by it."""
+    path = tmp_path / "queue"
+    make(path, "old")
+    with jobq.open(path, durability="unsafe") as svc:
+        for _ in range(40 + commits):
+            svc.enqueue("mail", "old")
+    reader = start(_read_without_a_word, str(path))
+    assert reader.said() == "reading"
+    assert jobq.compact(path).jobs == 90 + commits
+
+    with jobq.open(path, durability="unsafe") as svc:
+        svc.enqueue("mail", "new")
+        assert svc.stats().totals.ready == 90 + commits
+    assert payloads(path) == {"old", "new"}
+    reader.tell("stop")
+    reader.join()
+
+
 # Whoever is killed.
 
 
@@ -381,6 +411,26 @@ def _on_a_full_disk(disk: str) -> None:
 
 def test_without_room_for_the_copy_a_queue_stays_as_it_is(on_a_disk: OnADisk) -> None:
     on_a_disk(_on_a_full_disk)
+
+
+def _restore_to_a_full_disk(disk: str, backup: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], check=True)
+    for path in (Path(disk, "queue"), Path(disk, "old")):
+        if path.name == "old":
+            jobq.open(path, durability="unsafe").close()
+        with pytest.raises(StoreFull):
+            jobq.restore(Path(backup), path, replace=True)
+        assert not [name for name in names(path) if name.startswith(".new") or name == "queue"]
+    assert not Path(disk, "queue", "data.mdb").exists()
+    assert payloads(Path(disk, "old")) == set()
+
+
+def test_without_room_for_what_is_restored_nothing_changes(
+    on_a_disk: OnADisk, tmp_path: Path
+) -> None:
+    make(tmp_path / "large", bytes(5000), 1000)
+    backup = back_up(tmp_path / "large", tmp_path / "backup")
+    on_a_disk(_restore_to_a_full_disk, str(backup))
 
 
 def test_who_owned_the_file_owns_the_new_one(tmp_path: Path) -> None:

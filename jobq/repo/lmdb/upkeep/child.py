@@ -64,11 +64,14 @@ def run(task: Task, request: dict[str, Any], tell: Tell | None = None) -> Any:
 
 
 def _start(stderr: int) -> "subprocess.Popen[bytes]":
-    if not sys.executable:
-        raise StoreUnavailable("this program does not know its Python, so it can start no helper")
+    if not sys.executable or getattr(sys, "frozen", False):  # there it is the program itself
+        raise StoreUnavailable(
+            "this program has no Python to start a helper process with: use `jobq` from outside"
+        )
+    modules = [path for path in sys.path if isinstance(path, str)]
     try:
         return subprocess.Popen(  # noqa: S603 - our own interpreter, and nothing of a user's
-            [sys.executable, "-c", _CODE, json.dumps(sys.path)],
+            [sys.executable, "-c", _CODE, json.dumps(modules)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
