@@ -18,7 +18,7 @@ BENCH := $(VENV)/.holds-bench
 AT_ONCE = --numprocesses $$(( $$(nproc) + 2 )) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt storm bench report clean
+.PHONY: help demo test check fmt storm torture bench report clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-7s %s\n", $$1, $$2}'
@@ -41,7 +41,10 @@ fmt: $(DEV) ## format, and mend what ruff can mend
 	@$(PY) -m ruff check --fix
 
 storm: $(DEV) ## the long crash and stress runs
-	@$(PY) -m pytest -m storm $(ARGS)
+	@$(PY) -m pytest -m storm --ignore=tests/torture $(ARGS)
+
+torture: $(DEV) ## the power cut in 170 000 ways; ARGS="-k verb" for some, JOBQ_SEED=… for others
+	@$(PY) -m pytest -m storm tests/torture $(ARGS)
 
 bench: $(BENCH) ## the benchmarks, quick forms; ARGS=--full, --keep, or the names of some
 	@$(PY) -m benchmarks $(ARGS)

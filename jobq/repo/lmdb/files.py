@@ -68,13 +68,15 @@ def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bo
     _refuse_network(path, fuse=fuse)
     if not path.exists():
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync_directory(path.parent)
         steps.reached("directory made")
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)  # of several makers, one makes it
-        for left in path.glob(f"{_NEW}*"):  # of a maker that was killed; we have the lock
-            shutil.rmtree(left, ignore_errors=True)
+        left = list(path.glob(f"{_NEW}*"))  # of a maker that was killed; we have the lock
+        if left and (path / DATA).exists():
+            _sync_names(path)  # it may have come no further than to the moving
+        for directory_left in left:
+            shutil.rmtree(directory_left, ignore_errors=True)
         if not (path / DATA).exists():
             _refuse_strangers(path)
             _make(path, build)
@@ -124,7 +126,7 @@ def _make(path: Path, build: Callable[[Path], None]) -> None:
         steps.reached("data file synced")
         os.rename(fresh / DATA, path / DATA)
         steps.reached("data file moved")
-        sync_directory(path)
+        _sync_names(path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -370,6 +372,23 @@ def sync_file(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _sync_names(path: Path) -> None:
+    """Have the data file's name last, and those of the directories above it.
+
+    Which of them are new, nobody knows: who has made them may have been killed before it came to
+    this. Those above the mount point stand on another file system, and were there before.
+    """
+    sync_directory(path)
+    while not os.path.ismount(path):
+        path = path.parent
+        try:
+            sync_directory(path)
+        except OSError as error:
+            # Who may not read a directory has hardly made it.
+            if error.errno not in (errno.EACCES, errno.EPERM):
+                raise
 
 
 def sync_directory(path: Path) -> None:

@@ -1,0 +1,166 @@
+"""What a process did to the files of a queue, in order: values, nothing else.
+
+A file goes by its inode, so it stays the same under another name. Names are relative to the
+directory in which the queue's own directory stands.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeAlias
+
+META_PAGES: Final = 2
+PAGE: Final = 4096
+
+
+class Write(NamedTuple):
+    """Bytes given to the system; they last once a flush says so."""
+
+    file: int
+    offset: int
+    data: bytes
+
+    @property
+    def is_meta(self) -> bool:
+        """Whether it is what makes a transaction count: a part of one of the first two pages."""
+        return len(self.data) < PAGE and self.offset + len(self.data) <= META_PAGES * PAGE
+
+
+class Resize(NamedTuple):
+    """A new length of a file (`truncate`, `fallocate`); what is gained is zeros."""
+
+    file: int
+    size: int
+
+
+class Flush(NamedTuple):
+    """A sync has returned: all of that file before event *upto* lasts."""
+
+    file: int
+    upto: int
+
+
+class FlushOne(NamedTuple):
+    """A write through a descriptor with O_DSYNC has returned: event *at* lasts."""
+
+    at: int
+
+
+class Made(NamedTuple):
+    """A directory."""
+
+    path: str
+
+
+class Created(NamedTuple):
+    """A file."""
+
+    path: str
+    file: int
+
+
+class Renamed(NamedTuple):
+    """The file has another name."""
+
+    source: str
+    path: str
+    file: int
+
+
+class FlushNames(NamedTuple):
+    """A sync of a directory has returned: its entries from before event *upto* last."""
+
+    path: str
+    upto: int
+
+
+class Began(NamedTuple):
+    """A verb was called: the *number*-th of its strand, from 1 on."""
+
+    strand: int
+    number: int
+
+
+class Acked(NamedTuple):
+    """That verb has returned."""
+
+    strand: int
+    number: int
+
+
+Event: TypeAlias = (
+    Write | Resize | Flush | FlushOne | Made | Created | Renamed | FlushNames | Began | Acked
+)
+Naming: TypeAlias = Made | Created | Renamed
+
+
+@dataclass
+class Record:
+    """All of it.
+
+    Attributes:
+        names: What stood there in the beginning: a file, or None for a directory.
+        files: The bytes of those files. All of it lasts.
+        events: What was done then.
+        final: The bytes of the data file when the recording ended.
+    """
+
+    names: dict[str, int | None] = field(default_factory=dict)
+    files: dict[int, bytes] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    final: bytes = b""
+
+
+def joined(first: Record, then: Record) -> Record:
+    """What two processes did, one after the other."""
+    shift = len(first.events)
+    events = list(first.events)
+    for event in then.events:
+        if isinstance(event, Flush | FlushNames):
+            events.append(event._replace(upto=event.upto + shift))
+        elif isinstance(event, FlushOne):
+            events.append(FlushOne(event.at + shift))
+        else:
+            events.append(event)
+    return Record(first.names, first.files, events, then.final)
+
+
+def is_being_made(directory: str) -> bool:
+    """Whether that is the name of a directory in which jobq makes the file of a new queue."""
+    return directory.startswith(".new-")
+
+
+def put(image: bytearray, event: Write | Resize) -> None:
+    """Do to the bytes of a file what was done to it."""
+    if isinstance(event, Resize):
+        del image[event.size :]
+        image.extend(bytes(event.size - len(image)))
+        return
+    end = event.offset + len(event.data)
+    if len(image) < event.offset:
+        image.extend(bytes(event.offset - len(image)))
+    image[event.offset : end] = event.data
+
+
+def replay(record: Record, upto: int | None = None) -> bytes:
+    """The data file with all that was done to it before event *upto*, lasting or not.
+
+    With all of it, this is `final`, byte by byte: or something was done that was not recorded.
+    """
+    files = {file: bytearray(data) for file, data in record.files.items()}
+    last = next(iter(files), None)
+    for event in record.events[:upto]:
+        if isinstance(event, Created):
+            files[event.file] = bytearray()
+        if isinstance(event, Created | Renamed) and not is_being_made(event.path.split("/")[-2]):
+            last = event.file
+        if isinstance(event, Write | Resize):
+            put(files[event.file], event)
+    return bytes(files[last]) if last is not None else b""
+
+
+def commits(record: Record) -> list[int]:
+    """The positions right behind each write that makes a transaction count."""
+    return [
+        position + 1
+        for position, event in enumerate(record.events)
+        if isinstance(event, Write) and event.is_meta
+    ]
