@@ -49,7 +49,7 @@ class Benchmark(NamedTuple):
 
 ALL: Final = {
     "batches": Benchmark(batches.main, "--rounds 3 --scale 0.4", "--rounds 15"),
-    "loops": Benchmark(loops.main, "--rounds 3 --seconds 0.3"),
+    "loops": Benchmark(loops.main, "--rounds 3 --seconds 0.2"),
     "payloads": Benchmark(payloads.main, "--rounds 2 --seconds 0.1"),
     "enqueuers": Benchmark(enqueuers.main, "--rounds 2"),
     "crews": Benchmark(crews.main, "--rounds 2"),

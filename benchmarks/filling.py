@@ -1,6 +1,6 @@
 """Queues with many jobs in one state, made quickly: by 5 000 in a commit that waits for no disk."""
 
-import time
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,10 +38,20 @@ def done(path: Path, jobs: int) -> None:
             service.done_many(service.reserve(TOPIC, count, timeout=0))
 
 
-def wait_until(moment: float) -> None:
-    """Sleep until *moment* of the wall clock, in seconds."""
-    while (left := moment - time.time()) > 0:
-        time.sleep(left)
+def reserved(service: jobq.JobService, jobs: int) -> None:
+    """So many jobs of `TOPIC` that this process holds for days."""
+    for count in _steps(jobs):
+        service.enqueue_many(TOPIC, payloads(count), lease=30 * A_DAY_S)
+        service.reserve(TOPIC, count, timeout=0)
+
+
+def settle(path: Path) -> None:
+    """Have on the disk what was written without waiting, lest a measured flush carries it there."""
+    descriptor = os.open(path / "data.mdb", os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _steps(jobs: int) -> Iterator[int]:

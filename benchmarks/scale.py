@@ -1,14 +1,17 @@
 """Does a call take longer, or a process more memory, when a million jobs wait?
 
 Each queue has one topic and a backlog: ready jobs (1 000 and more), delayed ones that are due much
-later, or done ones that are kept. The latter two have 1 000 ready jobs beside. A process for each
-opens it, with payloads of 200 bytes and durability `full`; they take turns in rounds, so that a
-slow minute of the machine hits all of them. Timed are the calls that reserve one job, settle it,
-enqueue another one, and promote one that has just fallen due; `jobq.open`, `stats` and the command
-`jobq stats`. Ratios are to the smallest backlog, within each round, and the median of the rounds.
+later, done ones that are kept, or reserved ones, whose holder lives. All but the first have 1 000
+ready jobs beside. A process for each opens it, with payloads of 200 bytes and durability `full`;
+they take turns in rounds, so that a slow minute of the machine hits all of them. Timed are the
+calls that reserve one job, settle it, and enqueue another one; the step that promotes one which has
+just fallen due, and looks for dead holders, as who waits does it (`advance`); `jobq.open`, `stats`
+and the command `jobq stats`. Ratios are to the smallest backlog, within each round, and the median
+of the rounds.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -32,8 +35,9 @@ BESIDE = 1_000
 VERBS = ("reserve", "done", "enqueue", "promote")
 CALLS = 30
 """Of each verb in a round."""
+MOST_S = 0.3
+"""For those of them that promote: where jobs are reserved, each walks through all of these."""
 OPENINGS = 5
-HOUR_S = 3600.0
 
 
 class Backlog(NamedTuple):
@@ -52,6 +56,8 @@ FILL: dict[str, Callable[[Path, int], None]] = {
     "delayed": filling.delayed,
     "done": filling.done,
 }
+RESERVED = "reserved"
+"""Its jobs are reserved by a process that has to live on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                               else [1_000, 100_000])  # fmt: skip
     other = options.other or (1_000_000 if options.full else 100_000)
     backlogs = [Backlog("ready", size) for size in sorted(sizes)]
-    backlogs += [Backlog("delayed", other), Backlog("done", other)]
+    backlogs += [Backlog(status, other) for status in ("delayed", "done", RESERVED)]
     with session.measuring(idle=True) as directory:
         results = measure(directory, backlogs, options.rounds)
     print_tables(results)
@@ -73,11 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(directory: Path, backlogs: Sequence[Backlog], rounds: int) -> list[dict[str, Any]]:
     """Fill the queues, measure all of them in turns, and give what was found by backlog."""
-    results = {backlog.title: fill(directory, backlog) for backlog in backlogs}
-    taken: dict[str, dict[str, list[list[float]]]] = {
-        title: {verb: [] for verb in VERBS} for title in results
-    }
     with ExitStack() as stack:
+        results = {backlog.title: fill(directory, backlog, stack) for backlog in backlogs}
+        taken: dict[str, dict[str, list[list[float]]]] = {
+            title: {verb: [] for verb in VERBS} for title in results
+        }
         children = {}
         for title, result in results.items():
             child = stack.enter_context(Child(serve, str(directory / title)))
@@ -93,26 +99,35 @@ def measure(directory: Path, backlogs: Sequence[Backlog], rounds: int) -> list[d
         for title, child in children.items():
             child.tell(0)
             results[title].update(child.hear())
+        times = min(5, rounds)
+        for title, result in results.items():
+            result["command_stats_ms"] = command_ms(directory / title, "stats", times)
+            result["command_start_ms"] = command_ms(directory / title, "--version", times)
+    base = taken[backlogs[0].title]
     for title, verbs in taken.items():
         results[title]["calls_us"] = {
-            verb: _figures(times, taken[backlogs[0].title][verb]) for verb, times in verbs.items()
+            verb: _figures(runs, base[verb]) for verb, runs in verbs.items()
         }
-        times = min(5, rounds)
-        results[title]["command_stats_ms"] = command_ms(directory / title, "stats", times)
-        results[title]["command_start_ms"] = command_ms(directory / title, "--version", times)
     return [{"backlog": title, **result} for title, result in results.items()]
 
 
-def fill(directory: Path, backlog: Backlog) -> dict[str, Any]:
-    """Make the queue; how large its file is. Bytes a job are those of trees; the file has more."""
+def fill(directory: Path, backlog: Backlog, stack: ExitStack) -> dict[str, Any]:
+    """Make the queue; how large its file is. Bytes a job are those of trees; the file has more.
+
+    Who holds its jobs lives until the end of the *stack*.
+    """
     path = directory / backlog.title
     start = time.monotonic()
-    FILL[backlog.status](path, backlog.jobs)
+    if backlog.status == RESERVED:
+        stack.enter_context(Child(hold, str(path), backlog.jobs)).hear(600)
+    else:
+        FILL[backlog.status](path, backlog.jobs)
     seconds = time.monotonic() - start
     with Child(look, str(path)) as child:
         file = facts.FileFacts(*child.hear())
     if backlog.status != "ready":
         filling.ready(path, BESIDE)
+    filling.settle(path)
     print(f"  filled with {backlog.title} in {seconds:.0f} s, {file.length / 2**20:,.0f} MiB")
     return {
         "status": backlog.status,
@@ -121,6 +136,14 @@ def fill(directory: Path, backlog: Backlog) -> dict[str, Any]:
         "bytes_a_job": round(file.in_use / backlog.jobs, 1),
         "file_bytes_a_job": round(file.length / backlog.jobs, 1),
     }
+
+
+def hold(pipe: Pipe, path: str, jobs: int) -> None:
+    """A process that holds so many jobs."""
+    with jobq.open(path, durability="unsafe") as service:
+        filling.reserved(service, jobs)
+        pipe.send("it has them")
+        pipe.recv()
 
 
 def look(pipe: Pipe, path: str) -> None:
@@ -164,7 +187,10 @@ def _calls(service: jobq.JobService, payload: Any, calls: int) -> dict[str, list
         (job,) = timed("reserve", service.reserve, TOPIC, timeout=0)
         timed("done", job.done)
         timed("enqueue", service.enqueue, TOPIC, payload)
+    end = time.monotonic() + MOST_S
     for _ in range(calls):
+        if taken["promote"] and time.monotonic() > end:
+            break
         service.enqueue("soon", payload, delay=0.001)
         time.sleep(0.002)
         if timed("promote", service.store.advance, 10).promoted != 1:
@@ -174,17 +200,22 @@ def _calls(service: jobq.JobService, payload: Any, calls: int) -> dict[str, list
 
 
 def command_ms(path: Path, verb: str, times: int) -> list[float]:
-    """Milliseconds of `jobq` as a process; `--version` is Python's start and jobq's imports."""
+    """Milliseconds of `jobq` as a process; `--version` is Python's start and jobq's imports.
+
+    With modules compiled before, as pip leaves them, whatever the environment says of that.
+    """
+    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(path.parent / "compiled")}
     taken = []
-    for _ in range(times):
+    for _ in range(times + 1):
         start = time.perf_counter_ns()
         subprocess.run(
             [sys.executable, "-m", "jobq", "--db", str(path), verb],
             check=True,
             stdout=subprocess.DEVNULL,
+            env={**os.environ, **compiled},
         )
         taken.append((time.perf_counter_ns() - start) / 1e6)
-    return taken
+    return taken[1:]
 
 
 def _figures(rounds: list[list[float]], base: list[list[float]]) -> dict[str, float]:
@@ -229,7 +260,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--sizes", type=int, nargs="+", metavar="N", help="ready jobs; default: 1 000 and 100 000"
     )
     parser.add_argument(
-        "--other", type=int, metavar="N", help="delayed, and done; default: 100 000"
+        "--other", type=int, metavar="N", help="delayed, done, reserved; default: 100 000"
     )
     parser.add_argument(
         "--full", action="store_true", help="up to 10 000 000 ready jobs, 1 000 000 others (4 GB)"

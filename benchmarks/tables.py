@@ -148,13 +148,13 @@ def by_churn(result: Result) -> Lines:
 
 def by_due(result: Result) -> Lines:
     head = [f"{number(result['settings']['jobs'])} at once", "moved in s", "lives/s before",
-            "meanwhile", "p99 ms", "worst ms"]  # fmt: skip
+            "meanwhile", "p99 ms", "worst ms", "worst on a processor, ms"]  # fmt: skip
     rows = [
         [
             one["kind"] + (", beside a waiter" if one["waiters"] else ""),
             number(one["seconds"], 1), number(one["before"]["lives_per_s"]),
             number(one["during"]["lives_per_s"]), number(one["during"]["p99_ms"], 1),
-            number(one["during"]["worst_ms"], 1),
+            number(one["during"]["worst_ms"], 1), number(one["during"]["worst_cpu_ms"], 1),
         ]
         for one in result["results"]
     ]  # fmt: skip

@@ -26,10 +26,16 @@ from jobq.errors import (
     StoreUnavailable,
     UniqueConflict,
 )
-from jobq.factory import open  # noqa: A004 - jobq.open is the name that users expect
+from jobq.factory import (
+    compact,
+    doctor,
+    open,  # noqa: A004 - jobq.open is the name that users expect
+    restore,
+    salvage,
+)
 from jobq.job import KEEP, Attempt, JobRecord, LogLine, Progress, UniqueKey
 from jobq.options import JobOptions
-from jobq.repo.base import CheckReport, Stats
+from jobq.repo.base import CheckReport, Copied, CopyProgress, Diagnosis, Salvaged, Stats
 from jobq.service import (
     Batch,
     BulkProgress,
@@ -50,6 +56,9 @@ __all__ = [
     "BulkProgress",
     "BulkResult",
     "CheckReport",
+    "Copied",
+    "CopyProgress",
+    "Diagnosis",
     "Event",
     "GroupStats",
     "InvalidTransition",
@@ -71,6 +80,7 @@ __all__ = [
     "Reason",
     "ReentrantCall",
     "ReservationLost",
+    "Salvaged",
     "Selection",
     "Stats",
     "Status",
@@ -84,5 +94,9 @@ __all__ = [
     "TopicStats",
     "UniqueConflict",
     "UniqueKey",
+    "compact",
+    "doctor",
     "open",
+    "restore",
+    "salvage",
 ]

@@ -1,15 +1,19 @@
 """From a path to a service: the one module that names the adapters."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from os import PathLike
+from pathlib import Path
 from typing import Any, Final, Unpack
 
 from jobq.clock import to_us
 from jobq.errors import InvalidValue, StoreUnavailable, shown
 from jobq.options import JobOptions, OptionArgs, integer, seconds
-from jobq.repo.base import Retention, Store
+from jobq.repo.base import Copied, CopyProgress, Diagnosis, Retention, Salvaged, Store
 from jobq.service import JobService
+from jobq.service.transfer import export_jobs
+from jobq.service.upkeep import check_path
 
 MEMORY: Final = ":memory:"
 DURABILITIES: Final = ("full", "relaxed", "unsafe")
@@ -81,6 +85,134 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
         raise
 
 
+def restore(
+    backup: str | PathLike[str],
+    path: str | PathLike[str],
+    *,
+    replace: bool = False,
+    progress: Callable[[CopyProgress], object] | None = None,
+) -> Copied:
+    """Make a queue in the directory *path* out of the file that `JobService.backup` has made.
+
+    It is copied and verified beside what is there, and then moved into place in one step: whatever
+    interrupts it, there is the old queue (or none) or the new one. The backup stays as it is. What
+    was reserved when it was made is ready again at the next open.
+
+    Args:
+        backup: The file.
+        path: The directory; made if there is none.
+        replace: Whether a queue that is there is replaced, with all jobs in it.
+        progress: Called with how far it is.
+
+    Raises:
+        InvalidValue: There is no such backup; there is a queue, and *replace* is not given; or the
+            path cannot hold a queue.
+        StoreLocked: A process has the queue open that is to be replaced; the message names it.
+        StoreCorrupt: The backup is damaged, or no backup, or of another format.
+        StoreFull: There is no room for it.
+        StoreUnavailable: Something cannot be read or written.
+    """
+    if not isinstance(replace, bool):
+        raise InvalidValue(f"replace is {shown(replace)}: expected True or False")
+    source, directory = check_path("backup", backup), _directory(path)
+    _check_progress(progress)
+    with _needing_lmdb(directory):
+        from jobq.repo.lmdb.upkeep.restore import restore
+    return restore(Path(source), Path(directory), replace=replace, progress=progress)
+
+
+def compact(
+    path: str | PathLike[str], progress: Callable[[CopyProgress], object] | None = None
+) -> Copied:
+    """Give what is free in the file of a queue back to the disk; nobody may have it open.
+
+    Free space is used again anyway, so this is for a queue that was once much larger than it will
+    be. A compact copy is made and verified beside the file, and takes its place in one step.
+
+    Args:
+        path: The directory of the queue.
+        progress: Called with how far it is.
+
+    Raises:
+        InvalidValue: There is no queue.
+        StoreLocked: A process has it open; the message names it.
+        StoreCorrupt: It is damaged, and stays as it is.
+        StoreFull: There is no room for the copy.
+        StoreUnavailable: It cannot be read or written.
+    """
+    directory = _directory(path)
+    _check_progress(progress)
+    with _needing_lmdb(directory):
+        from jobq.repo.lmdb.upkeep.compact import compact
+    return compact(Path(directory), progress)
+
+
+def doctor(path: str | PathLike[str], *, deep: bool = False) -> Diagnosis:
+    """Say what is wrong with the queue in a directory, what can be saved, and what to do.
+
+    Changes nothing, and may be called while the queue is in use. Damage is reported, not raised,
+    and cannot end this process: what might is done in another one.
+
+    Args:
+        path: The directory.
+        deep: Read every page, every record, and compare every job with every index and count.
+
+    Raises:
+        InvalidValue: There is no queue.
+        StoreUnavailable: It cannot even be looked at.
+    """
+    if not isinstance(deep, bool):
+        raise InvalidValue(f"deep is {shown(deep)}: expected True or False")
+    directory = _directory(path)
+    with _needing_lmdb(directory):
+        from jobq.repo.lmdb.upkeep.doctor import diagnose
+    return diagnose(Path(directory), deep=deep)
+
+
+@contextlib.contextmanager
+def salvage(path: str | PathLike[str]) -> Iterator[tuple[Salvaged, Iterator[dict[str, Any]]]]:
+    """What can still be read out of a damaged queue: how much, and the jobs for `import_jobs`.
+
+    Nobody else may have the queue open, or can open it as long as this goes on. Nothing is changed.
+
+    Raises:
+        InvalidValue: There is no queue.
+        StoreLocked: A process has it open; the message names it.
+        StoreCorrupt: Nothing at all can be read, or it is of another format.
+        StoreUnavailable: It cannot be read.
+    """
+    directory = _directory(path)
+    with _needing_lmdb(directory):
+        from jobq.repo.lmdb.upkeep.salvage import open_salvage
+    with open_salvage(Path(directory)) as found:
+        yield found.survey(), export_jobs(found)
+
+
+def _directory(path: str | PathLike[str]) -> str:
+    """The path of a directory of a queue, as far as that can be said without a look."""
+    name = check_path("path", path)
+    if name == MEMORY or "://" in name:
+        raise InvalidValue(f"path is {shown(name)}: expected the directory of a queue")
+    return name
+
+
+def _check_progress(progress: object) -> None:
+    if progress is not None and not callable(progress):
+        raise InvalidValue(f"progress is {shown(progress)}: expected a function")
+
+
+@contextlib.contextmanager
+def _needing_lmdb(name: str) -> Iterator[None]:
+    """What cannot be imported inside cannot be had on this machine."""
+    try:
+        yield
+    except ImportError as error:
+        raise StoreUnavailable(
+            f"cannot open {name!r}: {error}; a queue in a directory needs Linux with glibc, "
+            f"{MEMORY!r} works everywhere"
+        ) from error
+
+
 def _store(
     path: str | PathLike[str], topics: str | None, retention: Retention, settings: dict[str, Any]
 ) -> Store:
@@ -102,13 +234,8 @@ def _store(
         raise InvalidValue(
             f"path is {shown(name)}: this jobq opens directories and {MEMORY!r} only"
         )
-    try:
+    with _needing_lmdb(name):
         adapter = _adapter(topics)
-    except ImportError as error:
-        raise StoreUnavailable(
-            f"cannot open {name!r}: {error}; a queue in a directory needs Linux with glibc, "
-            f"{MEMORY!r} works everywhere"
-        ) from error
     return adapter(name, retention=retention, **settings)
 
 

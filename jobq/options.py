@@ -58,7 +58,8 @@ class JobOptions:
     """How one job is treated. None means: not set here, the next one down decides.
 
     The order is: the job's own options, the service's, `DEFAULTS`. Without slots: so one can be
-    made of what is set alone (`from_checked`), for each job that is read.
+    made of what is set alone (`from_checked`), for each job that is read; nothing else stands in
+    its `__dict__`.
 
     Attributes:
         lease: Seconds that a reservation lasts unless extended; more than 0.
@@ -104,6 +105,21 @@ class JobOptions:
     deadline: datetime | None = None
     ttl: float | None = None
 
+    def __post_init__(self) -> None:
+        values = self.__dict__
+        for name in [name for name, value in values.items() if value is None]:
+            del values[name]  # its default is the class's
+
+    # As generated, these two would look at every option, set or not.
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, JobOptions):
+            return NotImplemented
+        return self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.__dict__.items()))
+
     @classmethod
     def of(cls, args: Mapping[str, Any]) -> "JobOptions":
         """The options in *args*, checked.
@@ -122,7 +138,8 @@ class JobOptions:
             if check is None:
                 known = ", ".join(_CHECKS)
                 raise InvalidValue(f"unknown option {shown(name)}: expected one of {known}")
-            checked[name] = None if value is None else check(name, value)
+            if value is not None:
+                checked[name] = check(name, value)
         if len(checked) > 1:
             checked = {name: checked[name] for name in _CHECKS if name in checked}
         options = cls.from_checked(checked)
@@ -133,7 +150,7 @@ class JobOptions:
 
     @classmethod
     def from_checked(cls, values: Mapping[str, Any]) -> "JobOptions":
-        """The options that have these values, in the order of the fields: checked ones.
+        """The options that have these values, in the order of the fields: checked, and no None.
 
         As `JobOptions(**values)`, in an eighth of the time.
 
@@ -175,7 +192,7 @@ class JobOptions:
 
     def given(self) -> dict[str, Any]:
         """The options that are set, by name, as they are."""
-        return {name: value for name, value in self.__dict__.items() if value is not None}
+        return self.__dict__.copy()
 
     def as_dict(self) -> dict[str, Any]:
         """The options that are set, by name; the deadline as ISO 8601 text."""

@@ -33,7 +33,8 @@ def test_every_backlog_has_figures_of_each_verb(
     monkeypatch.setattr(scale, "CALLS", 3)
     found = results(scale.main, tmp_path, "--sizes", "100", "--other", "200", "--rounds", "1")
 
-    assert [one["backlog"] for one in found] == ["100 ready", "200 delayed", "200 done"]
+    titles = ["100 ready", "200 delayed", "200 done", "200 reserved"]
+    assert [one["backlog"] for one in found] == titles
     for one in found:
         assert one["calls_us"].keys() == {"reserve", "done", "enqueue", "promote"}
         assert min(figures["p50"] for figures in one["calls_us"].values()) > 0

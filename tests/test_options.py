@@ -174,3 +174,14 @@ def test_options_made_of_what_is_set_are_like_any_others(values: dict[str, Any])
     assert options.given() == usual.given() == values
     with pytest.raises(FrozenInstanceError):
         options.lease = 1.0  # type: ignore[misc]
+
+
+def test_options_are_equal_if_the_same_ones_are_set() -> None:
+    options = JobOptions(lease=5.0, name="n")
+
+    assert options == JobOptions.from_checked({"name": "n", "lease": 5.0})
+    assert options == JobOptions.of({"name": "n", "lease": 5, "group": None})
+    assert len({options, JobOptions.of({"name": "n", "lease": 5, "group": None})}) == 1
+    assert options != JobOptions(lease=5.0)
+    assert options != JobOptions(lease=5.0, name="m")
+    assert options != {"lease": 5.0, "name": "n"}

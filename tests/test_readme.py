@@ -1,4 +1,4 @@
-"""README, docs/flow.md, examples: they are run as they stand, and print what their heads say."""
+"""README, pages of docs/, examples: they are run as they stand, and print what their heads say."""
 
 import ast
 import itertools
@@ -51,7 +51,7 @@ def python_blocks(markdown: str) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/flow.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/flow.md", "docs/operations.md"])
 def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
     code = python_blocks((ROOT / page).read_text())
     assert "import jobq" in code

@@ -17,6 +17,7 @@ from jobq.cli.jobs import jobs
 from jobq.cli.keys import keys
 from jobq.cli.topics import topics
 from jobq.cli.transfer import export_, import_
+from jobq.cli.upkeep import backup, compact, doctor, restore
 from jobq.cli.work import work
 
 __all__ = ["main"]
@@ -43,6 +44,6 @@ def main(ctx: click.Context, db: str | None) -> None:
 
 for verb in (
     *(queue.init, queue.stats, topics, groups, keys, jobs, dead, work),
-    *(queue.purge, export_, import_, queue.check, bench),
+    *(queue.purge, export_, import_, backup, restore, compact, queue.check, doctor, bench),
 ):
     main.add_command(verb)

@@ -6,8 +6,12 @@ JSON is ASCII throughout, so what is in it can steer no terminal either.
 import json
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Final
 
-from jobq.repo.base import CheckReport
+from jobq.repo.base import CheckReport, Diagnosis, Salvaged
+
+MOST_LINES: Final = 20
+"""Problems of one kind that people are told one by one."""
 
 
 def report_as_lines(report: CheckReport) -> str:
@@ -32,6 +36,58 @@ def report_as_json(report: CheckReport) -> str:
     """The same facts: `ok`, `jobs`, `problems`, `repaired`."""
     facts = {"ok": report.ok, "jobs": report.jobs}
     return json.dumps({**facts, "problems": report.problems, "repaired": report.repaired})
+
+
+def salvaged_as_words(found: Salvaged) -> str:
+    """What is not as it was with jobs that can be saved, to follow their number.
+
+    >>> salvaged_as_words(Salvaged(9, 3, 1, 0, ()))
+    '; 3 lost; 1 may have an old state'
+    """
+    parts = []
+    if found.lost is None:
+        parts.append("how many more there were cannot be read")
+    elif found.lost:
+        parts.append(f"{found.lost:,} lost")
+    if found.unsure:
+        parts.append(f"{found.unsure:,} may have an old state")
+    if found.incomplete:
+        parts.append(f"{found.incomplete:,} without their result, history, progress or log")
+    return "".join(f"; {part}" for part in parts)
+
+
+def diagnosis_as_lines(found: Diagnosis) -> str:
+    """Steps, what is wrong, what can be saved, and what to do: a line each."""
+    lines = [f"{name:<10}{'well' if well else 'damaged'}" for name, well in found.steps.items()]
+    for what, sentences in (("problem", found.problems), ("note", found.notes)):
+        lines += [f"{what}: {printable(sentence)}" for sentence in sentences[:MOST_LINES]]
+        if (more := len(sentences) - MOST_LINES) > 0:
+            lines.append(f"{what}: {more:,} more")
+    if found.saved is not None:
+        saved = f"{count(found.saved.jobs, 'job')}{salvaged_as_words(found.saved)}"
+        lines.append(f"can be saved: {saved}")
+    lines += [f"advice: {printable(sentence)}" for sentence in found.advice]
+    jobs = found.facts.get("jobs")
+    there = "" if jobs is None else f"{count(jobs, 'job')} in {size(found.facts['file_bytes'])}, "
+    problems = len(found.problems)
+    lines.append(there + (f"{count(problems, 'problem')} found." if problems else "all is well."))
+    return "\n".join(lines)
+
+
+def diagnosis_as_json(found: Diagnosis) -> str:
+    """The same facts."""
+    saved = None if found.saved is None else found.saved._asdict()
+    return json.dumps(
+        {
+            "ok": found.ok,
+            "steps": found.steps,
+            "problems": found.problems,
+            "notes": found.notes,
+            "saved": saved,
+            "advice": found.advice,
+            "facts": found.facts,
+        }
+    )
 
 
 class Table:

@@ -3,12 +3,13 @@
 import json
 import sys
 import time
-from typing import Final
+from typing import ClassVar, Final, Self
 
 import click
 
 from jobq.cli.context import NOT_FOUND, say
-from jobq.cli.render import printable
+from jobq.cli.render import printable, size
+from jobq.repo.base import CopyProgress
 from jobq.service import BulkProgress, BulkResult
 from jobq.states import Outcome
 
@@ -62,6 +63,35 @@ class Telling:
     def _show(self, text: str) -> None:
         click.echo("\r" + text.ljust(len(self._shown)) + ("" if text else "\r"), nl=False, err=True)
         self._shown = text
+
+
+class Copying:
+    """On a terminal, how far a copy of a queue is: one line on stderr, taken away at the end."""
+
+    _WORDS: ClassVar = {
+        "copy": "copying, {} of {}",
+        "pages": "verifying {1}",
+        "records": "verifying, {} of {} records",
+    }
+
+    def __init__(self) -> None:
+        self._shows = sys.stderr.isatty()
+        self._width = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._width:
+            click.echo(f"\r{'':<{self._width}}\r", nl=False, err=True)
+
+    def __call__(self, step: CopyProgress) -> None:
+        """So far it is."""
+        if self._shows:
+            show = "{:,}".format if step.step == "records" else size
+            text = self._WORDS[step.step].format(show(step.done), show(step.total))
+            click.echo(f"\r{text:<{self._width}}", nl=False, err=True)
+            self._width = len(text)
 
 
 def outcome_as_json(job_id: str, outcome: Outcome) -> str:

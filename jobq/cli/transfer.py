@@ -9,25 +9,63 @@ from typing import IO, Any
 
 import click
 
-from jobq.cli.context import FAILED, open_queue, opened, refuse, say
+from jobq import factory
+from jobq.cli.context import (
+    FAILED,
+    NAME_IT,
+    STORE_UNUSABLE,
+    open_queue,
+    opened,
+    queue_path,
+    refuse,
+    say,
+)
 from jobq.cli.payloads import STDIN
-from jobq.cli.render import count
+from jobq.cli.render import count, salvaged_as_words
+from jobq.errors import InvalidValue
 
 
 @click.command("export")
 @click.argument("path", metavar="[FILE]", default=STDIN)
+@click.option("--salvage", is_flag=True, help="Write what can still be read of a damaged queue.")
 @click.pass_context
-def export_(ctx: click.Context, path: str) -> None:
+def export_(ctx: click.Context, path: str, *, salvage: bool) -> None:
     """Write all jobs to a new FILE, or to stdout, as JSON Lines.
 
     With all that is known of them, for any queue of any later jobq. The queue may be in use.
+
+    With --salvage the file of the queue is read without its engine, page by page: what is damaged
+    is passed over, and the rest is written. Nobody may have the queue open then. If anything is
+    lost, or not sure, stderr says how much, and the exit status is 5.
     """
-    jobs = 0
+    if salvage:
+        _salvage(ctx, path)
+        return
     with open_queue(ctx) as svc, _new_file(ctx, path) as out:
-        for fields in svc.export_jobs():
-            out.write(json.dumps(fields) + "\n")
-            jobs += fields["kind"] == "job"
+        jobs = _write(out, svc.export_jobs())
     say(f"exported {count(jobs, 'job')}")
+
+
+def _salvage(ctx: click.Context, path: str) -> None:
+    try:
+        with factory.salvage(queue_path(ctx)) as (found, lines), _new_file(ctx, path) as out:
+            jobs = _write(out, lines)
+    except InvalidValue as error:
+        refuse(ctx, f"{error}; {NAME_IT}")
+    for problem in found.problems:
+        say(problem)
+    say(f"saved {count(jobs, 'job')}{salvaged_as_words(found)}")
+    if found.lost != 0 or found.unsure or found.incomplete:
+        ctx.exit(STORE_UNUSABLE)
+
+
+def _write(out: IO[str], lines: Iterable[dict[str, Any]]) -> int:
+    """Write them all; gives how many of them are jobs."""
+    jobs = 0
+    for fields in lines:
+        out.write(json.dumps(fields) + "\n")
+        jobs += fields["kind"] == "job"
+    return jobs
 
 
 @click.command("import")

@@ -23,13 +23,14 @@ adds jobs, or may make them larger; `QueueFull` and `UniqueConflict` only from w
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 from jobq.clock import utc
+from jobq.errors import InvalidValue
 from jobq.job import (
     Change,
     JobCopy,
@@ -142,6 +143,95 @@ class Imported(NamedTuple):
 
     outcomes: list[Outcome]
     base: int
+
+
+class CopyProgress(NamedTuple):
+    """How far a copy of a queue is.
+
+    Attributes:
+        step: `copy`, then `pages` (all of them are verified) and `records` (likewise).
+        done: Bytes that were copied, or records that were read, so far; 0 during `pages`.
+        total: How many there are; during `copy` nearly.
+    """
+
+    step: str
+    done: int
+    total: int
+
+
+class Copied(NamedTuple):
+    """What a backup, a restoration or a compaction did.
+
+    Attributes:
+        path: The file or the directory that it made.
+        jobs: How many jobs are in it.
+        size: Bytes of the data file that it made.
+        before: Bytes of the data file that was there before, or was copied; 0 if there was none.
+    """
+
+    path: str
+    jobs: int
+    size: int
+    before: int
+
+
+class Salvaged(NamedTuple):
+    """What can be read out of a damaged store.
+
+    Attributes:
+        jobs: How many jobs can be saved.
+        lost: How many there are beside these; None if that cannot be known.
+        unsure: Of how many that are saved the state is lost, so that they may be ready again
+            although they were done, or have an older place.
+        incomplete: How many that are saved have lost their result, history, progress or log.
+        problems: What is damaged, in words.
+    """
+
+    jobs: int
+    lost: int | None
+    unsure: int
+    incomplete: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What a look at a queue has found; see `jobq.doctor`.
+
+    Attributes:
+        problems: What is wrong, a sentence each; empty if all is well.
+        notes: What is good to know, but no damage.
+        advice: What to do, in this order.
+        facts: What there is to say: `path`, `file_bytes`, `open_in` (processes), and as far as it
+            can be read `format`, `jobs`, `topics`, `used_bytes`, `free_bytes`, `readers`, ….
+        steps: Which steps were made, in their order, and whether all was well there.
+        saved: If anything is damaged: what can be saved of the jobs.
+    """
+
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    advice: tuple[str, ...]
+    facts: dict[str, Any]
+    steps: dict[str, bool]
+    saved: Salvaged | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+class Exportable(Protocol):
+    """What jobs can be exported from: a store, or what is left of one."""
+
+    def topics(self) -> list[str]:
+        """The names of its topics."""
+
+    def settings(self, topic: str | None) -> TopicSettings:
+        """What is set for a topic, or for the store as a whole."""
+
+    def export_jobs(self, after: bytes | None, limit: int) -> Exported:
+        """The first *limit* jobs by id beyond *after*."""
 
 
 class PurgeFrom(NamedTuple):
@@ -589,6 +679,22 @@ class Store(ABC):
         it does not stop its topic, and stays reported. Where that cannot be done because the engine
         does not come by all jobs, nothing is written, and a problem says so.
         """
+
+    def backup(
+        self,
+        path: str,
+        progress: Callable[[CopyProgress], object] | None = None,
+    ) -> Copied:
+        """Copy the whole store, as it is at one moment, to the new file *path*, while it is used.
+
+        Raises:
+            InvalidValue: There is something at *path* already; or a store of this kind has
+                nothing that outlives it.
+            StoreFull: No room for the copy.
+        """
+        raise InvalidValue(
+            "this store is volatile, so it cannot be backed up: export_jobs() gives its jobs"
+        )
 
     @abstractmethod
     def close(self) -> None:

@@ -13,7 +13,7 @@ has not moved yet has none, and `initial_state` gives what it would be.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -265,6 +265,18 @@ class Front(NamedTuple):
     first: Waiting | None
 
 
+class Brief(NamedTuple):
+    """What a reservation has to know of a topic.
+
+    Attributes:
+        has_lanes: It has lanes of groups, and so a ring.
+    """
+
+    name: str
+    settings: TopicSettings
+    has_lanes: bool
+
+
 class Held(NamedTuple):
     """A job's place in an agenda."""
 
@@ -412,6 +424,13 @@ class TopicRepository(ABC):
     def settings(self, topic: int) -> TopicSettings:
         """The topic's settings; `NO_SETTINGS` itself if none is set."""
 
+    def brief(self, topics: Sequence[int]) -> list[Brief]:
+        """What a reservation has to know of each of several topics."""
+        return [
+            Brief(self.name(topic), self.settings(topic), self.figure(topic, Figure.LANES) > 0)
+            for topic in topics
+        ]
+
     @abstractmethod
     def configure(self, topic: int, settings: TopicSettings) -> None:
         """Replace the topic's settings."""
@@ -518,8 +537,12 @@ class TopicRepository(ABC):
         return first_us is not None and first_us <= now_us
 
     @abstractmethod
-    def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
-        """Everything in the agenda, by holder."""
+    def holders(self, agenda: Agenda = Agenda.LEASE) -> set[bytes]:
+        """Everybody who has something in the agenda."""
+
+    @abstractmethod
+    def held_by(self, agenda: Agenda, holders: Collection[bytes], limit: int) -> list[Held]:
+        """The first *limit* jobs of the agenda that these have there."""
 
     @abstractmethod
     def count(self, topic: int, status: Status, change: int) -> None:

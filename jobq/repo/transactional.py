@@ -376,25 +376,26 @@ class TransactionalStore(Store):
         """Move what is due, and what dead processes hold."""
         promoted, more = promote(tx, limit)
         expired, poisoned, more_expired = self._expire_due(tx, limit)
-        by_holder = tx.topics.holders()
-        left: list[Held] = []
-        if by_holder:
-            dead = self._dead(by_holder)
-            left = [held for holder in dead for held in by_holder[holder]]
-        taken = left[: max(0, limit - expired)]
-        again, poisoned_too = expire(tx, taken, self._retention)
+        left = self._held_by_dead(tx, Agenda.LEASE, max(0, limit - expired))
+        again, poisoned_too = expire(tx, left, self._retention)
+        more = more or (bool(left) and len(left) == limit - expired)
         if tx.topics.standing(Agenda.LINGER):
-            lingers = tx.topics.holders(Agenda.LINGER)
-            gone = [held for holder in self._dead(lingers) for held in lingers[holder]]
-            lingering.over(tx, gone[:limit])
-            more = more or len(gone) > limit
+            gone = self._held_by_dead(tx, Agenda.LINGER, limit)
+            lingering.over(tx, gone)
+            more = more or len(gone) == limit
         more = self._look_at_watched(tx, limit) or more
         return Advanced(
             promoted,
             expired + again + poisoned_too,
             poisoned + poisoned_too,
-            more or more_expired or len(taken) < len(left),
+            more or more_expired,
         )
+
+    def _held_by_dead(self, tx: Transaction, agenda: Agenda, limit: int) -> list[Held]:
+        """The first *limit* entries of an agenda whose holders are dead."""
+        holders = tx.topics.holders(agenda) if limit else set()
+        dead = self._dead(holders) if holders else set()
+        return tx.topics.held_by(agenda, dead, limit) if dead else []
 
     def _move_time(self, tx: Transaction) -> None:
         """What every writing operation does first: a bounded step of what is due by the clocks.

@@ -27,6 +27,10 @@ from jobq.shares import Topics
 from jobq.states import Outcome, Reason, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from os import PathLike
+
+    from jobq.repo.base import Copied, CopyProgress
     from jobq.service.aio import AsyncJobs, Bridge
     from jobq.service.consumer import OnLost
     from jobq.service.holding import Holding
@@ -361,6 +365,14 @@ class AsyncVerbs(Twins):
         while page := await self._bridge.call(lambda: list(islice(lines, PAGE))):
             for line in page:
                 yield line
+
+    async def abackup(
+        self,
+        path: "str | PathLike[str]",
+        progress: "Callable[[CopyProgress], object] | None" = None,
+    ) -> "Copied":
+        """`backup` for coroutines. *progress* is called in another thread."""
+        return await self._bridge.call(lambda: self._service.backup(path, progress))
 
     async def aimport_jobs(self, lines: Iterable[Mapping[str, Any]]) -> "Imported":
         """`import_jobs` for coroutines: add what `export_jobs` gave.

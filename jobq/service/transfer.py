@@ -24,7 +24,7 @@ from jobq.clock import utc
 from jobq.errors import InvalidValue, shown
 from jobq.job import Attempt, JobCopy, LogLine, Progress
 from jobq.options import MOST_COUNT, JobOptions, integer
-from jobq.repo.base import Store
+from jobq.repo.base import Exportable, Store
 from jobq.service.reports import amount
 from jobq.service.specs import check_weight
 from jobq.states import ENDS, Event, Outcome, Reason, Status
@@ -62,7 +62,7 @@ class Imported(NamedTuple):
     skipped: int
 
 
-def export_jobs(store: Store) -> Iterator[dict[str, Any]]:
+def export_jobs(store: Exportable) -> Iterator[dict[str, Any]]:
     """All jobs of a store, line by line; see the module."""
     page = store.export_jobs(None, PAGE)
     yield {
@@ -85,7 +85,7 @@ def export_jobs(store: Store) -> Iterator[dict[str, Any]]:
     yield {"kind": "end", "jobs": jobs}
 
 
-def _settings_of(store: Store, topic: str | None) -> dict[str, Any]:
+def _settings_of(store: Exportable, topic: str | None) -> dict[str, Any]:
     """What is set for a topic, or for the store, as JSON gives it back."""
     settings = store.settings(topic).as_dict()
     return {

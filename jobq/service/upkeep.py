@@ -1,10 +1,12 @@
 """The verbs that keep a whole queue in order: check, prune, purge; and take it elsewhere."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from jobq.errors import InvalidValue, shown
-from jobq.repo.base import CheckReport, Store
+from jobq.repo.base import CheckReport, Copied, CopyProgress, Store
 from jobq.service import transfer
 from jobq.service.filters import one_of
 from jobq.states import Status
@@ -54,7 +56,36 @@ class UpkeepVerbs:
             total += pruned
         return total
 
-    # To another queue, or another format.
+    # To another place, another queue, or another format.
+
+    def backup(
+        self,
+        path: str | PathLike[str],
+        progress: Callable[[CopyProgress], object] | None = None,
+    ) -> Copied:
+        """Copy the whole queue, as it is at one moment, to a new file, while it is in use.
+
+        The file appears under its name once it is whole, on the disk, and verified: all its pages
+        and every record by its checksum. Whatever interrupts a backup, it leaves no such file.
+        `jobq.restore` makes a queue of it. A process of its own does the work, so the threads of
+        this one go on. As long as it copies, space that others free cannot be used again, so the
+        file of a busy queue grows meanwhile.
+
+        Args:
+            path: The file; in a directory that is there, on any file system.
+            progress: Called about ten times a second with how far it is; what it raises ends the
+                backup.
+
+        Raises:
+            InvalidValue: There is something at *path* already; or the jobs are volatile.
+            StoreCorrupt: The queue is damaged; `jobq doctor` says more.
+            StoreFull: No room for the copy.
+            StoreUnavailable: It cannot be read or written.
+        """
+        name = check_path("path", path)
+        if progress is not None and not callable(progress):
+            raise InvalidValue(f"progress is {shown(progress)}: expected a function")
+        return self._store.backup(name, progress)
 
     def export_jobs(self) -> Iterator[dict[str, Any]]:
         """All jobs with all that is known of them, as dicts that JSON can hold, one after another.
@@ -116,3 +147,18 @@ class UpkeepVerbs:
     @property
     def _store(self) -> Store:
         return cast("JobService", self).store
+
+
+def check_path(name: str, value: object) -> str:
+    """A path of a file or a directory.
+
+    >>> check_path("path", "./queue")
+    './queue'
+
+    Raises:
+        InvalidValue: It is none.
+    """
+    path = os.fspath(value) if isinstance(value, str | PathLike) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidValue(f"{name} is {shown(value)}: expected a path")
+    return path

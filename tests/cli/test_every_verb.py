@@ -202,6 +202,41 @@ def export(queue: Path) -> None:
     assert job_id in exported
 
 
+def backup(queue: Path) -> None:
+    job_id = mine(queue)
+    file = queue.parent / f"backup-{job_id}"
+    told = json.loads(jq(queue, "backup", str(file), "--json"))
+    assert told["path"] == str(file)
+    assert told["jobs"] > 0
+    jq(queue, "backup", str(file), status=1)
+
+
+def restore(queue: Path) -> None:
+    job_id = mine(queue)
+    file, path = queue.parent / f"to-restore-{job_id}", queue.parent / f"restored-{job_id}"
+    jq(queue, "backup", str(file))
+    assert "restored" in jq(queue, "restore", str(file), str(path))
+    assert job(path, job_id).id == job_id
+    jq(path, "restore", str(file), status=1)
+    jq(path, "restore", str(file), "--replace", status=2)
+    assert "restored" in jq(path, "restore", str(file), "--replace", "--yes")
+
+
+def compact(queue: Path) -> None:
+    job_id = mine(queue)
+    file, path = queue.parent / f"to-compact-{job_id}", queue.parent / f"compacted-{job_id}"
+    jq(queue, "backup", str(file))
+    jq(queue, "restore", str(file), str(path))
+    assert "compacted" in jq(path, "compact")
+    with jobq.open(queue):
+        jq(queue, "compact", status=5)
+
+
+def doctor(queue: Path) -> None:
+    assert json.loads(jq(queue, "doctor", "--deep", "--json"))["ok"]
+    assert "all is well" in jq(queue, "doctor")
+
+
 def import_(queue: Path) -> None:
     job_id = mine(queue)
     exported = jq(queue, "export")
@@ -358,7 +393,11 @@ VERBS: dict[str, Callable[[Path], None]] = {
     "groups release": groups_release,
     "keys list": keys_list,
     "keys release": keys_release,
+    "backup": backup,
+    "restore": restore,
+    "compact": compact,
     "check": check,
+    "doctor": doctor,
     "bench": bench,
     "purge": purge,
     "export": export,

@@ -1,4 +1,4 @@
-"""docs/cli.md: its examples do what they say, and it leaves no verb and no exit status out."""
+"""docs/cli.md and docs/operations.md: examples do what they say, and no verb is left out."""
 
 import re
 import stat
@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from jobq.cli import context
 from tests.cli.conftest import ROOT, TIME_LIMIT_S, all_verbs, environment
 
 PAGE = ROOT / "docs" / "cli.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
 MARK = "----- the next command"
 
 
@@ -36,18 +39,22 @@ def is_as_told(told: list[str], printed: list[str]) -> bool:
     )
 
 
-def test_the_examples_do_what_they_say(tmp_path: Path) -> None:
-    command = tmp_path / "bin" / "jobq"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m jobq "$@"\n')
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    told = examples(PAGE.read_text())
+@pytest.mark.parametrize(
+    ("page", "least"), [(PAGE, 20), (OPERATIONS, 10)], ids=["cli", "operations"]
+)
+def test_the_examples_do_what_they_say(page: Path, least: int, tmp_path: Path) -> None:
+    for name, words in (("jobq", f"{sys.executable} -m jobq"), ("python", sys.executable)):
+        command = tmp_path / "bin" / name
+        command.parent.mkdir(exist_ok=True)
+        command.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    told = examples(page.read_text())
     script = tmp_path / "script"
     script.write_text(
         "".join(f"{line}\nlast=$?; echo '{MARK}'; (exit $last)\n" for line, _ in told)
     )
     env = environment()
-    env["PATH"] = f"{command.parent}:{env['PATH']}"
+    env["PATH"] = f"{tmp_path / 'bin'}:{env['PATH']}"
     ended = subprocess.run(
         ["/bin/sh", str(script)],
         stdin=subprocess.DEVNULL,
@@ -61,7 +68,7 @@ def test_the_examples_do_what_they_say(tmp_path: Path) -> None:
     )
     printed = [part.splitlines() for part in ended.stdout.split(f"{MARK}\n")][:-1]
 
-    assert len(printed) == len(told) > 20
+    assert len(printed) == len(told) > least
     wrong = [
         (line, expected, got)
         for (line, expected), got in zip(told, printed, strict=True)

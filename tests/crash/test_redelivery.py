@@ -114,6 +114,27 @@ def test_a_waiter_for_another_topic_brings_the_jobs_back_too(start: Start, path:
         assert svc.check().ok
 
 
+@pytest.mark.parametrize("loop", ["reserve", "consume"])
+def test_a_worker_that_always_finds_jobs_brings_the_jobs_back_too(
+    loop: str, start: Start, path: str
+) -> None:
+    """Nobody waits: there is always enough to do."""
+    with jobq.open(path) as svc:
+        svc.enqueue_many(TOPIC, ["lost"] * HELD, lease=LEASE_S)
+        holder = start(_hold, path, HELD)
+        assert holder.hear() == HELD
+        holder.kill()
+        came: list[object] = []
+        jobs = iter(svc.consume(TOPIC))
+        end = time.monotonic() + WORST_S
+        while came.count("lost") < HELD and time.monotonic() < end:
+            svc.enqueue(TOPIC, "more", weight=1)
+            svc.enqueue(TOPIC, "more", weight=1)
+            with next(jobs) if loop == "consume" else svc.reserve(TOPIC, timeout=0)[0] as job:
+                came.append(job.payload)
+        assert came.count("lost") == HELD
+
+
 def test_a_job_whose_holders_keep_dying_is_canceled_as_poison(start: Start, path: str) -> None:
     most = 3
     with jobq.open(path) as svc:

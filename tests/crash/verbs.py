@@ -96,6 +96,12 @@ def _begin_loop(svc: JobService) -> Iterator[Job]:
     return loop
 
 
+def _a_second_later(svc: JobService) -> JobService:
+    """The service when it looks for dead processes once more."""
+    svc.store._probed = 0.0  # type: ignore[attr-defined]
+    return svc
+
+
 def _wait_for_no_end(svc: JobService) -> None:
     seen: dict[bytes, int | None] = {bytes(16): None}
     svc.store.wait_ended(seen, 0)  # asks; the next one waits, and looks after the dead
@@ -251,11 +257,11 @@ CASES: Final = {
         victim=lambda svc: svc.reserve("mail", 3, timeout=0),
     ),
     "recover while waiting": Case(
-        lambda svc, _: svc.store.wait("nothing", 0.001),
+        lambda svc, _: _a_second_later(svc).store.wait("nothing", 0.001),
         victim=lambda svc: svc.reserve("mail", 3, timeout=0),
     ),
     "recover while waiting for an end": Case(
-        lambda svc, _: _wait_for_no_end(svc),
+        lambda svc, _: _wait_for_no_end(_a_second_later(svc)),
         victim=lambda svc: svc.reserve("mail", 3, timeout=0),
     ),
     "cancel as poison": Case(
@@ -521,9 +527,9 @@ def _be_victim(pipe: Pipe, case: Case, path: str) -> None:
 def _be_struck(pipe: Pipe, case: Case, path: str, strike: Strike, acts: bool) -> None:
     pipe.recv()
     subject = path if case.opens else jobq.open(path, topics=case.topics)
+    held = None if isinstance(subject, str) else case.hold(subject)
     pipe.send(None)
     pipe.recv()
-    held = None if isinstance(subject, str) else case.hold(subject)
     if acts:
         with_steps(strike, lambda step: pipe.send(("step", step)))
         result = case.act(subject, held)

@@ -91,11 +91,16 @@ VERBS: dict[str, Callable[[Scene], object]] = {
 }
 
 
+@pytest.mark.parametrize(
+    "every", [pytest.param(3, id="sampled"), pytest.param(1, id="all", marks=pytest.mark.storm)]
+)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_call_that_is_interrupted_at_work_has_changed_nothing(
-    opener: Opener, clock: ManualClock, verb: str
+    opener: Opener, clock: ManualClock, verb: str, every: int
 ) -> None:
     """The memory store counted jobs twice if it was interrupted just before it counted them."""
+    if opener.kind.name == "memory":
+        every = 1  # it takes back what it did, where the others drop a transaction
     scene = set_up(opener(), clock)
     before = everything(scene.store)
 
@@ -105,7 +110,7 @@ def test_a_call_that_is_interrupted_at_work_has_changed_nothing(
             VERBS[verb](scene)
             whole = True
         assert whole or everything(scene.store) == before, f"after {points} calls"
-        points += 1
+        points += every
 
     assert points > 3
     assert everything(scene.store) != before

@@ -300,6 +300,14 @@ def test_topics_of_a_pattern_share_alike_in_their_place_of_a_strict_order(queue:
 # Patterns.
 
 
+def test_topics_of_one_call_stand_in_the_order_in_which_it_names_them(queue: Queue) -> None:
+    """So jobs that were enqueued together, and are taken together, stand near each other."""
+    names = [f"t{number * 37 % 100}" for number in range(100)]
+    queue.store.enqueue([spec(name) for name in names])
+
+    assert [job.topic for job in take(queue.store, Pattern("t*"), 100)] == names
+
+
 def test_a_pattern_stands_for_topics_that_come_and_go(queue: Queue, clock: ManualClock) -> None:
     store, mails = queue.store, Pattern("mail.*")
     assert take(store, mails) == []

@@ -112,7 +112,7 @@ def _no_sync(path: Path) -> None:
 
 def no_directory_sync(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
     """The new name of the data file is not flushed."""
-    files._sync_directory = _no_sync
+    files.sync_directory = _no_sync
 
 
 def no_sync_above(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
@@ -134,7 +134,7 @@ def built_without_sync(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's 
 def no_file_sync(recorder: Recorder) -> None:
     """The data file is built without syncs, and moved into place before it is flushed."""
     built_without_sync(recorder)
-    files._sync_file = _no_sync
+    files.sync_file = _no_sync
 
 
 def made_in_place(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
@@ -143,7 +143,7 @@ def made_in_place(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signa
     def make(path: Path, build: Callable[[Path], None]) -> None:
         files.reserve_lock(path / files.LOCK)
         build(path)
-        files._sync_directory(path)
+        files.sync_directory(path)
 
     files._make = make
 

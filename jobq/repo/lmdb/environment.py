@@ -42,6 +42,7 @@ from jobq.repo.lmdb.opening import (
 )
 from jobq.repo.lmdb.records import FORMAT, decode_meta
 from jobq.repo.lmdb.room import Room
+from jobq.repo.lmdb.slices import Slices
 from jobq.repo.lmdb.topics import UNKNOWN, LmdbTopics
 from jobq.repo.repositories import Transaction
 from jobq.repo.surely import surely
@@ -76,6 +77,7 @@ class Environment:
         self._broken: str | None = None
         self._checked_readers = 0.0
         self._topics = 0
+        self._slices = Slices()
         self._kept: Kept | None = None
         self._env: lmdb.Environment | None = None
         self._db: Databases | None = None
@@ -481,7 +483,8 @@ class Environment:
             remembered, self._kept = self._kept, None
             tx, access, topics = self._transaction(txn, remembered)
             alone = access.kept is remembered
-            number = self._work(txn, tx, access, topics, group, outcomes, alone=alone)
+            work = partial(self._work, txn, tx, access, topics, group, outcomes, alone=alone)
+            number = self._slices.run(work)
             txn.commit()  # also when there is nothing to do: aborting can be starved
             steps.reached("committed")
             self._db = access.db

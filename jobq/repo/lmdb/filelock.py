@@ -2,9 +2,9 @@
 
 LMDB's write lock cannot be waited for with a timeout, blocks Ctrl-C and signal handlers, and
 cannot say who has it. So writers take this one first. It is two `flock` locks. A writer needs
-`write`; to wait for it, it must stand in the `turn`stile. A process that has just let go of
-`write` and wants it again has to pass the turnstile like everybody else, so a busy process cannot
-shut out the others. The kernel releases both when their process dies.
+`write`; to wait for it, it must stand in the `turn`stile. A process that has let go of `write` and
+wants it again when its turn is over has to pass the turnstile like everybody else, so a busy
+process cannot shut out the others. The kernel releases both when their process dies.
 """
 
 import contextlib
@@ -27,8 +27,9 @@ LONG_WAIT_NAP_S: Final = 0.02
 """After a second the holder is stuck rather than busy: there is no point in looking often."""
 
 
-TURN_S: Final = float(os.environ.get("TURN_S", "0.001"))
-"""For so long after it had its turn a process may take the lock again without standing in line."""
+TURN_S: Final = 0.0005
+"""For so long from its turn on a process may take the lock again without standing in line: two or
+three commits, while those in line would take as long to wake."""
 
 PATIENCE_S: Final = 1.0
 """Who finds a queue open in a way that excludes him looks again for so long: a look at it with
@@ -221,18 +222,27 @@ def _says_who_is_in(data: Path, *, alone: bool) -> str:
 
 
 def _flock_holder(path: Path) -> str | None:
-    """The process that has the file locked, in words; None if it cannot be told."""
-    try:
-        inode = path.stat().st_ino
+    """A process that has the file locked, in words; None if it cannot be told."""
+    return next(iter(flock_holders(path)), None)
+
+
+def flock_holders(path: Path) -> list[str]:
+    """The other processes that have the file locked, in words; those that can be told."""
+    found: dict[str, None] = {}
+    with contextlib.suppress(OSError):
+        inode = str(path.stat().st_ino)
         for line in Path("/proc/locks").read_text().splitlines():
             fields = line.split()
             if "->" in fields or "FLOCK" not in fields:
                 continue
             pid, where = fields[-4], fields[-3]
-            if where.rsplit(":", 1)[-1] == str(inode) and pid != str(os.getpid()):
-                status = Path(f"/proc/{pid}/status").read_text().splitlines()
-                facts = dict(line.split(":\t", 1) for line in status if ":\t" in line)
-                return f"process {pid} ({facts['Name']}, {facts['State']})"
-    except (OSError, KeyError, ValueError, IndexError):
-        return None
-    return None
+            if where.rsplit(":", 1)[-1] == inode and pid != str(os.getpid()):
+                with contextlib.suppress(OSError, KeyError):  # it has just ended
+                    found[_in_words(pid)] = None
+    return list(found)
+
+
+def _in_words(pid: str) -> str:
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    facts = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+    return f"process {pid} ({facts['Name']}, {facts['State']})"

@@ -104,15 +104,25 @@ def identity(directory: Path) -> Identity:
     return Identity((data.st_dev, data.st_ino), (lock.st_dev, lock.st_ino))
 
 
-def _make(path: Path, build: Callable[[Path], None]) -> None:
+def workshop(path: Path) -> Path:
+    """A new directory inside of a queue's, to make a data file in.
+
+    The lock on the queue's directory is to be held; whoever has that next clears it away if it is
+    still there.
+    """
     fresh = path / f"{_NEW}{secrets.token_hex(4)}"
     fresh.mkdir(mode=0o700)
+    return fresh
+
+
+def _make(path: Path, build: Callable[[Path], None]) -> None:
+    fresh = workshop(path)
     try:
         reserve_lock(fresh / LOCK)
         build(fresh)
         steps.reached("data file built")
         for name in (DATA, LOCK):
-            _sync_file(fresh / name)
+            sync_file(fresh / name)
         steps.reached("data file synced")
         os.rename(fresh / DATA, path / DATA)
         steps.reached("data file moved")
@@ -355,7 +365,8 @@ def in_image_layer(path: str, text: str) -> bool:
     return False
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Put a file on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -369,18 +380,19 @@ def _sync_names(path: Path) -> None:
     Which of them are new, nobody knows: who has made them may have been killed before it came to
     this. Those above the mount point stand on another file system, and were there before.
     """
-    _sync_directory(path)
+    sync_directory(path)
     while not os.path.ismount(path):
         path = path.parent
         try:
-            _sync_directory(path)
+            sync_directory(path)
         except OSError as error:
             # Who may not read a directory has hardly made it.
             if error.errno not in (errno.EACCES, errno.EPERM):
                 raise
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Put the names of a directory on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -159,9 +159,11 @@ def encode_bodies(jobs: Iterable[tuple[bytes, JobBody]]) -> list[tuple[bytes, by
     """The body records of jobs, by id."""
     pack, crc = _BODY.pack, crc32
     records = []
+    last, packed = UNSET, b""
     for job_id, body in jobs:
         topic, weight, seq, created_us, due_us, slot, options, payload, lane = body
-        packed = b"" if options is UNSET else encode_options(options)
+        if options is not last:  # mostly they are the same
+            last, packed = options, b"" if options is UNSET else encode_options(options)
         data = b"%b%b%b" % (
             pack(VERSION, topic, weight, seq, created_us, due_us, slot, len(packed), lane),
             packed,
@@ -318,6 +320,17 @@ def decode_place(key: bytes, record: bytes) -> tuple[bytes, list[bytes]]:
     if len(data) < 24 or (len(data) - 8) % 16:
         raise _damaged("an agenda record", key)
     return data[:8], [data[at : at + 16] for at in range(8, len(data), 16)]
+
+
+def holder_of(key: bytes, record: bytes) -> bytes:
+    """The holder of an agenda record alone: there may be very many records.
+
+    Raises:
+        StoreCorrupt: The record is damaged.
+    """
+    if len(record) < 8 + CRC or crc32(record, crc32(key, IS_PLACE)) != INTACT:
+        raise _damaged("an agenda record", key)
+    return record[:8]
 
 
 def encode_topic(key: bytes, topic: Topic) -> bytes:

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice, pairwise, takewhile
 from typing import Final, cast
 
@@ -36,10 +36,12 @@ from jobq.repo.lmdb.records import (
     encode_place,
     encode_topic,
     encode_topic_settings,
+    holder_of,
 )
 from jobq.repo.repositories import (
     WATCHED,
     Agenda,
+    Brief,
     Figure,
     Front,
     Held,
@@ -61,6 +63,7 @@ _BY_NUMBER: Final = topic_number_key(0)[:1]
 
 _READY: Final = STATUS_CODE[Status.READY]
 _RESERVED: Final = STATUS_CODE[Status.RESERVED]
+_LANES: Final = int(Figure.LANES)
 
 _SPREAD: Final = 0x9E3779B1
 """Times the number of a commit, modulo any size: where to look, now here, now there."""
@@ -204,6 +207,14 @@ class LmdbTopics(TopicRepository):
             )
         settings = known[topic] = decode_topic_settings(key, bytes(data))
         return settings
+
+    def brief(self, topics: Sequence[int]) -> list[Brief]:
+        found = []
+        for number in topics:
+            topic = self._topic(number)
+            settings = self.settings(number) if topic.configured else NO_SETTINGS
+            found.append(_new(Brief, (topic.name, settings, topic.figures[_LANES] > 0)))
+        return found
 
     def configure(self, topic: int, settings: TopicSettings) -> None:
         access, key = self._access, topic_settings_key(topic)
@@ -505,24 +516,36 @@ class LmdbTopics(TopicRepository):
         bounds[agenda] = NEVER_US if first_us is None else first_us
         return first_us is not None and first_us <= now_us
 
-    def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
-        found: defaultdict[bytes, list[Held]] = defaultdict(list)
-        for held, holder in self._walk(agenda):
-            found[holder].append(held)
-        return dict(found)
+    def holders(self, agenda: Agenda = Agenda.LEASE) -> set[bytes]:
+        return {holder_of(key, data) for key, data in self._places(agenda)}
+
+    def held_by(self, agenda: Agenda, holders: Collection[bytes], limit: int) -> list[Held]:
+        found: list[Held] = []
+        for key, data in self._places(agenda):
+            if holder_of(key, data) in holders:
+                _, at_us, slot = read_agenda_key(key)
+                found += [Held(at_us, slot, job_id) for job_id in decode_place(key, data)[1]]
+                if len(found) >= limit:
+                    break
+        return found[:limit]
 
     def _walk(self, agenda: Agenda) -> Iterator[tuple[Held, bytes]]:
+        for key, data in self._places(agenda):
+            _, at_us, slot = read_agenda_key(key)
+            holder, ids = decode_place(key, data)
+            for job_id in ids:
+                yield Held(at_us, slot, job_id), holder
+
+    def _places(self, agenda: Agenda) -> Iterator[tuple[bytes, bytes]]:
+        """The keys and records of the agenda."""
         with self._access.txn.cursor(self._access.db.agenda) as cursor:
             if not cursor.set_range(bytes((agenda,))):
                 return
             for raw, data in ascending(cursor.iternext()):
                 key = bytes(raw)
-                of, at_us, slot = read_agenda_key(key)
-                if of != agenda:
+                if read_agenda_key(key)[0] != agenda:
                     return
-                holder, ids = decode_place(key, bytes(data))
-                for job_id in ids:
-                    yield Held(at_us, slot, job_id), holder
+                yield key, bytes(data)
 
     # Counts.
 
@@ -585,8 +608,12 @@ class LmdbTopics(TopicRepository):
             self._topic(number)
 
     def set_figure(self, topic: int, figure: Figure, value: int) -> None:
-        if self._topic(topic).figures[figure] != value:
-            self._touch(topic).figures[figure] = value
+        entry = self._changed.get(topic)
+        if entry is None:
+            if self._topic(topic).figures[figure] == value:
+                return
+            entry = self._touch(topic)
+        entry.figures[figure] = value
 
     def empty_us(self, topic: int) -> int:
         return self._topic(topic).empty_us
@@ -594,6 +621,7 @@ class LmdbTopics(TopicRepository):
     def flush(self) -> None:
         """Write the topics that changed."""
         access = self._access
+        written = []
         for number, topic in self._changed.items():
             key = topic_number_key(number)
             if min(*topic.counts, topic.listed, *topic.figures) < 0:
@@ -604,7 +632,12 @@ class LmdbTopics(TopicRepository):
                 )
             if not topic.empty_us and not any(topic.counts):
                 topic.empty_us = self._wall_us
-            access.txn.put(key, encode_topic(key, topic), db=access.db.topics)
+            written.append((key, encode_topic(key, topic)))
+        if len(written) == 1:
+            access.txn.put(*written[0], db=access.db.topics)
+        elif written:
+            with access.txn.cursor(access.db.topics) as cursor:
+                cursor.putmulti(written)
 
     def _topic(self, number: int) -> Topic:
         return self._access.kept.topics.get(number) or self._load(number)

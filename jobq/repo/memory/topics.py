@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from sortedcontainers import SortedDict, SortedList
@@ -292,11 +292,12 @@ class MemoryTopics(TopicRepository):
         entries = self._agendas[agenda]
         return entries.keys()[0][0] if entries else None
 
-    def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
-        found: defaultdict[bytes, list[Held]] = defaultdict(list)
-        for held, holder in self.held(agenda):
-            found[holder].append(held)
-        return dict(found)
+    def holders(self, agenda: Agenda = Agenda.LEASE) -> set[bytes]:
+        return {holder for holder, _ in self._agendas[agenda].values()}
+
+    def held_by(self, agenda: Agenda, holders: Collection[bytes], limit: int) -> list[Held]:
+        theirs = (held for held, holder in self.held(agenda) if holder in holders)
+        return list(islice(theirs, limit))
 
     # Counts.
 

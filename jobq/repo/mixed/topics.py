@@ -7,7 +7,7 @@ that every commit writes anyway: after a restart they go on where they were, wha
 forgotten meanwhile. What is left to memory is what grows with the jobs: their places.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
 from jobq.repo.operations.damage import damaged
 from jobq.repo.operations.rebuild import rebuild
-from jobq.repo.repositories import Agenda, Figure, Held, Transaction, Waiting
+from jobq.repo.repositories import Agenda, Brief, Figure, Held, Transaction, Waiting
 from jobq.states import Status
 from jobq.topic import TopicSettings
 
@@ -138,6 +138,9 @@ class MixedTopics(IndexTopics):
 
     def settings(self, topic: int) -> TopicSettings:
         return self._file.settings(topic)
+
+    def brief(self, topics: Sequence[int]) -> list[Brief]:
+        return self._file.brief(topics)
 
     def configure(self, topic: int, settings: TopicSettings) -> None:
         self._file.configure(topic, settings)
@@ -267,8 +270,11 @@ class MixedTopics(IndexTopics):
     def first_due(self, agenda: Agenda) -> int | None:
         return self._index.memory.first_due(agenda)
 
-    def holders(self, agenda: Agenda = Agenda.LEASE) -> dict[bytes, list[Held]]:
+    def holders(self, agenda: Agenda = Agenda.LEASE) -> set[bytes]:
         return self._index.memory.holders(agenda)
+
+    def held_by(self, agenda: Agenda, holders: Collection[bytes], limit: int) -> list[Held]:
+        return self._index.memory.held_by(agenda, holders, limit)
 
     def is_watchful(self) -> bool:
         return self._index.memory.is_watchful()

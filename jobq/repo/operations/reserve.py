@@ -58,7 +58,9 @@ def take_from(
         taken = _pop(tx, number, n - len(reservations), settings)
         if not taken:
             break
-        (found,), lapsed = _hand_out(tx, [_Taken(name, number, settings, taken)], most_bytes)
+        (found,), lapsed = _hand_out(
+            tx, [_new(_Taken, (name, number, settings, taken))], most_bytes
+        )
         reservations += found
         if not lapsed:
             break
@@ -80,20 +82,17 @@ def take_of_each(
     """
     if tx.topics.store_settings().paused:
         return [[] for _ in wanted]
-    known = [tx.topics.settings(number) for number, _ in wanted]
-    is_plain = [
-        settings is NO_SETTINGS and not groups.has_lanes(tx, number)
-        for settings, (number, _) in zip(known, wanted, strict=True)
-    ]
+    briefs = tx.topics.brief([number for number, _ in wanted])
+    is_plain = [settings is NO_SETTINGS and not has_lanes for _, settings, has_lanes in briefs]
     popped = iter(tx.topics.pop_each(list(compress(wanted, is_plain))))
     parts = []
-    for settings, plain, (number, n) in zip(known, is_plain, wanted, strict=True):
+    for (name, settings, _), plain, (number, n) in zip(briefs, is_plain, wanted, strict=True):
         if plain:
             taken = next(popped)
         else:
             n = limits.admitted(tx, number, settings, n)
             taken = _pop(tx, number, n, settings) if n else []
-        parts.append(_Taken(tx.topics.name(number), number, settings, taken))
+        parts.append(_new(_Taken, (name, number, settings, taken)))
     reservations, lapsed = _hand_out(tx, parts, most_bytes)
     for (_, number, settings, _), found in zip(parts, reservations, strict=True):
         if settings is not NO_SETTINGS:

@@ -1,0 +1,336 @@
+"""Salvage: what is read out of a damaged file is right, as much as is left; nobody dies of it."""
+
+import json
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import pytest
+
+import jobq
+from jobq.errors import InvalidValue, StoreCorrupt, StoreLocked
+from jobq.repo.base import Salvaged
+from tests.repo.lmdb.conftest import Start
+from tests.repo.lmdb.processes import say
+from tests.repo.lmdb.test_damage import PAGE, WAYS, make, records_of
+
+Line = dict[str, Any]
+
+
+def salvaged(path: Path) -> tuple[Salvaged, list[Line]]:
+    """What can be saved, and the lines."""
+    with jobq.salvage(path) as (found, lines):
+        return found, [json.loads(json.dumps(line)) for line in lines]
+
+
+def jobs_in(lines: list[Line]) -> dict[str, Line]:
+    return {line["id"]: line for line in lines if line["kind"] == "job"}
+
+
+def exported(path: Path) -> dict[str, Line]:
+    with jobq.open(path, durability="unsafe") as svc:
+        return jobs_in(json.loads(json.dumps(list(svc.export_jobs()))))
+
+
+def make_queue(path: Path, jobs: int = 200) -> None:
+    """A closed queue, with jobs in every state, and large payloads, and a topic with settings."""
+    with jobq.open(path, durability="unsafe") as svc:
+        svc.configure("mail", max_jobs=10_000, concurrency=50)
+        svc.configure(None, max_jobs=50_000)
+        dice = random.Random(7)
+        svc.enqueue_many("mail", [dice.randbytes(dice.choice((9, 300, 9000))) for _ in range(jobs)])
+        svc.enqueue_many("later", range(20), delay=3600)
+        for job in svc.reserve("mail", 30, timeout=0):
+            job.log("begun")
+            job.progress(1, 2)
+            kind = dice.randrange(4)
+            if kind == 0:
+                job.done({"n": 1})
+            elif kind == 1:
+                job.retry(0, error="again")
+            elif kind == 2:
+                job.cancel("rejected", error="never")
+            else:
+                job.release()
+
+
+def test_of_a_sound_queue_all_is_saved_as_an_export_has_it(tmp_path: Path) -> None:
+    make_queue(tmp_path / "queue")
+    found, lines = salvaged(tmp_path / "queue")
+    with jobq.open(tmp_path / "queue") as svc:
+        whole = json.loads(json.dumps(list(svc.export_jobs())))
+
+    assert found == Salvaged(220, 0, 0, 0, ())
+    assert [line for line in lines if line["kind"] != "queue"] == whole[1:]
+    assert lines[0]["last_place"] == whole[0]["last_place"]
+
+
+def test_a_salvage_changes_nothing(tmp_path: Path) -> None:
+    make_queue(tmp_path / "queue")
+    before = (tmp_path / "queue" / "data.mdb").read_bytes()
+    salvaged(tmp_path / "queue")
+
+    assert (tmp_path / "queue" / "data.mdb").read_bytes() == before
+
+
+def test_a_queue_with_its_topics_in_memory_is_saved_too(tmp_path: Path) -> None:
+    with jobq.open(tmp_path / "queue", topics="memory", durability="unsafe") as svc:
+        svc.enqueue_many("mail", range(50))
+        svc.reserve("mail", timeout=0)[0].done()
+    found, lines = salvaged(tmp_path / "queue")
+
+    assert found == Salvaged(50, 0, 0, 0, ())
+    assert Counter(line["status"] for line in jobs_in(lines).values()) == {"ready": 49, "done": 1}
+
+
+def test_nobody_may_have_the_queue_open(tmp_path: Path) -> None:
+    with (
+        jobq.open(tmp_path / "queue", durability="unsafe"),
+        pytest.raises(StoreLocked, match=r"cannot salvage .* this process"),
+    ):
+        salvaged(tmp_path / "queue")
+    with jobq.salvage(tmp_path / "queue"), pytest.raises(StoreLocked):
+        jobq.open(tmp_path / "queue")
+    jobq.open(tmp_path / "queue").close()
+
+
+def test_what_is_no_queue_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="holds no queue"):
+        salvaged(tmp_path)
+    (tmp_path / "data.mdb").write_bytes(b"no queue" * 5000)
+    with pytest.raises(StoreCorrupt, match="destroyed"):
+        salvaged(tmp_path)
+
+
+# Damaged files.
+
+
+def _try_mutants(path: str, seed: int, count: int) -> None:
+    """Damage a queue *count* times, and say what was saved of it each time."""
+    original = make(Path(path, "original"), random.Random(seed))
+    with jobq.open(Path(path, "original"), durability="unsafe") as svc:  # once: what was held is
+        svc.check()  # ready again, as it is in an export
+    data = Path(path, "original", "data.mdb").read_bytes()
+    truth = exported(Path(path, "original"))
+    mutant = Path(path, "mutant")
+    for number in range(count):
+        dice = random.Random(f"{seed}/{number}")
+        way = WAYS[number % len(WAYS)]
+        damaged = bytearray(data)
+        way(damaged, dice, original)
+        shutil.rmtree(mutant, ignore_errors=True)
+        mutant.mkdir()
+        (mutant / "data.mdb").write_bytes(damaged)
+        try:
+            found, lines = salvaged(mutant)
+        except StoreCorrupt:
+            say([way.__name__, number, None, 0, 0, []])
+            continue
+        wrong = _wrong_in(truth, found, lines, Path(path, "imported"), way.__name__)
+        say([way.__name__, number, found.lost, len(jobs_in(lines)), found.unsure, wrong])
+    say(None)
+
+
+def _wrong_in(
+    truth: dict[str, Line], found: Salvaged, lines: list[Line], imported: Path, way: str
+) -> list[str]:
+    """What must not be, of what was saved."""
+    wrong = []
+    jobs = jobs_in(lines)
+    for job_id in jobs.keys() & truth.keys():
+        for field in ("payload", "payload_msgpack", "topic", "weight", "options", "created"):
+            value = jobs[job_id].get(field)
+            is_lost = field == "topic" and str(value).startswith("lost-topic-")
+            if value != truth[job_id].get(field) and not is_lost:
+                wrong.append(f"{job_id} has a wrong {field}")
+        # An older state is right by its checksum, if a write was lost; or it is said to be unsure.
+        may_be_old = found.unsure or way in {"a_lost_write", "a_page_of_another_queue"}
+        if jobs[job_id]["status"] != truth[job_id]["status"] and not may_be_old:
+            wrong.append(f"{job_id} is {jobs[job_id]['status']}")
+    if (foreign := len(jobs.keys() - truth.keys())) and way != "a_page_of_another_queue":
+        wrong.append(f"{foreign} jobs that were never there")
+    missing = len(truth.keys() - jobs.keys())
+    if found.lost is not None and missing > found.lost + foreign:
+        wrong.append(f"{missing} missing, but said to be lost are {found.lost}")
+    shutil.rmtree(imported, ignore_errors=True)
+    with jobq.open(imported, durability="unsafe") as svc:
+        done = svc.import_jobs(lines)
+        if done.jobs != len(jobs):
+            wrong.append(f"{done.jobs} of {len(jobs)} can be imported")
+        wrong += svc.check().problems
+    return wrong
+
+
+def save_mutants(start: Start, path: Path, count: int) -> Counter[str]:
+    """What was saved of so many damaged files: jobs, by how they were damaged; all of it right."""
+    seed = random.getrandbits(32)
+    child = start(_try_mutants, str(path), seed, count, deadline_s=60 + count // 5)
+    saved: Counter[str] = Counter()
+    while (answer := child.said()) is not None:
+        way, number, _, jobs, _, wrong = answer
+        assert wrong == [], f"seed {seed}, number {number}, {way}"
+        saved[f"{way} files"] += 1
+        saved[way] += jobs
+    child.join()
+    for way, jobs in sorted(saved.items()):
+        print(f"{way:32} {jobs:6}")
+    return saved
+
+
+def test_what_is_saved_is_right_and_most_of_it_is_saved(start: Start, tmp_path: Path) -> None:
+    saved = save_mutants(start, tmp_path, 9 * 12)
+
+    for way in WAYS:
+        if way.__name__ not in {"cut_short", "a_page_of_another_queue"}:
+            # 54 jobs a file: of what happens to one page or two of them, most survives.
+            assert saved[way.__name__] > 0.8 * 54 * saved[f"{way.__name__} files"], way.__name__
+
+
+@pytest.mark.storm
+def test_what_is_saved_is_right_of_many(start: Start, tmp_path: Path) -> None:
+    save_mutants(start, tmp_path, 9 * 300)
+
+
+# What becomes of what.
+
+
+def zero(path: Path, at: int) -> None:
+    data = bytearray((path / "data.mdb").read_bytes())
+    data[at * PAGE : (at + 1) * PAGE] = bytes(PAGE)
+    (path / "data.mdb").write_bytes(data)
+
+
+def roots(path: Path) -> dict[str, int]:
+    """The page where each database begins."""
+    with lmdb.open(str(path), max_dbs=20, lib_version=0) as env, env.begin() as txn:
+        found = {
+            bytes(key).decode(): bytes(value) for key, value in txn.cursor() if len(value) == 48
+        }
+    return {name: int.from_bytes(value[40:48], "little") for name, value in found.items()}
+
+
+def test_with_the_root_of_the_jobs_destroyed_every_job_is_found_on_its_leaf(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    make_queue(path)
+    truth = exported(path)
+    zero(path, roots(path)["jobs"])
+    found, lines = salvaged(path)
+
+    assert (found.jobs, found.lost) == (220, 0)
+    assert jobs_in(lines) == truth
+    assert any("passed over" in problem for problem in found.problems)
+
+
+def test_what_was_forgotten_long_ago_does_not_come_back_with_lost_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    make_queue(path)
+    with jobq.open(path, durability="unsafe") as svc:
+        svc.enqueue_many("gone", [bytes(300)] * 300)
+        svc.purge("gone")  # their pages are free now, and still have them
+    truth = exported(path)
+    zero(path, roots(path)["jobs"])
+    _, lines = salvaged(path)
+
+    assert jobs_in(lines) == truth
+
+
+@pytest.mark.parametrize("name", ["states", "notes", "topics", "agenda", "queue", "flow", "meta"])
+def test_no_job_is_lost_with_the_root_of_another_database(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    make_queue(path)
+    truth = exported(path)
+    zero(path, roots(path)[name])
+    found, lines = salvaged(path)
+    jobs = jobs_in(lines)
+
+    assert jobs.keys() == truth.keys()
+    assert {job_id: job["payload_msgpack"] for job_id, job in jobs.items() if "payload" not in job}
+    if name == "topics":
+        assert {job["topic"] for job in jobs.values()} == {"lost-topic-1", "lost-topic-2"}
+    elif name == "states":
+        # Its root is its only leaf, or what stood on the leaves is found.
+        assert Counter(job["status"] for job in jobs.values()) == Counter(
+            job["status"] for job in truth.values()
+        )
+    elif name == "notes":
+        assert found.incomplete <= 30
+    else:
+        assert jobs == truth
+
+
+def test_with_states_and_agenda_destroyed_every_job_that_has_moved_is_unsure(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "queue"
+    with jobq.open(path, durability="unsafe") as svc:
+        svc.enqueue_many("mail", range(30))
+        for job in svc.reserve("mail", 10, timeout=0):
+            job.done()
+    there = roots(path)
+    zero(path, there["states"])
+    found, lines = salvaged(path)
+    assert (found.jobs, found.unsure) == (30, 10)
+    assert Counter(job["status"] for job in jobs_in(lines).values()) == {"ready": 20, "done": 10}
+
+    zero(path, there["agenda"])
+    found, lines = salvaged(path)
+    assert (found.jobs, found.unsure) == (30, 30)
+    assert Counter(job["status"] for job in jobs_in(lines).values()) == {"ready": 30}
+
+
+def test_a_damaged_result_costs_the_result_and_not_the_job(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    with jobq.open(path, durability="unsafe") as svc:
+        jid = svc.enqueue("mail", "payload")
+        svc.reserve("mail", timeout=0)[0].done("the one result")
+    data = (path / "data.mdb").read_bytes()
+    (path / "data.mdb").write_bytes(data.replace(b"the one result", b"the odd result"))
+    found, lines = salvaged(path)
+
+    assert (found.jobs, found.lost, found.unsure, found.incomplete) == (1, 0, 0, 1)
+    job = jobs_in(lines)[jid]
+    assert (job["status"], job["payload"], "result" in job) == ("done", "payload", False)
+
+
+def test_a_damaged_payload_costs_the_job_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    with jobq.open(path, durability="unsafe") as svc:
+        svc.enqueue_many("mail", ["first", "the one payload", "third"])
+    data = (path / "data.mdb").read_bytes()
+    (path / "data.mdb").write_bytes(data.replace(b"the one payload", b"the odd payload"))
+    found, lines = salvaged(path)
+
+    assert (found.jobs, found.lost) == (2, 1)
+    assert [job["payload"] for job in jobs_in(lines).values()] == ["first", "third"]
+
+
+def test_of_a_file_that_was_cut_short_the_front_is_saved(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    with jobq.open(path, durability="unsafe") as svc:
+        ids = svc.enqueue_many("mail", [bytes(200)] * 5000)
+    data = (path / "data.mdb").read_bytes()
+    (path / "data.mdb").write_bytes(data[: len(data) // 2])
+    found, lines = salvaged(path)
+
+    assert 1500 < found.jobs == found.unsure
+    assert found.lost is None
+    assert jobs_in(lines).keys() <= set(ids)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    make_queue(path)
+    from jobq.repo.lmdb.access import SETTINGS_KEY
+    from jobq.repo.lmdb.records import encode_settings
+
+    assert [key for name, key, _ in records_of(path) if name == "meta" and key == SETTINGS_KEY]
+    with lmdb.open(str(path), max_dbs=20, lib_version=0) as env:
+        db = env.open_db(b"meta", create=False)
+        with env.begin(write=True) as txn:
+            txn.put(SETTINGS_KEY, encode_settings(SETTINGS_KEY, {"format": 999}), db=db)
+
+    with pytest.raises(StoreCorrupt, match="format 999"):
+        salvaged(path)
