@@ -15,14 +15,46 @@ from jobq.repo.base import Store
 from jobq.service import JobService
 from tests.crash.flow_verbs import FLOW, FLOW_MIXED
 from tests.crash.processes import Pipe
-from tests.crash.verbs import CASES, KINDS, MIXED, _be_victim, _Fork, fill, found_in
+from tests.crash.verbs import CASES, KINDS, MIXED, Case, _be_victim, _Fork, fill, found_in
 from tests.torture.faults import Fault
-from tests.torture.record import Record, commits
+from tests.torture.record import Record, Renamed, commits
 from tests.torture.recorder import Recorder
 from tests.torture.states import Cut, all_of
 from tests.torture.verdict import Kind, Verdict
 
-ALL: Final = {**CASES, **MIXED, **FLOW, **FLOW_MIXED}
+
+def _compact(path: str, _: object) -> object:
+    jobq.compact(path)
+    svc = jobq.open(path)
+    svc.enqueue("mail", "e")
+    return svc
+
+
+def _restore(path: str, backup: str, *, replace: bool) -> object:
+    jobq.restore(backup, path, replace=replace)
+    svc = jobq.open(path)
+    svc.enqueue("mail", "e")
+    return svc
+
+
+def _back_up(path: str) -> str:
+    """A backup beside the queue, which then has one job more."""
+    backup = f"{path}.backup"
+    with jobq.open(path) as svc:
+        svc.backup(backup)
+        svc.enqueue("mail", "not in the backup")
+    return backup
+
+
+UPKEEP: Final = {
+    "compact, then enqueue": Case(_compact, opens=True),
+    "restore in place, then enqueue": Case(
+        lambda path, _: _restore(path, _back_up(path), replace=True), opens=True
+    ),
+}
+"""What puts another file in place of the queue's. Afterwards the new one has to be what counts."""
+
+ALL: Final = {**CASES, **MIXED, **FLOW, **FLOW_MIXED, **UPKEEP}
 
 
 class CaseOracle:
@@ -39,9 +71,10 @@ class CaseOracle:
         self._stages: list[Any] = []
 
     def prepare(self, record: Record, directory: Path) -> None:
-        """Look at what each commit makes."""
+        """Look at what each commit makes, and each file that is moved in."""
         path = directory / "uncut"
-        for upto in (0, *commits(record), len(record.events)):
+        moved = [at + 1 for at, one in enumerate(record.events) if isinstance(one, Renamed)]
+        for upto in sorted({0, *commits(record), *moved, len(record.events)}):
             state = all_of(record, upto)
             path.mkdir()
             if state.data is not None:

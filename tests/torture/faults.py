@@ -4,13 +4,16 @@ Each fault is a function that is called in the process to be recorded, once its 
 work. What it breaks stays broken until that process ends.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import lmdb
 
 from jobq.repo.lmdb import environment, files, opening, steps
+from jobq.repo.lmdb.upkeep import restore
 from tests.model.told import Told
 from tests.torture.recorder import Recorder
 
@@ -117,7 +120,7 @@ def no_directory_sync(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's s
 
 def no_sync_above(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
     """The directories above that of the queue are not synced, though they are new."""
-    files._sync_names = files._sync_directory
+    files._sync_names = files.sync_directory
 
 
 def built_without_sync(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
@@ -146,6 +149,15 @@ def made_in_place(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signa
         files.sync_directory(path)
 
     files._make = make
+
+
+# What takes the place of a queue's file.
+
+
+def no_sync_of_what_replaces(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
+    """Compaction and restoration put a file in place that was not flushed."""
+    files.sync_file = _no_sync
+    vars(restore)["os"] = SimpleNamespace(**{**vars(os), "fsync": _no_sync})
 
 
 def unrecorded(recorder: Recorder) -> None:

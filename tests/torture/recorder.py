@@ -177,7 +177,21 @@ class Recorder:
             return
         file = self._file(fd)
         if file is not None and name not in self.ignored:
+            if self._adopt(_path_of(fd), file):
+                upto = len(self._events)  # whoever wrote it had ended before
             self._events.append(Flush(file, upto))
+
+    def _adopt(self, path: Path, file: int) -> bool:
+        """Note a file that another process has written, or Python itself, as far as it is new.
+
+        So are those which replace that of a queue: nobody else looks at one until it is flushed.
+        """
+        known = {*self.record.files, *(e.file for e in self._events if isinstance(e, Created))}
+        if file in known:
+            return False
+        self._events.append(Created(self._name(path), file))
+        self._events.append(Write(file, 0, path.read_bytes()))
+        return True
 
     # jobq's own calls.
 
@@ -202,6 +216,7 @@ class Recorder:
     def _rename(self, real: Real, source: Any, path: Any, **kwargs: Any) -> None:
         if Path(path).name == DATA:
             file = Path(source).stat().st_ino
+            self._adopt(Path(source), file)
             self._note(Renamed(self._name(Path(source)), self._name(Path(path)), file))
         real(source, path, **kwargs)
 

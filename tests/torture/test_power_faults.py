@@ -7,7 +7,8 @@ import pytest
 
 from tests.crash.processes import Start
 from tests.torture import faults
-from tests.torture.bench import judge, record_story
+from tests.torture.bench import judge, record_case, record_story
+from tests.torture.cases import UPKEEP
 from tests.torture.examiner import Sift
 from tests.torture.faults import Fault
 from tests.torture.story import Plot
@@ -67,6 +68,18 @@ def test_it_is_noticed_if_new_directories_above_a_queue_are_not_synced(
 
     assert not seen(start, faults.none, quick_path / "whole", plot).faults
     assert seen(start, faults.no_sync_above, quick_path / "broken", plot).kinds[Kind.LOST]
+
+
+@pytest.mark.parametrize("name", UPKEEP)
+@pytest.mark.parametrize(
+    ("fault", "kind"), [(faults.no_directory_sync, LOST), (faults.no_sync_of_what_replaces, SHUT)]
+)
+def test_it_is_noticed_if_a_file_that_replaces_a_queue_does_not_last(
+    name: str, fault: Fault, kind: Kind, start: Start, quick_path: Path
+) -> None:
+    recorded = record_case(start, name, quick_path / "recorded", fault)
+
+    assert judge(start, recorded, Sift(4096, 16, seed=1), quick_path / "judged").kinds[kind]
 
 
 def test_the_flush_before_a_new_queue_is_moved_in_is_what_keeps_it_whole(
