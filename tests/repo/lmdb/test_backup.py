@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,6 +206,40 @@ def test_a_backup_is_one_moment_of_a_queue_that_others_write_to(
             stats = {topic.name: topic for topic in svc.stats().topics}
             assert stats["left"].ready == stats["right"].ready > 0
             assert known <= {record.id for record in svc.find(limit=10_000)}
+
+
+@pytest.mark.storm
+def test_a_backup_is_one_moment_of_a_queue_whose_writers_are_killed(
+    start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "queue"
+    fill(path, 500)
+    dice = random.Random(seed := random.getrandbits(32))
+    writers = [start(_write, str(path)) for _ in range(3)]
+    killed = backups = least = 0
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        strike = threading.Timer(dice.uniform(0, 1), writers[killed % 3].kill)
+        strike.start()
+        with jobq.open(path, durability="unsafe") as svc:
+            pairs = svc.stats("left").totals.ready
+            svc.backup(tmp_path / "backup")
+        strike.join()
+        writers[killed % 3] = start(_write, str(path))
+        killed, backups = killed + 1, backups + 1
+
+        with restored(tmp_path / "backup", tmp_path / "restored") as svc:
+            assert svc.check().problems == (), f"seed {seed}"
+            stats = {topic.name: topic for topic in svc.stats().topics}
+            assert stats["left"].ready == stats["right"].ready >= pairs >= least, f"seed {seed}"
+            least = stats["left"].ready
+        (tmp_path / "backup").unlink()
+        shutil.rmtree(tmp_path / "restored")
+    for writer in writers:
+        writer.kill()
+    print(f"{backups} backups, {killed} writers killed, {least} pairs")
+    with jobq.open(path, durability="unsafe") as svc:
+        assert svc.check().problems == ()
 
 
 def test_a_backup_holds_no_pages_back_once_it_is_over(tmp_path: Path) -> None:
