@@ -380,6 +380,7 @@ def _sync_names(path: Path) -> None:
     Which of them are new, nobody knows: who has made them may have been killed before it came to
     this. Those above the mount point stand on another file system, and were there before.
     """
+    path = path.absolute()  # the parent of "." is "."
     sync_directory(path)
     while not os.path.ismount(path):
         path = path.parent

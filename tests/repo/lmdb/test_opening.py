@@ -287,6 +287,17 @@ def test_a_mount_point_becomes_a_queue(on_a_disk: Callable[..., None]) -> None:
     on_a_disk(_on_the_top_of_a_disk)
 
 
+def test_names_are_synced_up_to_the_mount_point_from_a_relative_path_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_directory", synced.append)
+    monkeypatch.chdir(tmp_path)
+    files._sync_names(Path("queue"))
+    assert synced[:2] == [tmp_path / "queue", tmp_path]
+    assert synced[-1].is_mount()
+
+
 def test_a_relative_path_stays_the_same_queue_when_the_process_changes_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
