@@ -19,6 +19,9 @@ from tests.repo.lmdb.test_damage import PAGE, WAYS, make, records_of
 
 Line = dict[str, Any]
 
+OLD_STATES = {"a_lost_write", "two_pages_swapped", "a_page_of_another_queue"}
+"""The damage by which old records come to stand where new ones did."""
+
 
 def salvaged(path: Path) -> tuple[Salvaged, list[Line]]:
     """What can be saved, and the lines."""
@@ -147,7 +150,8 @@ def _wrong_in(
             if value != truth[job_id].get(field) and not is_lost:
                 wrong.append(f"{job_id} has a wrong {field}")
         # An older state is right by its checksum, if a write was lost; or it is said to be unsure.
-        may_be_old = found.unsure or way in {"a_lost_write", "a_page_of_another_queue"}
+        # So it is where a page that was free, and still has old states, took the place of another.
+        may_be_old = found.unsure or way in OLD_STATES
         if jobs[job_id]["status"] != truth[job_id]["status"] and not may_be_old:
             wrong.append(f"{job_id} is {jobs[job_id]['status']}")
     if (foreign := len(jobs.keys() - truth.keys())) and way != "a_page_of_another_queue":

@@ -40,7 +40,7 @@ def restore(backup: Path, directory: Path, *, replace: bool, progress: Told = No
     before = 0
     with translating(directory):
         if not data.exists():
-            files.prepare(directory, create=True, build=build, fuse=False)
+            files.prepare(directory.absolute(), create=True, build=build, fuse=False)
         elif replace:
             with alone(directory, "replace"), workshop(directory) as fresh:
                 before = data.stat().st_size
