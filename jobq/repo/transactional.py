@@ -372,15 +372,17 @@ class TransactionalStore(Store):
 
     # Time.
 
-    def _advance(self, tx: Transaction, limit: int) -> Advanced:
-        """Move what is due, and what dead processes hold."""
+    def _advance(
+        self, tx: Transaction, limit: int, dead: Collection[bytes] | None = None
+    ) -> Advanced:
+        """Move what is due, and what dead processes hold; None looks who of all holders is dead."""
         promoted, more = promote(tx, limit)
         expired, poisoned, more_expired = self._expire_due(tx, limit)
-        left = self._held_by_dead(tx, Agenda.LEASE, max(0, limit - expired))
+        left = self._held_by_dead(tx, Agenda.LEASE, max(0, limit - expired), dead)
         again, poisoned_too = expire(tx, left, self._retention)
         more = more or (bool(left) and len(left) == limit - expired)
         if tx.topics.standing(Agenda.LINGER):
-            gone = self._held_by_dead(tx, Agenda.LINGER, limit)
+            gone = self._held_by_dead(tx, Agenda.LINGER, limit, dead)
             lingering.over(tx, gone)
             more = more or len(gone) == limit
         more = self._look_at_watched(tx, limit) or more
@@ -391,10 +393,15 @@ class TransactionalStore(Store):
             more or more_expired,
         )
 
-    def _held_by_dead(self, tx: Transaction, agenda: Agenda, limit: int) -> list[Held]:
+    def _held_by_dead(
+        self, tx: Transaction, agenda: Agenda, limit: int, dead: Collection[bytes] | None
+    ) -> list[Held]:
         """The first *limit* entries of an agenda whose holders are dead."""
-        holders = tx.topics.holders(agenda) if limit else set()
-        dead = self._dead(holders) if holders else set()
+        if not limit:
+            return []
+        if dead is None:  # looks at all places, of which there may be many
+            holders = tx.topics.holders(agenda)
+            dead = self._dead(holders) if holders else set()
         return tx.topics.held_by(agenda, dead, limit) if dead else []
 
     def _move_time(self, tx: Transaction) -> None:

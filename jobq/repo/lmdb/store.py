@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, TypeVar
 
@@ -279,7 +279,7 @@ class LmdbStore(TransactionalStore):
             sleep = self._read(_until_next)
             if sleep > 0:
                 return sleep
-            self._advance_within(patience)
+            self._advance_within(patience, ())  # who is dead was looked at just now
         return 0.0
 
     def wake(self) -> None:
@@ -307,7 +307,7 @@ class LmdbStore(TransactionalStore):
             if not dead and not self._env.holders.half_made():
                 return False
         if dead:
-            moved = self._advance_within(patience)
+            moved = self._advance_within(patience, dead)
             if moved.more:
                 self._probed = 0.0
             if moved.expired:
@@ -319,9 +319,13 @@ class LmdbStore(TransactionalStore):
         self._write(remove, TIMELESS, patience=patience)
         return False
 
-    def _advance_within(self, patience: float | None) -> Advanced:
+    def _advance_within(
+        self, patience: float | None, dead: Collection[bytes] | None = None
+    ) -> Advanced:
         """Advance, waiting for other processes no longer than *patience* (None: as usual)."""
-        return self._write(lambda tx: self._advance(tx, RECOVERY_STEP), TIMELESS, patience=patience)
+        return self._write(
+            lambda tx: self._advance(tx, RECOVERY_STEP, dead), TIMELESS, patience=patience
+        )
 
     def _has_due(self, tx: Transaction) -> bool:
         """Whether there is something for `advance` to do."""
