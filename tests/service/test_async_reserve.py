@@ -30,6 +30,8 @@ def waiting_threads() -> list[str]:
 
 
 def test_timeout_0_never_waits_and_takes_what_is_there(svc: JobService) -> None:
+    eventually(lambda: waiting_threads() == [])  # those of a test before may be about to end
+
     async def main() -> None:
         assert await svc.areserve("mail", timeout=0) == []
         await svc.aenqueue_many("mail", range(3))

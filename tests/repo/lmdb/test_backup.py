@@ -21,6 +21,7 @@ from jobq.errors import InvalidValue, StoreCorrupt, StoreFull, StoreUnavailable
 from jobq.repo.base import CopyProgress
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.upkeep import child, copying
+from jobq.repo.lmdb.upkeep.copying import NewFile
 from tests.crash.processes import kill_myself
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import hear, outcome_of, put, say
@@ -111,19 +112,17 @@ def test_what_is_there_already_stays_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "backup").read_text() == "mine"
 
 
-def test_nobody_takes_the_name_while_a_backup_is_made(tmp_path: Path) -> None:
-    def take(step: CopyProgress) -> None:
-        if step.step == "pages":
-            (tmp_path / "backup").write_text("mine")
-
-    with (
-        jobq.open(tmp_path / "queue", durability="unsafe") as svc,
-        pytest.raises(InvalidValue, match="is there already"),
-    ):
-        svc.backup(tmp_path / "backup", take)
+def test_who_takes_the_name_while_a_backup_is_made_keeps_it(tmp_path: Path) -> None:
+    new = NewFile(tmp_path / "backup")
+    try:
+        (tmp_path / "backup").write_text("mine")
+        with pytest.raises(InvalidValue, match="is there already"):
+            new.appear()
+    finally:
+        new.close()
 
     assert (tmp_path / "backup").read_text() == "mine"
-    assert _names(tmp_path) == ["backup", "queue"]
+    assert _names(tmp_path) == ["backup"]
 
 
 def test_volatile_jobs_cannot_be_backed_up(tmp_path: Path) -> None:
