@@ -19,8 +19,9 @@ from tests.repo.lmdb.test_damage import PAGE, WAYS, make, records_of
 
 Line = dict[str, Any]
 
-OLD_STATES = {"a_lost_write", "two_pages_swapped", "a_page_of_another_queue"}
-"""The damage by which old records come to stand where new ones did."""
+OLD_STATES = {"a_lost_write", "two_pages_swapped", "a_page_of_another_queue", "cut_short"}
+"""The damage by which old records come to stand where new ones did, or are all that is left. With
+the end of a file a newer state may be gone, now and then without a trace."""
 
 
 def salvaged(path: Path) -> tuple[Salvaged, list[Line]]:
