@@ -193,20 +193,7 @@ class LmdbTopics(TopicRepository):
     # Settings.
 
     def settings(self, topic: int) -> TopicSettings:
-        if not self._topic(topic).configured:
-            return NO_SETTINGS
-        known = self._access.kept.settings
-        if topic in known:
-            return known[topic]
-        key = topic_settings_key(topic)
-        data = self._access.txn.get(key, db=self._access.db.topics)
-        if data is None:
-            raise StoreCorrupt(
-                f"topic {self.name(topic)!r} should have settings, but has none; "
-                "`jobq check` lists what is wrong"
-            )
-        settings = known[topic] = decode_topic_settings(key, bytes(data))
-        return settings
+        return self._settings(topic) if self._topic(topic).configured else NO_SETTINGS
 
     def brief(self, topics: Sequence[int]) -> list[Brief]:
         found = []
@@ -229,18 +216,21 @@ class LmdbTopics(TopicRepository):
             access.txn.delete(key, db=access.db.topics)
 
     def store_settings(self) -> TopicSettings:
-        if not self._access.meta.configured:
-            return NO_SETTINGS
+        return self._settings(STORE) if self._access.meta.configured else NO_SETTINGS
+
+    def _settings(self, number: int) -> TopicSettings:
+        """The settings that stand under a topic's number, or the store's."""
         known = self._access.kept.settings
-        if STORE in known:
-            return known[STORE]
-        key = topic_settings_key(STORE)
+        if number in known:
+            return known[number]
+        key = topic_settings_key(number)
         data = self._access.txn.get(key, db=self._access.db.topics)
         if data is None:
+            who = "the store" if number == STORE else f"topic {self.name(number)!r}"
             raise StoreCorrupt(
-                "the store should have settings, but has none; `jobq check` lists what is wrong"
+                f"{who} should have settings, but has none; `jobq check` lists what is wrong"
             )
-        settings = known[STORE] = decode_topic_settings(key, bytes(data))
+        settings = known[number] = decode_topic_settings(key, bytes(data))
         return settings
 
     def configure_store(self, settings: TopicSettings) -> None:

@@ -300,25 +300,6 @@ def _reserves_and_starts_a_program(path: str) -> None:
     hear()
 
 
-def test_a_program_that_a_worker_started_does_not_keep_its_jobs(
-    tmp_path: Path, start: Start
-) -> None:
-    """It does not inherit the lock of the holder, and so does not look like the worker alive."""
-    path = tmp_path / "queue"
-    with jobq.open(path, durability="unsafe") as svc:
-        svc.enqueue("a", 1)
-        child = start(_reserves_and_starts_a_program, str(path))
-        program = child.said()
-        try:
-            child.kill()
-            os.kill(program, 0)  # it lives
-
-            [job] = svc.reserve("a", timeout=20)
-            assert job.payload == 1
-        finally:
-            os.kill(program, signal.SIGKILL)
-
-
 def _forks_and_dies(path: str) -> None:
     """A worker with a reservation forks a child, which lives on."""
     svc = jobq.open(path, durability="unsafe")
@@ -331,22 +312,30 @@ def _forks_and_dies(path: str) -> None:
     hear()
 
 
-def test_a_forked_child_of_a_killed_worker_does_not_keep_its_jobs(
-    tmp_path: Path, start: Start
+@pytest.mark.parametrize(
+    "works",
+    [
+        pytest.param(_reserves_and_starts_a_program, id="a program"),
+        pytest.param(_forks_and_dies, id="a forked child"),
+    ],
+)
+def test_what_a_killed_worker_has_started_does_not_keep_its_jobs(
+    works: Callable[[str], None], tmp_path: Path, start: Start
 ) -> None:
+    """It does not have the lock of the holder, and so does not look like the worker alive."""
     path = tmp_path / "queue"
     with jobq.open(path, durability="unsafe") as svc:
         svc.enqueue("a", 1)
-        worker = start(_forks_and_dies, str(path))
-        child = worker.said()
+        worker = start(works, str(path))
+        started = worker.said()
         try:
             worker.kill()
-            os.kill(child, 0)  # it lives
+            os.kill(started, 0)  # it lives
 
             [job] = svc.reserve("a", timeout=20)
             assert job.payload == 1
         finally:
-            os.kill(child, signal.SIGKILL)
+            os.kill(started, signal.SIGKILL)
 
 
 def _has_no_descriptors_left(path: str) -> None:
