@@ -438,7 +438,11 @@ class Store(ABC):
 
     @abstractmethod
     def delete(self, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
-        """Forget jobs that nobody holds. Outcomes: `OK`, `MISSING`, `INVALID` (reserved)."""
+        """Forget jobs that nobody holds. Outcomes: `OK`, `MISSING`, `INVALID` (reserved).
+
+        A job whose records are damaged is forgotten too. That takes as long as a repair, for it is
+        one: `StoreCorrupt` if it cannot be made.
+        """
 
     @abstractmethod
     def purge(
@@ -591,7 +595,8 @@ class Store(ABC):
         """The first *limit* matching jobs by id, those beyond *after*; filters come before limit.
 
         Ids grow in the order of enqueueing. A page is consistent in itself; a job that changes
-        between two pages is on none or one of them.
+        between two pages is on none or one of them. A job that cannot be read is on none; the log
+        names it, and so does `check`.
         """
 
     @abstractmethod

@@ -47,10 +47,11 @@ from jobq.repo.base import (
 from jobq.repo.operations import history
 from jobq.repo.operations.change import cancel, delete, reset
 from jobq.repo.operations.checking import check
+from jobq.repo.operations.damage import PASSED_OVER, log_unreadable
 from jobq.repo.operations.due import expire, lapse, promote
 from jobq.repo.operations.edit import edit, size_of_edit
 from jobq.repo.operations.enqueue import add, is_plain
-from jobq.repo.operations.finding import look, may_meet, meets, page
+from jobq.repo.operations.finding import found_to_meet, look, may_meet, page
 from jobq.repo.operations.flow import lingering, overview, room, uniques
 from jobq.repo.operations.flow.groups import look_again, seat_all
 from jobq.repo.operations.flow.shares import Choices, take
@@ -211,7 +212,13 @@ class TransactionalStore(Store):
         return self._write(lambda tx: reset(tx, ids, where), DRAINS)
 
     def delete(self, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
-        return self._write(lambda tx: delete(tx, ids, where), DRAINS)
+        def operation(tx: Transaction) -> list[Outcome]:
+            outcomes, repaired = delete(tx, ids, where)
+            if repaired:
+                self._choices.forget()
+            return outcomes
+
+        return self._write(operation, DRAINS)
 
     def purge(
         self, topic: str, statuses: frozenset[Status], after: PurgeFrom | None, limit: int
@@ -286,9 +293,13 @@ class TransactionalStore(Store):
                 return None
             jobs, last = page(tx, selector, after, PAGE)
             for job_id, body, state in jobs:
-                if not meets(tx, selector, job_id, body, state):
+                if not found_to_meet(tx, selector, job_id, body, state):
                     continue
-                found.append(self._record(tx, job_id, body, state))
+                try:
+                    found.append(self._record(tx, job_id, body, state))
+                except StoreCorrupt as error:
+                    log_unreadable(job_id, error, PASSED_OVER)
+                    continue
                 if len(found) == limit:
                     return None
             return last
@@ -341,8 +352,14 @@ class TransactionalStore(Store):
 
     def export_jobs(self, after: bytes | None, limit: int) -> Exported:
         def operation(tx: Transaction) -> Exported:
-            jobs = tx.jobs.scan(after, limit)
-            return Exported([copy_of(tx, *job) for job in jobs], tx.topics.last_seq())
+            try:
+                copies = [copy_of(tx, *job) for job in tx.jobs.scan(after, limit)]
+            except StoreCorrupt as error:
+                raise StoreCorrupt(
+                    f"{error}; `jobq export --salvage` writes what can be read, and no export "
+                    "misses a job that was deleted"
+                ) from error
+            return Exported(copies, tx.topics.last_seq())
 
         return self._read(operation)
 

@@ -413,7 +413,11 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
     def delete(self, job_ids: str | Iterable[str]) -> list[Outcome] | None:
         """Forget jobs that nobody holds. One id or several as for `cancel`.
 
-        A reserved job is refused: cancel it first.
+        A reserved job is refused: cancel it first. A job whose records are damaged, as `check`
+        says, is forgotten too; that takes as long as `check(repair=True)`.
+
+        Raises:
+            StoreCorrupt: More is damaged than jobs, so that no repair can be made.
         """
         return self._on(job_ids, Event.DELETE, self.store.delete)
 

@@ -3,9 +3,14 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import or_
+from typing import Final
 
-from jobq.options import JobOptions
+from jobq.errors import StoreCorrupt
+from jobq.options import UNSET, JobOptions
 from jobq.repo.base import Retention
+from jobq.repo.operations.damage import tried
 from jobq.repo.operations.finding import meets
 from jobq.repo.operations.flow import groups, lingering, uniques
 from jobq.repo.operations.history import keep_attempt, succeeded_at_once, with_attempt, with_error
@@ -16,6 +21,7 @@ from jobq.repo.operations.places import (
     make_ready,
     withdraw,
 )
+from jobq.repo.operations.rebuild import rebuild
 from jobq.repo.repositories import (
     KEYLESS,
     LISTED,
@@ -26,6 +32,7 @@ from jobq.repo.repositories import (
     Note,
     Transaction,
     Waiting,
+    initial_state,
     terms_of,
 )
 from jobq.selector import Selector
@@ -41,17 +48,28 @@ def select(
     event: Event,
     again: Callable[[JobBody, JobState], Outcome],
     where: Selector | None,
+    unreadable: set[bytes] | None = None,
 ) -> tuple[list[Outcome], Chosen]:
     """The jobs among *ids* to which *event* can happen, each once, and every outcome.
 
     Only those that match *where*, if there is one: their ids were read in another transaction.
     *again* gives the outcome for one of them that is named again, from what it was: the second
-    mention meets what the first has left.
+    mention meets what the first has left. To jobs that cannot be read nothing can happen: they are
+    added to *unreadable*.
+
+    Raises:
+        StoreCorrupt: The only job cannot be read, and *unreadable* was not given.
     """
     outcomes: list[Outcome] = []
     chosen: Chosen = {}
-    for job_id, both in zip(ids, tx.jobs.both(ids), strict=True):
-        if both is None:
+    for job_id, both in zip(ids, tried(tx.jobs.both, ids), strict=True):
+        if isinstance(both, StoreCorrupt):
+            if unreadable is not None:
+                unreadable.add(job_id)
+            elif len(ids) == 1:
+                raise both
+            outcomes.append(Outcome.INVALID)
+        elif both is None:
             outcomes.append(Outcome.MISSING)
         elif job_id in chosen:
             outcomes.append(again(*both))
@@ -181,8 +199,41 @@ def _renewed(tx: Transaction, job_id: bytes, state: JobState) -> int:
     return notes & ~(Note.RESULT | Note.PROGRESS | LISTED)
 
 
-def delete(tx: Transaction, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
-    """Forget jobs that nobody holds."""
-    outcomes, chosen = select(tx, ids, Event.DELETE, lambda *_: Outcome.MISSING, where)
+def delete(
+    tx: Transaction, ids: Sequence[bytes], where: Selector | None = None
+) -> tuple[list[Outcome], bool]:
+    """Forget jobs that nobody holds; also such as cannot be read.
+
+    Nobody can say in which queues, agendas and counts one of these stands: so all are made anew,
+    which takes as long as a repair. The second value says whether they were.
+
+    Raises:
+        StoreCorrupt: They cannot be made anew.
+    """
+    lost: set[bytes] = set()
+    outcomes, chosen = select(tx, ids, Event.DELETE, lambda *_: Outcome.MISSING, where, lost)
     forget(tx, states_of(chosen))
-    return outcomes
+    free = {job_id for job_id in lost if not _is_held(tx, job_id)}
+    if free:
+        tx.jobs.delete([(job_id, _ANY_STATE) for job_id in sorted(free)])
+        tx.topics.clear()
+        rebuild(tx, mend=True)
+    for place, job_id in enumerate(ids):
+        if job_id in free:
+            outcomes[place] = Outcome.MISSING if job_id in ids[:place] else Outcome.OK
+    return outcomes, bool(free)
+
+
+def _is_held(tx: Transaction, job_id: bytes) -> bool:
+    """Whether a job of which not everything can be read is reserved, as far as one can tell."""
+    try:
+        (state,) = tx.jobs.states([job_id])
+    except StoreCorrupt:
+        return False
+    return state is not None and state.status is Status.RESERVED
+
+
+_ANY_STATE: Final = initial_state(JobBody(0, 0, 0, 0, 0, 0, UNSET, b"", 0))._replace(
+    notes=reduce(or_, Note)
+)
+"""Stands for the state of a job that cannot be read, and may have notes of every kind."""

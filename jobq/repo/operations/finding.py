@@ -2,8 +2,10 @@
 
 from typing import Final
 
+from jobq.errors import StoreCorrupt
 from jobq.repo.base import Looked, LookFrom
 from jobq.repo.operations import history
+from jobq.repo.operations.damage import PASSED_OVER, log_unreadable, readable
 from jobq.repo.repositories import JobBody, JobState, Transaction
 from jobq.selector import ALL_JOBS, EVERY_STATUS, Selector
 from jobq.states import Status
@@ -29,6 +31,17 @@ def meets(
     )
 
 
+def found_to_meet(
+    tx: Transaction, selector: Selector, job_id: bytes, body: JobBody, state: JobState
+) -> bool:
+    """As `meets`, for a walk: a job of which what is looked for cannot be read is passed over."""
+    try:
+        return meets(tx, selector, job_id, body, state)
+    except StoreCorrupt as error:
+        log_unreadable(job_id, error, PASSED_OVER)
+        return False
+
+
 def may_meet(tx: Transaction, selector: Selector) -> bool:
     """Whether there can be such a job at all, told from the counts: no job is looked at."""
     if selector.topic is None:
@@ -48,15 +61,12 @@ def page(
     """Up to *limit* jobs beyond *after* among which those that the selector means are, by id.
 
     And the id after which the next page begins; None if there is none. Jobs that are canceled,
-    say, have moved: a backlog of others that have not is not looked at.
+    say, have moved: a backlog of others that have not is not looked at. Jobs that cannot be read
+    are passed over, and the log says so.
     """
     some = tx.jobs.ids if selector.possible & UNMOVED else tx.jobs.moved_ids
     ids = some(after, limit)
-    jobs = [
-        (job_id, *both)
-        for job_id, both in zip(ids, tx.jobs.both(ids), strict=True)
-        if both is not None
-    ]
+    jobs = list(readable(tx, ids))
     return jobs, ids[-1] if len(ids) == limit else None
 
 
@@ -78,7 +88,7 @@ def look(tx: Transaction, selector: Selector, after: LookFrom | None, limit: int
         for job_id, body, state in jobs
         if job_id <= after.last
         and body.seq <= after.seq
-        and meets(tx, selector, job_id, body, state)
+        and found_to_meet(tx, selector, job_id, body, state)
     ]
     if last is None or last >= after.last:
         return Looked(found, len(jobs), None)

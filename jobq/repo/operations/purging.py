@@ -5,7 +5,7 @@ from typing import Final
 
 from jobq.job import LEAST_WEIGHT, MOST_WEIGHT
 from jobq.repo.base import Purged, PurgeFrom
-from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.damage import damaged, readable_states
 from jobq.repo.operations.flow import groups
 from jobq.repo.operations.places import forget
 from jobq.repo.repositories import Transaction, Waiting
@@ -47,9 +47,8 @@ def purge(
         ids = tx.jobs.ids(job_id, min(PAGE, limit))
         found = [
             (one, state)
-            for one, state in zip(ids, tx.jobs.states(ids), strict=True)
-            if state is not None
-            and state.topic == number
+            for one, state in readable_states(tx, ids)
+            if state.topic == number
             and state.status in statuses
             and state.seq <= seq
             and one <= last

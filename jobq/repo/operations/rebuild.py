@@ -1,11 +1,11 @@
 """The topics anew, out of jobs and flow control: queues, agendas and counts say nothing else."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from jobq.errors import StoreCorrupt
 from jobq.repo.operations import mending
+from jobq.repo.operations.damage import readable
 from jobq.repo.operations.places import WAITS
 from jobq.repo.operations.rebuild_flow import FlowAnew
 from jobq.repo.repositories import (
@@ -63,7 +63,7 @@ def rebuild(tx: Transaction, *, mend: bool = False) -> Rebuilt:
     while ids := tx.jobs.ids(after, PAGE):
         after = ids[-1]
         met += len(ids)
-        page = [job for job in _readable(tx, ids) if job[2].topic in topics]
+        page = [job for job in readable(tx, ids, quiet=True) if job[2].topic in topics]
         left_out += len(ids) - len(page)
         if mend:
             page = mending.mended(tx, page)
@@ -82,24 +82,6 @@ def _numbers(tx: Transaction) -> set[int]:
         if number is not None:
             numbers.add(number)
     return numbers
-
-
-def _readable(tx: Transaction, ids: list[bytes]) -> Iterator[Job]:
-    """The jobs that can be read, body and state.
-
-    Only a record that contradicts its checksum is passed over. What the engine itself says of its
-    file is not: it may be about all that comes after.
-    """
-    try:
-        found = tx.jobs.both(ids)
-    except StoreCorrupt:
-        if len(ids) > 1:
-            for job_id in ids:
-                yield from _readable(tx, [job_id])
-        return
-    for job_id, both in zip(ids, found, strict=True):
-        if both is not None:
-            yield job_id, *both
 
 
 def _place(tx: Transaction, jobs: list[Job]) -> None:

@@ -5,10 +5,11 @@ from dataclasses import replace
 from itertools import compress
 from typing import Final, NamedTuple
 
+from jobq.errors import StoreCorrupt
 from jobq.job import Reservation, name_of
 from jobq.options import DEFAULTS, UNSET, JobOptions
 from jobq.repo.base import Retention
-from jobq.repo.operations.damage import damaged
+from jobq.repo.operations.damage import SET_ASIDE, damaged, log_unreadable, read_taken
 from jobq.repo.operations.flow import ageing, deadlines, groups, limits, room, terms, turns
 from jobq.repo.operations.places import Ending, finish
 from jobq.repo.operations.soon import note_due
@@ -58,11 +59,11 @@ def take_from(
         taken = _pop(tx, number, n - len(reservations), settings)
         if not taken:
             break
-        (found,), lapsed = _hand_out(
+        (found,), lapsed, short = _hand_out(
             tx, [_new(_Taken, (name, number, settings, taken))], most_bytes
         )
         reservations += found
-        if not lapsed:
+        if not short:
             break
         finish(tx, lapsed, retention)
     if settings is not NO_SETTINGS:
@@ -93,14 +94,13 @@ def take_of_each(
             n = limits.admitted(tx, number, settings, n)
             taken = _pop(tx, number, n, settings) if n else []
         parts.append(_new(_Taken, (name, number, settings, taken)))
-    reservations, lapsed = _hand_out(tx, parts, most_bytes)
+    reservations, lapsed, short = _hand_out(tx, parts, most_bytes)
     for (_, number, settings, _), found in zip(parts, reservations, strict=True):
         if settings is not NO_SETTINGS:
             limits.charge(tx, number, settings, len(found))
-    if lapsed:
+    if short:
         finish(tx, lapsed, retention)
         most_bytes -= sum(len(job.payload) for found in reservations for job in found)
-        short = {ending.before.topic for ending in lapsed}
         for (number, n), (name, *_), found in zip(wanted, parts, reservations, strict=True):
             if number in short:
                 more = take_from(tx, name, n - len(found), retention, most_bytes)
@@ -129,20 +129,23 @@ class _Taken(NamedTuple):
 
 def _hand_out(
     tx: Transaction, parts: Sequence[_Taken], most_bytes: int
-) -> tuple[list[list[Reservation]], list[Ending]]:
+) -> tuple[list[list[Reservation]], list[Ending], set[int]]:
     """Reserve jobs that were taken out of their queues: gives those of each topic.
 
-    And those, of all of them, that it is too late for.
+    And those, of all of them, that it is too late for; and the numbers of topics of which there
+    may be more to take, as some that were taken cannot be handed out.
     """
     given: list[list[Reservation]] = []
     lapsed: list[Ending] = []
+    short: set[int] = set()
     bound: list[tuple[bytes, JobBody]] = []
     leases: dict[int, list[tuple[bytes, JobState]]] = {}
     held: list[tuple[bytes, JobState]] = []
     last_lease_us = -1
     total = 0
     full = False
-    found = iter(tx.jobs.both([waiting[2] for part in parts for waiting in part.jobs]))
+    both_of_each, why = read_taken(tx, [waiting[2] for part in parts for waiting in part.jobs])
+    found = iter(both_of_each)
     for name, number, settings, taken in parts:
         reservations: list[Reservation] = []
         given.append(reservations)
@@ -152,7 +155,9 @@ def _hand_out(
         before = total
         for waiting, both in zip(taken, found, strict=False):  # there are those of other topics
             if both is None:
-                raise damaged(f"the queue of topic {name!r} names a job that is not there")
+                _set_aside(tx, name, number, waiting[2], why)
+                short.add(number)
+                continue
             body, state = both
             # Taken apart at once: ten fields by name cost twice as much, for each job.
             (
@@ -166,6 +171,7 @@ def _hand_out(
             options = body[6]
             if notes & TERMS and deadlines.has_lapsed(tx, options):
                 lapsed.append(_lapse(tx, job_id, body, state))
+                short.add(number)
                 continue
             total += payload_size
             if total > most_bytes and (any(given) or most_bytes < MOST_BYTES):
@@ -192,7 +198,23 @@ def _hand_out(
     if bound:
         terms.hand_out(tx, bound)
     room.roomier(tx, [part.number for part in parts if part.settings is not NO_SETTINGS])
-    return given, lapsed
+    return given, lapsed, short
+
+
+def _set_aside(
+    tx: Transaction, name: str, number: int, job_id: bytes, why: Mapping[bytes, StoreCorrupt]
+) -> None:
+    """Leave a job out that cannot be read: it stands nowhere then, and is not counted.
+
+    Or nobody would get past it. Of its group it still counts as reserved, until a repair.
+
+    Raises:
+        StoreCorrupt: There is no such job.
+    """
+    if job_id not in why:
+        raise damaged(f"the queue of topic {name!r} names a job that is not there")
+    log_unreadable(job_id, why[job_id], f"it is ready in topic {name!r} and {SET_ASIDE}")
+    tx.topics.count(number, Status.READY, -1)
 
 
 def _hold_all(
