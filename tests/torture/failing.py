@@ -7,9 +7,11 @@ fail, how, and with which error.
 
 import ctypes
 import enum
+import errno
 import importlib
 import io
 import os
+import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -56,6 +58,16 @@ class Fault(NamedTuple):
         return f"call {self.at} {often}, {os.strerror(self.code)}, {self.how}"
 
 
+def any_fault(chance: random.Random, most: int) -> Fault:
+    """A fault of one of the first *most* calls."""
+    return Fault(
+        chance.randint(1, most),
+        chance.choice((errno.EIO, errno.EIO, errno.ENOSPC)),
+        lasting=chance.random() < 0.5,
+        how=chance.choice(tuple(How)),
+    )
+
+
 class Trouble:
     """Which of the calls that change something below *root* fail; none at first.
 
@@ -80,6 +92,12 @@ class Trouble:
         """The disk is well again."""
         assert not failures, failures
         self._fault = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing fails any more."""
+        fault = self._fault
+        return fault is None or (len(self.calls) > fault.at and not fault.lasting)
 
     def strikes(self, name: str, place: str) -> Fault | None:
         """Note a call; gives the fault that it meets."""

@@ -103,7 +103,17 @@ class Acked(NamedTuple):
 
 
 Event: TypeAlias = (
-    Write | Resize | Flush | FlushOne | Dropped | Made | Created | Renamed | FlushNames | Began | Acked
+    Write
+    | Resize
+    | Flush
+    | FlushOne
+    | Dropped
+    | Made
+    | Created
+    | Renamed
+    | FlushNames
+    | Began
+    | Acked
 )
 Naming: TypeAlias = Made | Created | Renamed
 

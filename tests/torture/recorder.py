@@ -134,7 +134,9 @@ class Recorder:
         return fd
 
     def _write(self, real: Real, fd: int, at: int, size: int) -> int:
-        return self._writes("write", fd, None, ctypes.string_at(at, size), lambda: real(fd, at, size))
+        return self._writes(
+            "write", fd, None, ctypes.string_at(at, size), lambda: real(fd, at, size)
+        )
 
     def _pwrite(self, real: Real, fd: int, at: int, size: int, offset: int) -> int:
         data = ctypes.string_at(at, size)
