@@ -71,7 +71,7 @@ def record_stubborn(
     root: Path,
     trouble: Trouble | None,
     fault: Fault = none,
-) -> tuple[Recorded, int, Errors]:
+) -> tuple[Recorded, list[str], Errors]:
     """Let one process enqueue while its disk fails; also its calls to the disk, and the errors."""
     child = start(stubborn.act, jobs, durability, _new(root), trouble, fault)
     record, calls, errors = _record(child)

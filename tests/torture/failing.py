@@ -46,15 +46,18 @@ class Fault(NamedTuple):
         at: The first of them.
         code: Their error, by `errno`.
         lasting: All after it fail too, and do nothing; else it is the only one.
+        spared: So many right after the first one do not fail all the same.
     """
 
     at: int
     code: int
     lasting: bool = False
     how: How = How.REFUSED
+    spared: int = 0
 
     def __str__(self) -> str:
         often = "and all after" if self.lasting else "alone"
+        often += f" but {self.spared}" if self.spared else ""
         return f"call {self.at} {often}, {os.strerror(self.code)}, {self.how}"
 
 
@@ -65,6 +68,7 @@ def any_fault(chance: random.Random, most: int) -> Fault:
         chance.choice((errno.EIO, errno.EIO, errno.ENOSPC)),
         lasting=chance.random() < 0.5,
         how=chance.choice(tuple(How)),
+        spared=chance.choice((0, 0, 1, 2)),
     )
 
 
@@ -106,7 +110,9 @@ class Trouble:
         self.calls.append(f"{name} {os.path.relpath(place, self._root)}")
         self.kinds.append(name)
         fault, number = self._fault, len(self.calls)
-        if fault is None or number < fault.at or (number > fault.at and not fault.lasting):
+        if fault is None or number < fault.at:
+            return None
+        if number > fault.at and (not fault.lasting or number <= fault.at + fault.spared):
             return None
         return fault if number == fault.at else fault._replace(how=How.REFUSED)
 

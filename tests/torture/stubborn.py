@@ -35,8 +35,8 @@ def act(
 ) -> None:
     """In a child: enqueue so many jobs, and open the queue anew after each error.
 
-    So what was left in doubt has to be known to whoever comes next. Says the record, and how many
-    calls to the disk there were until the disk was well.
+    So what was left in doubt has to be known to whoever comes next. Says the record, the calls to
+    the disk, and the errors that there were.
     """
     recorder = Recorder(root)
     broken(recorder)
@@ -74,7 +74,7 @@ def act(
                 if number in [job.payload for job in svc.find(topic=TOPIC, limit=1000)]:
                     break  # it lasts once the next commit has returned
                 recorder.began(number - 1, 1)
-    calls = len(trouble.calls)
+    calls = list(trouble.kinds)
     trouble.end()
     svc.close()
     pipe.send((recorder.finish(), calls, errors))

@@ -15,9 +15,11 @@ import pytest
 
 from tests.crash.conftest import Say
 from tests.crash.processes import Start
+from tests.torture import faults
 from tests.torture.bench import judge, record_stubborn, record_troubled_story
 from tests.torture.examiner import Sift
 from tests.torture.failing import Fault, How
+from tests.torture.faults import Fault as Break
 from tests.torture.story import Plot
 from tests.torture.stubborn import by_chance
 from tests.torture.verdict import Tally
@@ -26,15 +28,19 @@ PAGE: Final = 4096
 WORKERS: Final = 2
 JOBS: Final = 5
 WAYS: Final = [
-    (code, lasting, how)
-    for code, how in (
-        (errno.EIO, How.REFUSED),
-        (errno.EIO, How.DONE),
-        (errno.ENOSPC, How.REFUSED),
-        (errno.ENOSPC, How.HALF),
-    )
-    for lasting in (False, True)
+    *[
+        (code, lasting, how, 0)
+        for code, how in (
+            (errno.EIO, How.REFUSED),
+            (errno.EIO, How.DONE),
+            (errno.ENOSPC, How.REFUSED),
+            (errno.ENOSPC, How.HALF),
+        )
+        for lasting in (False, True)
+    ],
+    (errno.EIO, True, How.DONE, 1),
 ]
+"""The last one: LMDB can put the old head back, and then nothing can be done any more."""
 
 
 def whole(tally: Tally) -> Tally:
@@ -69,6 +75,45 @@ def test_who_opens_a_queue_after_a_failed_sync_makes_sure_of_the_disk_first(
     say(f"{durability}, {fault}: {tally}; {errors}")
 
 
+STUCK: Final = Fault(0, errno.EIO, lasting=True, how=How.DONE)
+"""A write comes through and is reported as failed; then nothing works any more."""
+
+
+@pytest.mark.parametrize(
+    ("broken", "durability", "call", "fault"),
+    [
+        (faults.never_settled, "full", "head", STUCK),
+        (faults.never_settled, "full", "head", STUCK._replace(lasting=False)),
+        (faults.never_settled, "relaxed", "sync", Fault(0, errno.EIO)),
+        (faults.only_synced, "relaxed", "sync", Fault(0, errno.EIO)),
+        pytest.param(
+            *(faults.doubt_of_one_process, "full", "head", STUCK._replace(spared=1)),
+            marks=pytest.mark.storm,
+        ),
+    ],
+)
+def test_the_bench_notices_what_is_not_done_about_a_failed_commit(
+    broken: Break,
+    durability: str,
+    call: str,
+    fault: Fault,
+    start: Start,
+    quick_path: Path,
+    say: Say,
+) -> None:
+    path = quick_path / "well"
+    _, calls, _ = record_stubborn(start, 2, durability, path, None, broken)
+    second = [at for at, kind in enumerate(calls, 1) if kind == "fdatasync"][1]
+    fault = fault._replace(at=second + (call == "head"))
+    recorded, _, errors = record_stubborn(
+        start, 2, durability, quick_path / "recorded", fault, broken
+    )
+    tally = judge(start, recorded, Sift(PAGE, 256, 1), quick_path / "judged")
+    say(f"{broken.__name__}, {durability}, {fault}: {tally}; {errors}")
+
+    assert tally.faults
+
+
 # The long form.
 
 
@@ -93,20 +138,24 @@ def test_long_stories_on_a_failing_disk(
 
 
 @pytest.mark.storm
-@pytest.mark.parametrize(
-    "way", WAYS, ids=lambda way: f"{errno.errorcode[way[0]]}-{way[1]}-{way[2]}"
-)
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way)))
 @pytest.mark.parametrize("durability", ["full", "relaxed"])
 def test_every_write_and_sync_fails_and_then_the_power_goes(
-    durability: str, way: tuple[int, bool, How], start: Start, quick_path: Path, seed: int, say: Say
+    durability: str,
+    way: tuple[int, bool, How, int],
+    start: Start,
+    quick_path: Path,
+    seed: int,
+    say: Say,
 ) -> None:
     total, raised = Tally(), Counter[str]()
     at, calls = 1, 1
     while at <= calls + 1:
         path = quick_path / f"{at}"
-        recorded, calls, errors = record_stubborn(
+        recorded, made, errors = record_stubborn(
             start, JOBS, durability, path / "recorded", Fault(at, *way)
         )
+        calls = len(made)
         raised.update(errors)
         total += whole(judge(start, recorded, Sift(PAGE, 16, seed), path / "judged", WORKERS))
         at += 1
