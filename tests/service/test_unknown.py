@@ -29,10 +29,14 @@ def test_a_loop_that_ends_by_an_unknown_outcome_says_so(
 ) -> None:
     """What it tries at its end fails as well, and must not take the place of the first error."""
     svc.enqueue_many("a", [1, 2])
-    with pytest.raises(OutcomeUnknown):
+
+    def main() -> None:
         for job in svc.consume("a", n=2, timeout=0):
             with job:
                 fail_in_turn(monkeypatch, svc)
+
+    with pytest.raises(OutcomeUnknown):
+        main()
     monkeypatch.undo()
 
     assert svc.stats("a").totals.reserved == 2

@@ -139,7 +139,7 @@ class Failing(Trouble):
     def _libc(self, name: str, real: Callable[..., int], first: Any, *rest: Any) -> int:
         if name == "open":
             path, flags = os.fsdecode(first), rest[0]
-            place = path if flags & os.O_CREAT and not os.path.exists(path) else ""
+            place = path if flags & os.O_CREAT and not Path(path).exists() else ""
         else:
             place = _path_of(first)
         fault = self.strikes(name, place)
@@ -168,7 +168,7 @@ class Failing(Trouble):
 
     def _os_open(self, real: Any, path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
         if flags & _MAKING:  # O_TMPFILE has the bits of O_DIRECTORY, too, which makes nothing
-            made = flags & os.O_CREAT and not os.path.exists(path)
+            made = flags & os.O_CREAT and not Path(path).exists()
             made = made or flags & _MAKING == os.O_TMPFILE
             fault = self.strikes("open", os.fspath(path)) if made else None
             if fault is not None:
@@ -182,7 +182,7 @@ class Failing(Trouble):
             fd = kwargs.get("dst_dir_fd", kwargs.get("dir_fd"))
             place = f"{_path_of(fd)}/{where}"
         else:
-            place = _path_of(where) if isinstance(where, int) else os.path.abspath(where)
+            place = _path_of(where) if isinstance(where, int) else str(Path(where).absolute())
         fault = self.strikes(name, place)
         if fault is not None:
             raise _error(fault, path)
@@ -203,7 +203,7 @@ class Failing(Trouble):
     def _open_file(self, path: Any, mode: str, opener: Any = None) -> Any:
         """What `open` gives to whoever writes by files of Python's."""
         if mode == "rb":
-            return io.open(path, mode, opener=opener)
+            return open(path, mode, opener=opener)
         raw = io.FileIO(path, mode.replace("b", ""), opener=opener)
         return io.BufferedWriter(_File(raw, partial(self._by_fd, "write", _write)))
 
@@ -244,6 +244,6 @@ def _error(fault: Fault, path: Any) -> OSError:
 
 def _path_of(fd: int) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{fd}")
+        return str(Path(f"/proc/self/fd/{fd}").readlink())
     except OSError:
         return ""

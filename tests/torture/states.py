@@ -138,10 +138,11 @@ class _Disk:
     def drop(self, event: Dropped) -> None:
         """No flush is for these any more: they are pending for ever."""
         for index, piece in list(self._pending.items()):
-            if event.since <= index < event.upto and _is_of(piece, event.file):
-                if isinstance(piece, Write):
-                    del self._pending[index]
-                    self._dropped += _parts(piece, PAGE)
+            if not isinstance(piece, Write) or piece.file != event.file:
+                continue
+            if event.since <= index < event.upto:
+                del self._pending[index]
+                self._dropped += _parts(piece, PAGE)
 
     def flush(self, event: Flush | FlushOne | FlushNames) -> None:
         """Have last what the flush is of, in the order in which it was done."""
