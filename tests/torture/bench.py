@@ -71,9 +71,11 @@ def record_stubborn(
     root: Path,
     trouble: Trouble | None,
     fault: Fault = none,
+    *,
+    making: bool = False,
 ) -> tuple[Recorded, list[str], Errors]:
     """Let one process enqueue while its disk fails; also its calls to the disk, and the errors."""
-    child = start(stubborn.act, jobs, durability, _new(root), trouble, fault)
+    child = start(stubborn.act, jobs, durability, _new(root), trouble, fault, making)
     record, calls, errors = _record(child)
     return Recorded(record, crowd.CrowdOracle(durability)), calls, errors
 

@@ -184,9 +184,10 @@ class Recorder:
         self._before()
         upto = len(self._events)  # what is written while it runs may or may not last
         file = self._file(fd)
-        fault = None if file is None else self.trouble.strikes(name, str(_path_of(fd)))
-        if file is not None and fault is not None:
-            self._events.append(Dropped(file, 0, upto))
+        fault = self.trouble.strikes(name, str(_path_of(fd)))
+        if fault is not None:
+            if file is not None:
+                self._events.append(Dropped(file, 0, upto))
             return _fails(fault)
         result = real(fd)
         if not result:

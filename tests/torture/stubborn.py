@@ -31,10 +31,17 @@ PATIENCE: Final = 2
 
 
 def act(
-    pipe: Pipe, jobs: int, durability: str, root: Path, fault: Fault | None, broken: Break
+    pipe: Pipe,
+    jobs: int,
+    durability: str,
+    root: Path,
+    fault: Fault | None,
+    broken: Break,
+    making: bool,
 ) -> None:
     """In a child: enqueue so many jobs, and open the queue anew after each error.
 
+    With *making*, the disk fails already while the queue is made.
     So what was left in doubt has to be known to whoever comes next. Says the record, the calls to
     the disk, and the errors that there were.
     """
@@ -47,9 +54,12 @@ def act(
         return JobService(LmdbStore(root / "queue", clock=clock, durability=durability))
 
     recorder.began(1, MAKER)
-    svc = opened()
+    if making:
+        trouble.begin(fault)
+    svc = _opened(opened, recorder)
     recorder.acked(1, MAKER)
-    trouble.begin(fault)
+    if not making:
+        trouble.begin(fault)
     errors: dict[str, int] = {}
     for number in range(1, jobs + 1):
         tries = 0

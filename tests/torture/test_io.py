@@ -1,8 +1,9 @@
 """Writes and syncs of a disk that fails: a verb happens or raises, and what it says is true.
 
 Each call by which a verb changes a file fails: alone, and with all that follow; with EIO and
-ENOSPC, before it has done anything, when it has done half of it, or all. The verb returns and has happened,
-or it raises an error of jobq's and has not (`OutcomeUnknown`: either); what was there is there;
+ENOSPC, before it has done anything, when it has done half of it, or all. The verb returns and has
+happened, or it raises an error of jobq's and has not (`OutcomeUnknown`: either); what was there
+is there;
 another process reads and writes meanwhile; and when the disk is well again the same service goes
 on. A story and a power cut on top of it are in `test_io_power`.
 """

@@ -27,6 +27,9 @@ from tests.torture.verdict import Tally
 PAGE: Final = 4096
 WORKERS: Final = 2
 JOBS: Final = 5
+MOST_OF_A_COMMIT: Final = 3
+"""Calls at its end that are not those of making a queue."""
+
 WAYS: Final = [
     *[
         (code, lasting, how, 0)
@@ -73,6 +76,19 @@ def test_who_opens_a_queue_after_a_failed_sync_makes_sure_of_the_disk_first(
     recorded, _, errors = record_stubborn(start, JOBS, durability, quick_path / "recorded", fault)
     tally = whole(judge(start, recorded, Sift(PAGE, 6, seed), quick_path / "judged"))
     say(f"{durability}, {fault}: {tally}; {errors}")
+
+
+def test_a_queue_lasts_whose_maker_met_an_error(
+    start: Start, quick_path: Path, seed: int, say: Say
+) -> None:
+    """The last sync of making one: its names, which whoever comes next has to sync in its stead."""
+    path = quick_path / "well"
+    _, calls, _ = record_stubborn(start, 1, "full", path, None, making=True)
+    last = max(at for at, kind in enumerate(calls[:-MOST_OF_A_COMMIT], 1) if kind == "fsync")
+    fault = Fault(random.Random(seed).randint(last - 1, last), errno.EIO)
+    recorded, _, _ = record_stubborn(start, 1, "full", quick_path / "recorded", fault, making=True)
+    tally = whole(judge(start, recorded, Sift(PAGE, 8, seed), quick_path / "judged"))
+    say(f"{fault}: {tally}")
 
 
 STUCK: Final = Fault(0, errno.EIO, lasting=True, how=How.DONE)
