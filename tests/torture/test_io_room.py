@@ -1,6 +1,5 @@
 """A map that begins small and grows while several processes are busy in it: nothing is lost."""
 
-import os
 import random
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def busy(pipe: Pipe, path: str, seed: int, number: int, grown: int) -> None:
     with JobService(store) as svc:
         pipe.send("open")
         pipe.recv()
-        while os.stat(Path(path, "data.mdb")).st_size < grown:
+        while Path(path, "data.mdb").stat().st_size < grown:
             largest = dice.choice((100, 5_000, 60_000))
             payloads = [dice.randbytes(dice.randrange(largest)) for _ in range(dice.randint(1, 20))]
             left |= zip(svc.enqueue_many(topic, payloads), payloads, strict=True)

@@ -310,8 +310,10 @@ class Environment:
     def _check_identity(self) -> None:
         try:
             data, lock = os.stat(self._data), os.stat(self._lock_file)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             same = False
+        except OSError as error:  # a disk that fails for a moment has not replaced anything
+            raise translated(error, self.path) from error
         else:
             there = (data.st_dev, data.st_ino), (lock.st_dev, lock.st_ino)
             same = there == self._identity
