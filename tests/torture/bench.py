@@ -61,7 +61,7 @@ def record_troubled_story(
     """Tell a story while the disk fails now and then; also what errors the verbs have raised."""
     child = start(stubborn.tell_story, plot, _new(root), troubles, fault)
     record, ids, errors = _record(child)
-    return Recorded(record, StoryOracle(plot, ids)), errors
+    return Recorded(record, stubborn.StubbornOracle(plot, ids)), errors
 
 
 def record_stubborn(

@@ -179,8 +179,8 @@ class Failing(Trouble):
     def _by_path(self, name: str, real: Any, path: Any, *args: Any, **kwargs: Any) -> Any:
         where = args[0] if name == "link" and "dst_dir_fd" in kwargs else path
         if "dst_dir_fd" in kwargs or kwargs.get("dir_fd") is not None:
-            fd = kwargs.get("dst_dir_fd", kwargs.get("dir_fd"))
-            place = f"{_path_of(fd)}/{where}"
+            directory: Any = kwargs.get("dst_dir_fd", kwargs.get("dir_fd"))
+            place = f"{_path_of(directory)}/{where}"
         else:
             place = _path_of(where) if isinstance(where, int) else str(Path(where).absolute())
         fault = self.strikes(name, place)

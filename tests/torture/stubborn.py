@@ -13,7 +13,9 @@ from typing import Any, Final
 from jobq import JobService, ids
 from jobq.clock import ManualClock
 from jobq.errors import JobqError, OutcomeUnknown
+from jobq.repo.base import Store
 from jobq.repo.lmdb import LmdbStore
+from jobq.selector import Selector
 from tests.crash.processes import Pipe
 from tests.model.model import Model
 from tests.model.told import Told
@@ -21,7 +23,8 @@ from tests.torture.crowd import MAKER
 from tests.torture.failing import Fault, any_fault
 from tests.torture.faults import Fault as Break
 from tests.torture.recorder import Recorder
-from tests.torture.story import RETENTION, Plot, content, kind_of, place, told_by
+from tests.torture.states import Cut
+from tests.torture.story import ALL, RETENTION, Plot, StoryOracle, content, kind_of, place, told_by
 
 TOPIC: Final = "thread 1"
 """As the oracle of the crowd has it, who is alone here."""
@@ -141,7 +144,6 @@ def _insist(
         except JobqError as error:
             errors[type(error).__name__] = errors.get(type(error).__name__, 0) + 1
             unknown = isinstance(error, OutcomeUnknown)
-            told = error.ids if isinstance(error, OutcomeUnknown) else ()
         else:
             recorder.acked(number)
             return False
@@ -149,8 +151,8 @@ def _insist(
         if tries == PATIENCE:
             recorder.trouble.end()
         if unknown and _is_there(store, model):
-            if step.verb == "enqueue":
-                store._learn([ids.to_raw(one) for one in told])
+            found = {ids.to_raw(job.id) for job in store.store.find(Selector(), None, ALL)}
+            store._learn(sorted(found - set(store._ids)))
             return True
         recorder.began(number - 1)
 
@@ -161,6 +163,31 @@ def _is_there(store: Told, model: Model) -> bool:
         return bool(content(store, len(store._ids)) != content(model, len(store._ids)))
     except KeyError:
         return True  # a job that was not there
+
+
+class StubbornOracle(StoryOracle):
+    """Judges a story of which verbs were called again: each call makes jobs with ids of its own."""
+
+    def open(self, path: Path, cut: Cut) -> Store:
+        """The queue after the machine has booted again."""
+        store = super().open(path, cut)
+        made = {ids.to_raw(job.id) for job in store.find(Selector(), None, ALL)}
+        made -= set(self._ids)
+        if made and cut.began[0] > cut.acked[0]:  # by a call that was going to fail
+            first = self._enqueued(cut.acked[0])
+            told = [*self._ids[:first], *sorted(made), *self._ids[first + len(made) :]]
+            self._told._ids = told
+            self._told._numbers = {job_id: number for number, job_id in enumerate(told)}
+        return store
+
+    def _enqueued(self, number: int) -> int:
+        """How many jobs there ever were after so many verbs."""
+        clock = ManualClock()
+        model = Model(clock, RETENTION)
+        for step in self._steps[: number - 1]:
+            clock.advance(step.wait_s)
+            getattr(model, step.verb)(*step.arguments)
+        return model.enqueued
 
 
 def by_chance(seed: int, n: int) -> list[Fault]:

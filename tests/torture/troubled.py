@@ -190,7 +190,7 @@ def _alike(mine: Any, theirs: Any) -> bool:
 
 def _off(seen: Seen, other: Seen) -> list[Any]:
     names = ("now", "others", "later", "order")
-    found = []
+    found: list[Any] = []
     for name, mine, theirs in zip(names, seen[1:5], other[1:5], strict=True):
         if mine != theirs and isinstance(mine, list) and isinstance(theirs, list):
             more = [one for one in mine if one not in theirs]

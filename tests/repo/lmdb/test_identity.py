@@ -100,7 +100,6 @@ WAYS = (
 pulled_away = pytest.mark.parametrize("pull", WAYS, ids=lambda way: str(way.__name__))
 
 
-@pulled_away
 def test_files_that_cannot_be_looked_at_for_a_moment_are_not_taken_for_gone(
     svc: JobService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +115,7 @@ def test_files_that_cannot_be_looked_at_for_a_moment_are_not_taken_for_gone(
     assert [job.payload for job in svc.find()] == ["before", "afterwards"]
 
 
+@pulled_away
 def test_the_next_write_is_an_error(
     path: Path, svc: JobService, pull: Callable[[Path], None]
 ) -> None:
