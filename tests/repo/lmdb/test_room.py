@@ -125,10 +125,11 @@ def _is_worked_off(
 
 @pytest.mark.storm
 @pytest.mark.parametrize("limit", [a_quota, a_map])
+@pytest.mark.parametrize("part", range(10))
 def test_a_hundred_full_shapes_can_be_worked_off(
-    tmp_path: Path, limit: Callable[[int], dict[str, int]]
+    tmp_path: Path, limit: Callable[[int], dict[str, int]], part: int
 ) -> None:
-    for turn in range(100):
+    for turn in range(10 * part, 10 * part + 10):
         directory = tmp_path / f"{turn}"
         directory.mkdir()
         _is_worked_off(directory, limit, random.getrandbits(32), turn)
@@ -345,9 +346,10 @@ def test_a_disk_that_others_keep_full_can_be_worked_off(on_a_disk: OnADisk) -> N
 
 
 @pytest.mark.storm
-def test_a_hundred_shapes_of_a_full_disk_can_be_worked_off(on_a_disk: OnADisk) -> None:
+@pytest.mark.parametrize("part", range(20))
+def test_a_hundred_shapes_of_a_full_disk_can_be_worked_off(on_a_disk: OnADisk, part: int) -> None:
     """Filled by jobq, by others, and by others again and again."""
-    for turn in range(100):
+    for turn in range(5 * part, 5 * part + 5):
         seed = random.getrandbits(32)
         print(f"seed {seed}, turn {turn}")
         on_a_disk((_full_by_jobq, _full_by_others, _full_again_and_again)[turn % 3], seed)
