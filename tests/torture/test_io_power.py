@@ -98,10 +98,13 @@ STUCK: Final = Fault(0, errno.EIO, lasting=True, how=How.DONE)
 @pytest.mark.parametrize(
     ("broken", "durability", "call", "fault"),
     [
-        (faults.never_settled, "full", "head", STUCK),
         (faults.never_settled, "full", "head", STUCK._replace(lasting=False)),
         (faults.never_settled, "relaxed", "sync", Fault(0, errno.EIO)),
-        (faults.only_synced, "relaxed", "sync", Fault(0, errno.EIO)),
+        pytest.param(*(faults.never_settled, "full", "head", STUCK), marks=pytest.mark.storm),
+        pytest.param(
+            *(faults.only_synced, "relaxed", "sync", Fault(0, errno.EIO)),
+            marks=pytest.mark.storm,
+        ),
         pytest.param(
             *(faults.doubt_of_one_process, "full", "head", STUCK._replace(spared=1)),
             marks=pytest.mark.storm,
