@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from jobq.errors import ReentrantCall
+from jobq.errors import JobqError, OutcomeUnknown, ReentrantCall
 from jobq.job import Settlement
 from jobq.repo.base import ReserveRequest
 from jobq.service.job import Job
@@ -52,6 +52,7 @@ class Consumer:
         """Jobs, until the service stops or no job came for *timeout* seconds."""
         service = self._service
         service._consumers.add(self)
+        unknown = False
         try:
             while not service.stopped and self._pid == os.getpid():
                 if self._batch:
@@ -66,6 +67,9 @@ class Consumer:
                 job._sink = self
                 yield job
                 self._let_go(job)
+        except OutcomeUnknown:
+            unknown = True
+            raise
         finally:
             service._consumers.discard(self)
             # Closing has ended it already; and in a fork's child it is the parent's.
@@ -75,6 +79,10 @@ class Consumer:
                 except ReentrantCall:
                     # Collected as garbage in the middle of another call of this thread.
                     service._keeper.call_soon(self.end)
+                except JobqError:
+                    # It says that nothing was written, which is not known of what came before.
+                    if not unknown:
+                        raise
 
     def _fill(self, timeout: float | None) -> bool:
         """Settle what has ended and reserve the next batch, in one commit if there are jobs."""

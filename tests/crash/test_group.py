@@ -309,11 +309,11 @@ def test_an_outcome_that_cannot_be_found_out_is_unknown_and_not_tried_again(
 ) -> None:
     """A second try could make every job twice. The ids are told, so the caller can look."""
 
-    def reopen(_: Environment) -> NoReturn:
+    def look_for(*_: object) -> NoReturn:
         raise StoreUnavailable("injected: it cannot be opened again")
 
     with monkeypatch.context() as patch, failing_commit(monkeypatch, effect=effect):
-        patch.setattr(Environment, "_reopen", reopen)
+        patch.setattr(Environment, "_look_for", look_for)
         with lock_taken(svc) as release:
             begun = begin(calls, lambda: error_of(lambda: svc.enqueue("mail", "x")), svc)
             release()
@@ -333,11 +333,11 @@ def test_a_reservation_whose_outcome_is_unknown_names_its_jobs(
 ) -> None:
     [first] = svc.find(topic="mail")
 
-    def reopen(_: Environment) -> NoReturn:
+    def look_for(*_: object) -> NoReturn:
         raise StoreUnavailable("injected: it cannot be opened again")
 
     with monkeypatch.context() as patch, failing_commit(monkeypatch, effect=effect):
-        patch.setattr(Environment, "_reopen", reopen)
+        patch.setattr(Environment, "_look_for", look_for)
         error = error_of(lambda: svc.reserve("mail", timeout=0))
 
     assert isinstance(error, OutcomeUnknown)

@@ -3,13 +3,14 @@
 import os
 import signal
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from jobq.clock import ManualClock
 from tests.crash.processes import Child, Pipe, Start, kill_myself
 from tests.model.told import Told
-from tests.torture import cases, crowd
+from tests.torture import cases, crowd, stubborn
 from tests.torture.examiner import Oracle, Sift, examine
+from tests.torture.failing import Fault as Trouble
 from tests.torture.faults import Fault, none
 from tests.torture.record import Record, joined, replay
 from tests.torture.recorder import Recorder
@@ -21,6 +22,10 @@ PATIENCE_S: Final = 120.0
 
 DEADLY: Final = frozenset({signal.SIGBUS, signal.SIGABRT, signal.SIGSEGV})
 """What a broken file may do to whoever maps it."""
+
+
+Errors: TypeAlias = dict[str, int]
+"""How often a verb has raised each kind of error."""
 
 
 class Recorded(NamedTuple):
@@ -48,6 +53,31 @@ def record_crowd(
     """Let threads enqueue at once."""
     (record,) = _record(start(crowd.act, jobs, durability, _new(root), fault))
     return Recorded(record, crowd.CrowdOracle(durability))
+
+
+def record_troubled_story(
+    start: Start, plot: Plot, root: Path, troubles: list[Trouble], fault: Fault = none
+) -> tuple[Recorded, Errors]:
+    """Tell a story while the disk fails now and then; also what errors the verbs have raised."""
+    child = start(stubborn.tell_story, plot, _new(root), troubles, fault)
+    record, ids, errors = _record(child)
+    return Recorded(record, stubborn.StubbornOracle(plot, ids)), errors
+
+
+def record_stubborn(
+    start: Start,
+    jobs: int,
+    durability: str,
+    root: Path,
+    trouble: Trouble | None,
+    fault: Fault = none,
+    *,
+    making: bool = False,
+) -> tuple[Recorded, list[str], Errors]:
+    """Let one process enqueue while its disk fails; also its calls to the disk, and the errors."""
+    child = start(stubborn.act, jobs, durability, _new(root), trouble, fault, making)
+    record, calls, errors = _record(child)
+    return Recorded(record, crowd.CrowdOracle(durability)), calls, errors
 
 
 def record_killed_maker(

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import lmdb
 
 from jobq.repo.lmdb import environment, files, opening, steps
+from jobq.repo.lmdb.bell import Bell
 from jobq.repo.lmdb.upkeep import restore
 from tests.model.told import Told
 from tests.torture.recorder import Recorder
@@ -149,6 +150,36 @@ def made_in_place(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signa
         files.sync_directory(path)
 
     files._make = make
+
+
+# What is done about a failed commit.
+
+
+def never_settled(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
+    """After a failed commit what is read is taken for what the disk has."""
+    vars(environment)["settle"] = lambda *_: None
+
+
+def only_synced(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
+    """After a failed commit the file is synced once more, without being written."""
+
+    def settle(data: Path, _: int) -> None:
+        fd = os.open(data, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    vars(environment)["settle"] = settle
+
+
+def doubt_of_one_process(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
+    """Who opens a queue does not know what those before have left in doubt."""
+    doubts: dict[int, bool] = {}
+    Bell.doubt = property(  # type: ignore[assignment, method-assign]
+        lambda self: doubts.get(id(self), False),
+        lambda self, value: doubts.__setitem__(id(self), value),
+    )
 
 
 # What takes the place of a queue's file.

@@ -20,8 +20,12 @@ class Write(NamedTuple):
 
     @property
     def is_meta(self) -> bool:
-        """Whether it is what makes a transaction count: a part of one of the first two pages."""
-        return len(self.data) < PAGE and self.offset + len(self.data) <= META_PAGES * PAGE
+        """Whether it is what makes a transaction count: a part of one of the first two pages.
+
+        What begins with such a page is a head that is written once more as it is (`doubt`).
+        """
+        end = self.offset + len(self.data)
+        return len(self.data) < PAGE and end <= META_PAGES * PAGE and self.offset % PAGE > 0
 
 
 class Resize(NamedTuple):
@@ -42,6 +46,18 @@ class FlushOne(NamedTuple):
     """A write through a descriptor with O_DSYNC has returned: event *at* lasts."""
 
     at: int
+
+
+class Dropped(NamedTuple):
+    """A sync of a file, or a write with O_DSYNC, has failed: the kernel takes for done what it had.
+
+    What was written to it from event *since* on and before *upto* may be on the disk or not, and no
+    sync changes that, unless something is written to the same page again.
+    """
+
+    file: int
+    since: int
+    upto: int
 
 
 class Made(NamedTuple):
@@ -87,7 +103,17 @@ class Acked(NamedTuple):
 
 
 Event: TypeAlias = (
-    Write | Resize | Flush | FlushOne | Made | Created | Renamed | FlushNames | Began | Acked
+    Write
+    | Resize
+    | Flush
+    | FlushOne
+    | Dropped
+    | Made
+    | Created
+    | Renamed
+    | FlushNames
+    | Began
+    | Acked
 )
 Naming: TypeAlias = Made | Created | Renamed
 
@@ -118,6 +144,8 @@ def joined(first: Record, then: Record) -> Record:
             events.append(event._replace(upto=event.upto + shift))
         elif isinstance(event, FlushOne):
             events.append(FlushOne(event.at + shift))
+        elif isinstance(event, Dropped):
+            events.append(Dropped(event.file, event.since + shift, event.upto + shift))
         else:
             events.append(event)
     return Record(first.names, first.files, events, then.final)

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.torture.calls import divert, failures
+from tests.torture.failing import Fault, How, Trouble
 from tests.torture.record import (
     Acked,
     Began,
     Created,
+    Dropped,
     Event,
     Flush,
     FlushNames,
@@ -48,11 +50,13 @@ class Recorder:
         ignored: Syncs that are recorded as if they had not been called: `fsync`, `fdatasync`,
             `dsync` (the flag of a descriptor), `directory`. So a bench can show what they are for.
         last: The event at which `struck` is called, in place of what was to be done.
+        trouble: Which writes and syncs of data files fail.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self.ignored: set[str] = set()
+        self.trouble = Trouble(root)
         self.last = 0
         self._noting = threading.Lock()
         self.struck: Callable[[], None] = lambda: None
@@ -130,28 +134,42 @@ class Recorder:
         return fd
 
     def _write(self, real: Real, fd: int, at: int, size: int) -> int:
-        return self._writes(fd, None, ctypes.string_at(at, size), lambda: real(fd, at, size))
+        return self._writes(
+            "write", fd, None, ctypes.string_at(at, size), lambda: real(fd, at, size)
+        )
 
     def _pwrite(self, real: Real, fd: int, at: int, size: int, offset: int) -> int:
         data = ctypes.string_at(at, size)
-        return self._writes(fd, offset, data, lambda: real(fd, at, size, offset))
+        return self._writes("pwrite", fd, offset, data, lambda: real(fd, at, size, offset))
 
     def _writev(self, real: Real, fd: int, at: int, count: int, *offset: int) -> int:
         vector = (ctypes.c_size_t * (2 * count)).from_address(at)
         pairs = zip(vector[::2], vector[1::2], strict=True)
         data = b"".join(ctypes.string_at(start, size) for start, size in pairs)
         where = offset[0] if offset else None
-        return self._writes(fd, where, data, lambda: real(fd, at, count, *offset))
+        return self._writes("writev", fd, where, data, lambda: real(fd, at, count, *offset))
 
-    def _writes(self, fd: int, offset: int | None, data: bytes, call: Callable[[], int]) -> int:
+    def _writes(
+        self, name: str, fd: int, offset: int | None, data: bytes, call: Callable[[], int]
+    ) -> int:
         file = self._file(fd)
         if file is None:
             return call()
+        fault = self.trouble.strikes(name, str(_path_of(fd)))
+        if fault is not None and fault.how is How.REFUSED:
+            return _fails(fault)
         if offset is None:
             offset = os.lseek(fd, 0, os.SEEK_CUR)
+        if fault is not None and fault.how is How.HALF:
+            data = data[: len(data) // 2]
+            call = partial(_REAL_PWRITE, fd, data, offset)
         index = self._note(Write(file, offset, data))
         written = call()
         lasts = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DSYNC and "dsync" not in self.ignored
+        if fault is not None and fault.how is How.DONE:
+            if lasts:
+                self._events.append(Dropped(file, index, index + 1))
+            return _fails(fault)
         if lasts and written == len(data):
             self._events.append(FlushOne(index))
         return written
@@ -165,6 +183,12 @@ class Recorder:
     def _sync(self, name: str, real: Real, fd: int) -> int:
         self._before()
         upto = len(self._events)  # what is written while it runs may or may not last
+        file = self._file(fd)
+        fault = self.trouble.strikes(name, str(_path_of(fd)))
+        if fault is not None:
+            if file is not None:
+                self._events.append(Dropped(file, 0, upto))
+            return _fails(fault)
         result = real(fd)
         if not result:
             self._synced(name, fd, upto)
@@ -202,8 +226,9 @@ class Recorder:
             setattr(os, name, partial(call, getattr(os, name)))
         for name in ("fsync", "fdatasync"):
             setattr(os, name, partial(self._os_sync, name, getattr(os, name)))
-        for name in ("write", "pwrite", "truncate", "replace", "link"):
+        for name in ("write", "truncate", "replace", "link"):
             setattr(os, name, partial(self._no, name, getattr(os, name)))
+        vars(os)["pwrite"] = self._os_pwrite
 
     def _mkdir(self, real: Real, path: Any, *args: Any, **kwargs: Any) -> None:
         self._before()
@@ -229,8 +254,12 @@ class Recorder:
     def _os_ftruncate(self, real: Real, fd: int, size: int) -> None:
         self._ftruncate(lambda *args: real(*args) or 0, fd, size)
 
+    def _os_pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        call = partial(_REAL_PWRITE, fd, data, offset)
+        return _raised(self._writes("pwrite", fd, offset, bytes(data), call))
+
     def _os_sync(self, name: str, real: Real, fd: Any) -> None:
-        self._sync(name, lambda fd: real(fd) or 0, fd)
+        _raised(self._sync(name, lambda fd: real(fd) or 0, fd))
 
     def _no(self, name: str, real: Real, where: Any, *args: Any, **kwargs: Any) -> Any:
         """What jobq does not do to a data file today: it would have to be recorded."""
@@ -246,6 +275,22 @@ class Recorder:
 
     def _name(self, path: Path) -> str:
         return os.path.relpath(path.resolve(), self._root)
+
+
+_REAL_PWRITE: Final = os.pwrite
+
+
+def _fails(fault: Fault) -> int:
+    """What a call gives that fails."""
+    ctypes.set_errno(fault.code)
+    return -1
+
+
+def _raised(given: int) -> int:
+    """What a function of `os` gives; it raises where a system call gives -1."""
+    if given < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return given
 
 
 def _is_data(path: Any) -> bool:

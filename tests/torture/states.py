@@ -9,7 +9,7 @@ two meta pages. That is the one thing taken on trust: 512 bytes are written whol
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise, product
 from typing import NamedTuple, TypeAlias
 
@@ -19,6 +19,7 @@ from tests.torture.record import (
     Acked,
     Began,
     Created,
+    Dropped,
     Flush,
     FlushNames,
     FlushOne,
@@ -81,6 +82,8 @@ def cuts(record: Record) -> Iterator[Cut]:
         if isinstance(event, Flush | FlushOne | FlushNames):
             yield disk.cut(position)
             disk.flush(event)
+        elif isinstance(event, Dropped):
+            disk.drop(event)
         elif isinstance(event, Began | Acked):
             disk.hear(event)
             if isinstance(event, Acked):
@@ -97,6 +100,7 @@ class _Disk:
         self._names = dict(record.names)
         self._files = {file: bytearray(data) for file, data in record.files.items()}
         self._pending: dict[int, Piece] = {}
+        self._dropped: list[Write] = []
         self._began: dict[int, int] = {}
         self._acked: dict[int, int] = {}
         self._settled: dict[int, int] = {}
@@ -112,7 +116,7 @@ class _Disk:
             dict(self._commits),
             dict(self._names),
             {file: bytes(image) for file, image in self._files.items()},
-            tuple(self._pending.values()),
+            (*self._dropped, *self._pending.values()),
         )
 
     def hear(self, event: Began | Acked) -> None:
@@ -131,16 +135,41 @@ class _Disk:
             self._written += 1
         self._pending[position] = event
 
+    def drop(self, event: Dropped) -> None:
+        """No flush is for these any more: they are pending for ever."""
+        for index, piece in list(self._pending.items()):
+            if not isinstance(piece, Write) or piece.file != event.file:
+                continue
+            if event.since <= index < event.upto:
+                del self._pending[index]
+                self._dropped += _parts(piece, PAGE)
+
     def flush(self, event: Flush | FlushOne | FlushNames) -> None:
         """Have last what the flush is of, in the order in which it was done."""
-        for index, piece in list(self._pending.items()):
-            if not _lasts(event, index, piece):
-                continue
+        lasting = {i: piece for i, piece in self._pending.items() if _lasts(event, i, piece)}
+        if isinstance(event, FlushOne) and isinstance(one := self._pending[event.at], Write):
+            # The whole page is flushed, with what was written to it before.
+            older = {i: piece for i, piece in self._pending.items() if i < event.at}
+            lasting = {i: it for i, it in older.items() if _shares_page(it, one)} | lasting
+        self._flush_dropped(piece for piece in lasting.values() if isinstance(piece, Write))
+        for index, piece in lasting.items():
             del self._pending[index]
             if isinstance(piece, Write | Resize):
                 put(self._files[piece.file], piece)
             else:
                 name(self._names, piece)
+
+    def _flush_dropped(self, written: Iterable[Write]) -> None:
+        """Have last what was dropped of the pages that are flushed: they are flushed whole."""
+        if not self._dropped:
+            return
+        pages = {(part.file, part.offset // PAGE) for one in written for part in _parts(one, PAGE)}
+        for part in self._dropped:
+            if (part.file, part.offset // PAGE) in pages:
+                put(self._files[part.file], part)
+        self._dropped = [
+            part for part in self._dropped if (part.file, part.offset // PAGE) not in pages
+        ]
 
 
 def _lasts(flush: Flush | FlushOne | FlushNames, index: int, piece: Piece) -> bool:
@@ -164,7 +193,9 @@ def states(cut: Cut, grain: int, most: int, chance: random.Random) -> Iterator[S
     Of too many: nothing and everything of what was pending, each beginning of it, each piece alone
     and each one missing, as far as there is room for that, and by chance any others.
     """
-    pieces = [part for piece in cut.pending for part in _parts(piece, grain)]
+    pieces: list[Piece] = []
+    for piece in cut.pending:
+        pieces += _parts(piece, grain) if isinstance(piece, Write) else [piece]
     for fates in _fates(len(pieces), most, chance):
         yield _build(cut, pieces, fates, chance)
 
@@ -190,9 +221,7 @@ def _fates(n: int, most: int, chance: random.Random) -> Iterator[tuple[int, ...]
         )
 
 
-def _parts(piece: Piece, grain: int) -> list[Piece]:
-    if not isinstance(piece, Write):
-        return [piece]
+def _parts(piece: Write, grain: int) -> list[Write]:
     start, end = piece.offset, piece.offset + len(piece.data)
     edges = [start, *range((start // grain + 1) * grain, end, grain), end]
     return [
@@ -232,6 +261,13 @@ def _build(cut: Cut, pieces: list[Piece], fates: tuple[int, ...], chance: random
 def _is_reachable(path: str, names: dict[str, int | None]) -> bool:
     parts = path.split("/")
     return all("/".join(parts[:depth]) in names for depth in range(1, len(parts)))
+
+
+def _shares_page(piece: Piece, other: Write) -> bool:
+    if not isinstance(piece, Write) or piece.file != other.file:
+        return False
+    last = (piece.offset + len(piece.data) - 1) // PAGE
+    return piece.offset // PAGE == last == other.offset // PAGE
 
 
 def _is_of(piece: Piece, file: int) -> bool:

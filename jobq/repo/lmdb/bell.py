@@ -48,6 +48,9 @@ it has read it. So this one is not counted up, or it might have an old value aga
 about to sleep on: each time it gets a random one.
 
 Only the holder of the write lock raises a counter for a commit, so none is lost.
+
+Behind all these stands one more flag, which wakes nobody: `doubt`. This file is the one thing that
+processes share without a disk, and what a failed sync leaves in doubt has to be known to all.
 """
 
 import ctypes
@@ -90,6 +93,7 @@ _FLAGS_AT: Final = 2 * PAGE
 _SEVERAL: Final = COUNTERS + SLOTS + SLOTS // 4
 """The place of the counter of those who wait for several topics; behind it is their flag."""
 _SEVERAL_FLAG_AT: Final = 4 * (_SEVERAL + 1)
+_DOUBT_AT: Final = _SEVERAL_FLAG_AT + 4
 _NOBODY_WAITS: Final = bytes(SLOTS)
 
 _Counters = ctypes.c_uint32 * (SIZE // 4)
@@ -228,6 +232,21 @@ class Bell:
     def wait_slot(self, slot: int, seen: int, timeout: float) -> None:
         """Sleep as `wait` does, until woken at the slot."""
         self._wait(COUNTERS + slot, seen, timeout)
+
+    # What a failed commit has left.
+
+    @property
+    def doubt(self) -> bool:
+        """Whether the disk may have something else than what is read; see `doubt.settle`.
+
+        Set and cleared under the write lock. It is as old as the page cache that it is about: after
+        a power cut it is gone, or means nothing.
+        """
+        return self._map[_DOUBT_AT] != 0
+
+    @doubt.setter
+    def doubt(self, value: bool) -> None:
+        self._map[_DOUBT_AT] = value
 
     # Places of counters in the file.
 

@@ -24,6 +24,7 @@ from jobq.repo.entry import Entry, Mark
 from jobq.repo.lmdb import files, steps
 from jobq.repo.lmdb.access import META_KEY, Access, Databases, Kept
 from jobq.repo.lmdb.bell import COUNTERS, EVERYBODY, Bell
+from jobq.repo.lmdb.doubt import settle
 from jobq.repo.lmdb.faults import of_system, translated, translating
 from jobq.repo.lmdb.filelock import FileLock, OpenLock
 from jobq.repo.lmdb.flow import LmdbFlow
@@ -227,7 +228,8 @@ class Environment:
                     self._take_topics_back(env)
                 self._identity = files.identity(self.path)
                 self._open_lock.refuse_other_than(self._identity.data)
-                self._lock = FileLock(self.path)
+                if self._lock is None:  # one stays after a failed reopening
+                    self._lock = FileLock(self.path)
             except BaseException:
                 if env is not None:
                     env.close()
@@ -252,8 +254,9 @@ class Environment:
     def _is_taken_back(self, env: lmdb.Environment) -> bool:
         """Take the topics back, and say whether there was room for them."""
         try:
-            take_topics_back(env, self.path, self.settings)
+            take_topics_back(env, self.path, self.settings, partial(self._settle, env))
         except lmdb.Error as error:
+            self._doubt()
             if not self._is_full_disk(error):
                 raise
             return False
@@ -307,8 +310,10 @@ class Environment:
     def _check_identity(self) -> None:
         try:
             data, lock = os.stat(self._data), os.stat(self._lock_file)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             same = False
+        except OSError as error:  # a disk that fails for a moment has not replaced anything
+            raise translated(error, self.path) from error
         else:
             there = (data.st_dev, data.st_ino), (lock.st_dev, lock.st_ino)
             same = there == self._identity
@@ -478,6 +483,8 @@ class Environment:
         number = 0
         outcomes: list[Any] = []
         try:
+            if self.bell.doubt:
+                self._settle(self._open())
             txn = self._begin()
             steps.reached("transaction begun")
             remembered, self._kept = self._kept, None
@@ -559,14 +566,16 @@ class Environment:
         """
         try:
             with translating(self.path):
-                env = self._reopen() if isinstance(error, lmdb.Error) else self._open()
-                txn = env.begin()
-                try:
-                    db = self._db or open_databases(env, txn)
-                    data = txn.get(META_KEY, db=db.meta)
-                finally:
-                    txn.abort()
-                return data is not None and decode_meta(META_KEY, bytes(data)).group >= number
+                there, head_failed = self._look_for(number)
+                if head_failed or isinstance(error, lmdb.Error):
+                    self._doubt()
+                    try:
+                        self._settle(self._open())
+                    except OSError:
+                        # Without a head that was written before the failure it is not there.
+                        if there or head_failed:
+                            raise
+                return there
         except JobqError as failure:
             for pending, outcome in zip(group, outcomes, strict=True):
                 unknown = OutcomeUnknown(
@@ -577,6 +586,43 @@ class Environment:
                 unknown.__cause__ = error
                 pending.finish(None, unknown)
             return None
+
+    def _look_for(self, number: int) -> tuple[bool, bool]:
+        """Whether commit *number* can be read, and whether it failed in writing its head.
+
+        LMDB panics if that fails, and only then.
+        """
+        head_failed = False
+        try:
+            env = self._open()
+            txn = env.begin()
+        except lmdb.PanicError:
+            head_failed = True
+            env = self._reopen()
+            txn = env.begin()
+        try:
+            db = self._db or open_databases(env, txn)
+            data = txn.get(META_KEY, db=db.meta)
+        finally:
+            txn.abort()
+        there = data is not None and decode_meta(META_KEY, bytes(data)).group >= number
+        return there, head_failed
+
+    def _doubt(self) -> None:
+        """Note, for all processes, that the disk may have something else than what is read."""
+        if self.settings.durability != "unsafe":  # which has no idea of the disk anyway
+            self.bell.doubt = True
+
+    def _settle(self, env: lmdb.Environment) -> None:
+        """End the doubt, if there is any, under the file lock.
+
+        Raises:
+            OSError: That cannot be done: nothing may be written as long as it lasts.
+        """
+        if self.bell.doubt:
+            settle(self.path / files.DATA, int(env.stat()["psize"]))
+            steps.reached("doubt ended")
+            self.bell.doubt = False
 
     def _begin(self) -> lmdb.Transaction:
         for left in reversed(range(TRIES)):

@@ -117,6 +117,7 @@ def workshop(path: Path) -> Path:
 
 def _make(path: Path, build: Callable[[Path], None]) -> None:
     fresh = workshop(path)
+    moved = False
     try:
         reserve_lock(fresh / LOCK)
         build(fresh)
@@ -125,10 +126,13 @@ def _make(path: Path, build: Callable[[Path], None]) -> None:
             sync_file(fresh / name)
         steps.reached("data file synced")
         os.rename(fresh / DATA, path / DATA)
+        moved = True
         steps.reached("data file moved")
         _sync_names(path)
+        moved = False
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        if not moved:  # else whoever comes next sees by it that the names were not synced
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _refuse_strangers(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -104,8 +105,12 @@ def look_at(env: lmdb.Environment, path: Path) -> bool:
         txn.abort()
 
 
-def take_topics_back(env: lmdb.Environment, path: Path, settings: Settings) -> None:
+def take_topics_back(
+    env: lmdb.Environment, path: Path, settings: Settings, settle: Callable[[], None]
+) -> None:
     """Make the index in the file out of the jobs, if it is still not there, in one commit.
+
+    *settle* is called before anything is written, under the write lock.
 
     Nobody keeps it elsewhere meanwhile: we have the queue open, together with others who come to
     do the same. The write lock says who does.
@@ -119,6 +124,7 @@ def take_topics_back(env: lmdb.Environment, path: Path, settings: Settings) -> N
     try:
         lock.acquire(settings.lock_timeout)
         steps.reached("file lock taken to rebuild")
+        settle()
         while True:
             try:
                 _take_back(env, path, settings.clock)

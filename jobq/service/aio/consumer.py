@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from jobq.errors import JobqError, OutcomeUnknown
 from jobq.job import Settlement
 from jobq.repo.base import ReserveRequest
 from jobq.service.aio.requests import Loop, Settle
@@ -92,6 +93,10 @@ class AsyncConsumer(Consumer):
             return job
         except asyncio.CancelledError:
             raise  # it may be asked again
+        except OutcomeUnknown:
+            with contextlib.suppress(JobqError):  # as `Consumer.run` has it
+                await self.finish()
+            raise
         except Exception:
             await self.finish()
             raise

@@ -5,10 +5,11 @@ acknowledged 279 760 commits to a file that had been replaced.
 """
 
 import contextlib
+import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -97,6 +98,21 @@ WAYS = (
 )
 
 pulled_away = pytest.mark.parametrize("pull", WAYS, ids=lambda way: str(way.__name__))
+
+
+def test_files_that_cannot_be_looked_at_for_a_moment_are_not_taken_for_gone(
+    svc: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as now:
+        now.setattr("jobq.repo.lmdb.environment.os.stat", fail)
+        with pytest.raises(StoreUnavailable, match="Input/output error"):
+            svc.enqueue("a", "meanwhile")
+
+    assert svc.enqueue("a", "afterwards")
+    assert [job.payload for job in svc.find()] == ["before", "afterwards"]
 
 
 @pulled_away

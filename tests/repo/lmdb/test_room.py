@@ -93,7 +93,12 @@ def a_map(size: int) -> dict[str, int]:
 def test_a_full_queue_refuses_new_jobs_and_can_be_worked_off(
     tmp_path: Path, limit: Callable[[int], dict[str, int]], turn: int
 ) -> None:
-    seed = random.getrandbits(32)
+    _is_worked_off(tmp_path, limit, random.getrandbits(32), turn)
+
+
+def _is_worked_off(
+    directory: Path, limit: Callable[[int], dict[str, int]], seed: int, turn: int
+) -> None:
     print(f"seed {seed}, turn {turn}")
     dice = random.Random(seed)
     clock, size = ManualClock(), dice.choice((MIB, 5 * MIB // 4))
@@ -101,7 +106,7 @@ def test_a_full_queue_refuses_new_jobs_and_can_be_worked_off(
     keep = Retention() if turn % 2 else Retention(0, 0)
     with JobService(
         LmdbStore(
-            tmp_path / "queue",
+            directory / "queue",
             durability="unsafe",
             clock=clock,
             retention=keep,
@@ -116,6 +121,19 @@ def test_a_full_queue_refuses_new_jobs_and_can_be_worked_off(
         clock.advance(8 * 86_400)
         svc.prune()
         assert_it_goes_on(svc, dice)
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("limit", [a_quota, a_map])
+@pytest.mark.parametrize("part", range(10))
+def test_a_hundred_full_shapes_can_be_worked_off(
+    tmp_path: Path, limit: Callable[[int], dict[str, int]], part: int
+) -> None:
+    for turn in range(10 * part, 10 * part + 10):
+        directory = tmp_path / f"{turn}"
+        directory.mkdir()
+        _is_worked_off(directory, limit, random.getrandbits(32), turn)
+        shutil.rmtree(directory)
 
 
 def test_a_refused_job_leaves_nothing(tmp_path: Path) -> None:
@@ -325,6 +343,16 @@ def _full_again_and_again(disk: str, seed: int) -> None:
 
 def test_a_disk_that_others_keep_full_can_be_worked_off(on_a_disk: OnADisk) -> None:
     on_a_disk(_full_again_and_again, random.getrandbits(32))
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("part", range(20))
+def test_a_hundred_shapes_of_a_full_disk_can_be_worked_off(on_a_disk: OnADisk, part: int) -> None:
+    """Filled by jobq, by others, and by others again and again."""
+    for turn in range(5 * part, 5 * part + 5):
+        seed = random.getrandbits(32)
+        print(f"seed {seed}, turn {turn}")
+        on_a_disk((_full_by_jobq, _full_by_others, _full_again_and_again)[turn % 3], seed)
 
 
 def _opens(path: Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from jobq.errors import StoreLocked
+from jobq.errors import OutcomeUnknown, StoreLocked
 from jobq.repo.lmdb import files, steps
 from jobq.repo.lmdb.faults import translating
 from jobq.repo.lmdb.filelock import PATIENCE_S, FileLock, OpenLock, flock_holders
@@ -53,10 +53,15 @@ def alone(directory: Path, verb: str) -> Iterator[None]:
 def workshop(directory: Path) -> Iterator[Path]:
     """A place in the directory for a new data file; whoever opens a queue clears away old ones."""
     fresh = files.workshop(directory)
+    lasts = True
     try:
         yield fresh
+    except OutcomeUnknown:
+        lasts = False  # who clears it away syncs the names as well
+        raise
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        if lasts:
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def put_in_place(fresh: Path, directory: Path) -> None:
@@ -67,6 +72,7 @@ def put_in_place(fresh: Path, directory: Path) -> None:
 
     Raises:
         OSError: It cannot be done; the old file is still there.
+        OutcomeUnknown: The new file is there, but a power cut may bring the old one back.
     """
     data = directory / files.DATA
     old = os.stat(data)
@@ -79,5 +85,11 @@ def put_in_place(fresh: Path, directory: Path) -> None:
     steps.reached("lock file removed")
     os.rename(fresh, data)
     steps.reached("new data file in place")
-    files.sync_directory(directory)
+    try:
+        files.sync_directory(directory)
+    except OSError as error:
+        raise OutcomeUnknown(
+            f"the new file is in place in {directory}, but whether a power cut would bring the old "
+            f"one back is not known ({error.strerror}): nothing else has to be done than to open it"
+        ) from error
     steps.reached("its directory synced")

@@ -94,7 +94,13 @@ class NewFile:
         except FileExistsError as error:
             raise _is_there(self.path) from error
         steps.reached("copy named")
-        os.fsync(self._directory)
+        try:
+            os.fsync(self._directory)
+        except OSError:
+            # Whole, but nobody knows for how long: who is told of an error expects no file.
+            with contextlib.suppress(OSError):
+                os.unlink(self.path.name, dir_fd=self._directory)
+            raise
         steps.reached("copy's directory synced")
 
     def _link(self) -> None:
