@@ -30,9 +30,10 @@ from jobq.repo.lmdb import files, keys
 from jobq.repo.lmdb.faults import translating
 from jobq.repo.lmdb.filelock import OpenLock, flock_holders
 from jobq.repo.lmdb.holders import Holders
-from jobq.repo.lmdb.records import decode_note, decode_state
+from jobq.repo.lmdb.records import decode_note
 from jobq.repo.lmdb.topics import STORE
 from jobq.repo.lmdb.upkeep.finding import DAMAGE, Finding, Foreign
+from jobq.repo.lmdb.upkeep.others import agenda_of
 from jobq.repo.lmdb.upkeep.pages import Pages
 from jobq.repo.operations import history
 from jobq.repo.operations.reports import log_of, progress_of, result_of
@@ -44,7 +45,6 @@ from jobq.repo.repositories import (
     JobState,
     Note,
     Transaction,
-    initial_state,
 )
 from jobq.states import Reason, Status
 from jobq.topic import NO_SETTINGS, TopicSettings
@@ -130,7 +130,8 @@ class Salvage:
             incomplete += self._without_unreadable(job_id, state) != state
         lost: int | None = None
         if self._found.is_current and self._found.expected is not None:
-            lost = max(len(self._found.gone), self._found.expected - len(self._ids))
+            known = len(self._ids) - self._found.strangers
+            lost = max(len(self._found.gone), self._found.expected - known)
         unsure = len(self._found.unsure)
         return Salvaged(len(self._ids), lost, unsure, incomplete, tuple(self._said()))
 
@@ -147,27 +148,26 @@ class Salvage:
 
     def _both(self, job_id: bytes) -> tuple[JobBody, JobState]:
         body = self._found.body(job_id)
-        place = self._found.states.get(job_id)
-        if place is not None:
-            return body, decode_state(job_id, self._found.value(place))
-        state = initial_state(body)
-        if job_id in self._found.unsure:
+        state = self._found.state(job_id, body)
+        if job_id in self._found.unsure and job_id not in self._found.states:
             state = self._guessed(job_id, state)
         return body, state
 
     def _guessed(self, job_id: bytes, state: JobState) -> JobState:
         """The state of a job whose own record is lost, as the agenda has it."""
-        agenda, at_us = self._found.agenda.get(job_id, (None, 0))
+        key = self._found.others.stands.get(job_id, b"")
+        agenda = agenda_of(key)
         notes = state.notes
         for note in (Note.HISTORY, Note.RESULT, Note.PROGRESS, Note.LOG):
             if keys.note_key(job_id, note, 0) in self._found.notes:
                 notes |= note
         status = Status.READY if agenda is None else _STATUS_OF[agenda]
+        at_us = 0 if status is Status.READY else keys.read_agenda_key(key)[1]
         ended = status in (Status.DONE, Status.CANCELED)
         return state._replace(
             status=status,
             reason=Reason.CANCELED if status is Status.CANCELED else None,
-            at_us=0 if status is Status.READY else at_us,
+            at_us=at_us,
             holder=NOBODY,
             ended_us=at_us if ended else 0,
             notes=notes,
