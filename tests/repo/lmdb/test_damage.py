@@ -20,8 +20,10 @@ import pytest
 import jobq
 from jobq import Job, JobService
 from jobq.errors import JobNotFound, JobqError, StoreCorrupt
+from tests.crash.conftest import Say
+from tests.repo.lmdb import processes
 from tests.repo.lmdb.conftest import Start
-from tests.repo.lmdb.processes import outcome_of, say
+from tests.repo.lmdb.processes import outcome_of
 
 PAGE = 4096
 TOPICS = ("mail", "mail-slow", "thumbnails")
@@ -234,14 +236,14 @@ def _try_mutants(path: str, seed: int, count: int) -> None:
         shutil.rmtree(mutant, ignore_errors=True)
         mutant.mkdir()
         (mutant / "data.mdb").write_bytes(data)
-        say([way.__name__, number, outcome_of(lambda: look_through(mutant, original))])
-    say(None)
+        processes.say([way.__name__, number, outcome_of(lambda: look_through(mutant, original))])
+    processes.say(None)
 
 
-def count_outcomes(start: Start, tmp_path: Path, count: int) -> tuple[Counter[Any], list[str]]:
+def count_outcomes(
+    start: Start, tmp_path: Path, count: int, seed: int, tell: Say
+) -> tuple[Counter[Any], list[str]]:
     """How often each way led to each outcome, and what must not have been among them."""
-    seed = random.getrandbits(32)
-    print(f"seed {seed}")
     child = start(_try_mutants, str(tmp_path), seed, count, deadline_s=60 + count)
     outcomes: Counter[Any] = Counter()
     wrong = []
@@ -251,15 +253,15 @@ def count_outcomes(start: Start, tmp_path: Path, count: int) -> tuple[Counter[An
         # What LMDB finds wrong in the middle of a tree may still end the process.
         died = {"SIGABRT", "SIGBUS", "SIGSEGV"} if way != cut_short.__name__ else set()
         if outcome not in {"ok", "corrupt", "corrupt, refused"} | died:
-            wrong.append(f"seed {seed}, number {number}, {way}: {outcome}")
+            wrong.append(f"number {number}, {way}: {outcome}")
     child.join()
     for (way, outcome), times in sorted(outcomes.items()):
-        print(f"{way:24} {outcome:20} {times:5}")
+        tell(f"{way:24} {outcome:20} {times:5}")
     return outcomes, wrong
 
 
-def test_no_damaged_file_is_read_wrong(start: Start, tmp_path: Path) -> None:
-    outcomes, wrong = count_outcomes(start, tmp_path, 300)
+def test_no_damaged_file_is_read_wrong(start: Start, tmp_path: Path, seed: int, say: Say) -> None:
+    outcomes, wrong = count_outcomes(start, tmp_path, 300, seed, say)
 
     assert not wrong, "\n".join(wrong)
     assert outcomes.total() == 300
@@ -267,8 +269,10 @@ def test_no_damaged_file_is_read_wrong(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.storm
-def test_no_damaged_file_is_read_wrong_in_many(start: Start, tmp_path: Path) -> None:
-    outcomes, wrong = count_outcomes(start, tmp_path, 5000)
+def test_no_damaged_file_is_read_wrong_in_many(
+    start: Start, tmp_path: Path, seed: int, say: Say
+) -> None:
+    outcomes, wrong = count_outcomes(start, tmp_path, 5000, seed, say)
 
     assert not wrong, "\n".join(wrong)
     assert outcomes.total() == 5000
@@ -288,8 +292,8 @@ def _try_page_sizes(path: str) -> None:
             shutil.rmtree(mutant, ignore_errors=True)
             mutant.mkdir()
             (mutant / "data.mdb").write_bytes(data)
-            say([start, bit, outcome_of(lambda: look_through(mutant, original))])
-    say(None)
+            processes.say([start, bit, outcome_of(lambda: look_through(mutant, original))])
+    processes.say(None)
 
 
 def test_a_file_that_is_wrong_about_the_size_of_its_pages_is_refused_or_read_right(
@@ -322,8 +326,8 @@ def _try_lengths(path: str) -> None:
             for left in mutant.iterdir():
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             (mutant / "data.mdb").write_bytes(data[:length])
-            say([length, outcome_of(lambda: look_through(mutant, original))])
-    say([len(data), None])
+            processes.say([length, outcome_of(lambda: look_through(mutant, original))])
+    processes.say([len(data), None])
 
 
 def test_a_file_that_was_cut_short_is_noticed_at_open_wherever_it_was_cut(
@@ -397,9 +401,9 @@ def records_of(path: Path) -> list[tuple[str, bytes, bytes]]:
     return found
 
 
-def test_no_damaged_record_is_read_wrong(tmp_path: Path) -> None:
+def test_no_damaged_record_is_read_wrong(tmp_path: Path, seed: int) -> None:
     """Whichever bit of whichever record has flipped, in its key or in its value."""
-    dice = random.Random(seed := random.getrandbits(32))
+    dice = random.Random(seed)
     original = make_small(tmp_path / "original")
     mutant = tmp_path / "mutant"
     outcomes: Counter[str] = Counter()
@@ -419,6 +423,6 @@ def test_no_damaged_record_is_read_wrong(tmp_path: Path) -> None:
 
             outcomes[outcome] += 1
             what = f"bit {bit} of the {'key' if in_key else 'value'} of {key!r} in {name}"
-            assert outcome in {"corrupt", "corrupt, refused"}, f"seed {seed}: {what}: {outcome}"
+            assert outcome in {"corrupt", "corrupt, refused"}, f"{what}: {outcome}"
 
     assert outcomes.total() > 300

@@ -217,7 +217,9 @@ class Finding:
         elif name == "states":
             state = decode_state(_id(key), value)
             self.last_place = max(self.last_place, state.seq)
-            if self._is_newest(key, state):
+            if self._versions is None and key in self.states:
+                self.others.twice.add(key)
+            elif self._is_newest(key, state):
                 self.states[key] = place
         elif name == "notes":
             opened(IS_NOTE, key, value, "a note of a job")
@@ -247,7 +249,7 @@ class Finding:
     def _is_newest(self, job_id: bytes, state: JobState) -> bool:
         """Whether a state is the one to take: of several, as far as that can be told."""
         if self._versions is None:
-            return job_id not in self.states
+            return True
         tries = state.crashes + state.retries
         version = state.resets, state.token, tries, state.ended_us, state.at_us
         if version <= self._versions.get(job_id, ()):
@@ -291,22 +293,23 @@ class Finding:
             what = "the queue" if number == ALL else f"topic number {number}"
             self.problems.append(f"{what} does not count the jobs that are there")
             self.unsure |= {job_id for job_id in self.bodies if self._is_of(job_id, number)}
+            if self.others.are_elsewhere:  # some may be another queue's, and as many missing
+                self.expected = None
 
     def _is_doubtful(
         self, job_id: bytes, body: JobBody, state: JobState, whole: dict[str, bool]
     ) -> bool:
-        if state.size != len(body.payload):
+        if state.size != len(body.payload) or job_id in self.others.twice:
             return True
         contradicted = self.others.contradict(job_id, state)
         if contradicted is not None:
             return contradicted
-        # It stands nowhere. With damage there, that says nothing; if all has to be taken from the
-        # job's own records, none of these may be missing.
+        # It stands nowhere. With damage there, that says nothing, and its own state has to do.
         index = "queue" if state.status is Status.READY else "agenda"
         if whole[index] and not self.others.are_elsewhere:
             self.strangers += 1
             return True
-        return not (whole["jobs"] and whole["states"])
+        return job_id not in self.states and not whole["states"]
 
     def _is_of(self, job_id: bytes, number: int) -> bool:
         return number == ALL or self.state(job_id, self.body(job_id)).topic == number

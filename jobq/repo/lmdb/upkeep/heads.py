@@ -1,12 +1,12 @@
 """Which of the two heads of a data file is the newest, and whether that is beyond doubt.
 
 Each commit writes its head over the one before the last: a meta page, which leads to the list of
-the databases. So of every sound file both heads can be read, that of the last commit and that of
-the one before, whose pages nobody has used again yet. Both have to say so in the same way:
+the databases. So of a sound file both heads can be read, that of the last commit and that of the
+one before, whose pages nobody has used again yet. They have to agree:
 
 - transactions follow one another, and stand on the page of their parity
 - the file does not become shorter from one commit to the next, as heads count it
-- each commit numbers itself in the meta record: the newer head leads to the larger number
+- each commit numbers itself in the meta record: the older head leads to no larger number
 
 Whatever contradicts that is a reason to doubt that what can be read is the last commit: a wrong
 bit in a meta page may lead to a list that was in use long ago, and is sound.
@@ -54,20 +54,17 @@ def find_heads(pages: Pages) -> tuple[list[Head], str]:
 def _doubt(pages: Pages, heads: list[Head]) -> str:
     if pages.disagreement:
         return pages.disagreement
-    newest, before = pages.metas
-    if not heads or heads[0].meta is not newest:
+    if not heads or heads[0].meta is not pages.metas[0]:
         return "what the newer head leads to cannot be read"
-    if heads[0].group is None:
+    newest = heads[0]
+    if newest.group is None:
         return "the number of the last commit cannot be read"
-    if before.main.is_empty:  # there was none, or the file is a copy
-        return ""
-    if len(heads) == 1:
-        return "what the older head leads to cannot be read"
-    group = heads[1].group
-    if group is None and heads[0].group:  # in a queue that is new there was none either
-        return "the number of the commit before the last cannot be read"
-    if group is not None and group >= heads[0].group:
-        return f"the newer head leads to commit {heads[0].group}, the older one to {group}"
+    for older in heads[1:]:  # its pages are free: that they cannot be read says nothing
+        # Other programs that write to the file do not count their commits.
+        if older.group is not None and older.group > newest.group:
+            return f"the newer head leads to commit {newest.group}, the older to {older.group}"
+        if older.meta.main.root == newest.meta.main.root:
+            return "both heads lead to the same commit"
     return ""
 
 

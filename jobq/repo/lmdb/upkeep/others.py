@@ -27,7 +27,7 @@ class Others:
 
     Attributes:
         stands: Under which key of a queue or an agenda each job stands.
-        twice: Those that stand under several.
+        twice: Those that stand under several, or have several states.
         are_elsewhere: Queues and agendas are kept in the memory of a process.
         counts: How many jobs of each status a topic has, by its number, in the order of `STATUSES`.
     """
@@ -68,7 +68,7 @@ class Others:
         there = self.stands.get(job_id)
         if there is None:
             return None
-        return there != place_of(state) or job_id in self.twice
+        return there != place_of(state)
 
     def wrong_counts(self, jobs: Counter[tuple[int, Status]], unknown: int) -> Iterator[int]:
         """The topics, or `ALL`, that cannot have these jobs beside so many that are not known."""

@@ -1,15 +1,25 @@
 """The jobs that can still be read out of a damaged data file.
 
 The file is read page by page, without the engine: nothing in it can end the process, and what is
-damaged is passed over. What is read is right, since each record has its checksum. Leaves whose
-branch is damaged are found, too: they are the pages that are neither free nor come by.
+damaged is passed over. Leaves whose branch is damaged are found, too: they are the pages that are
+neither free nor come by. What is read was written so once, since each record has its checksum; that
+it is not an old one, on a page that was written in vain or has come from elsewhere, others have to
+confirm. What they contradict is saved, and said to be unsure:
+
+- a job whose state names a place where it does not stand, or that stands elsewhere
+- the jobs of a topic that counts other ones
+- all jobs, if the heads of the file contradict one another, or the newer one leads nowhere: then
+  the last commit may be missing
 
 | what cannot be read | what becomes of the job |
 |---|---|
 | its body | it is lost |
-| its state | it is saved; the agenda says whether it is finished, and if it does not, it is ready |
+| its state | it is saved, as the queues and agendas have it, or if they do not, as ready |
 | its result, history, progress or log | it is saved without |
 | its topic's name | it is saved in the topic `lost-topic-N` |
+
+Nothing contradicts an older progress, log or result on a page of its own, nor an older state where
+the topics are kept in memory, if as many jobs of each status are counted as there are with it.
 
 Where even the list of the databases is destroyed (a file that was cut short), there is no telling
 which pages are in use. Then whatever page has a sound record is taken, the newest state of each
@@ -63,7 +73,7 @@ _STATUS_OF: Final = {
 class Salvage:
     """What can be read out of a damaged queue, as far as an export asks for it.
 
-    Some 300 bytes of memory a job are taken by where it stands in the file.
+    Some 600 bytes of memory a job are taken by where it stands in the file.
 
     Args:
         directory: The queue's.
