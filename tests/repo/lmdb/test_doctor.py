@@ -17,7 +17,14 @@ from tests.repo.lmdb import processes
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import hear, outcome_of
 from tests.repo.lmdb.test_damage import PAGE, WAYS, look_through, make
-from tests.repo.lmdb.test_salvage import make_queue, roots, zero
+from tests.repo.lmdb.test_salvage import (
+    TXN_AT,
+    make_queue,
+    make_two_commits,
+    roots,
+    set_field,
+    zero,
+)
 
 DEEP = ["head", "opening", "pages", "records", "indexes"]
 
@@ -188,6 +195,22 @@ def test_a_destroyed_head_is_known(tmp_path: Path) -> None:
     assert "head 0 of 2 is destroyed" in found.problems
     assert found.saved is not None
     assert found.saved.jobs == 220
+
+
+@pytest.mark.parametrize("change", [-8, 1, 2, 4096])
+def test_heads_that_contradict_one_another_are_known(tmp_path: Path, change: int) -> None:
+    path = tmp_path / "queue"
+    older = make_two_commits(path) ^ 1
+    set_field(path, older, TXN_AT, lambda txn: txn + change)
+    found = jobq.doctor(path, deep=True)
+
+    # With the number of the next transaction, only what stands there says which came later.
+    assert not found.steps["pages" if change == 2 else "head"]
+    assert found.saved is not None
+    assert (found.saved.jobs, found.saved.lost, found.saved.unsure) == (2, None, 2)
+    with contextlib.suppress(StoreCorrupt), jobq.open(path) as svc:
+        assert change == 2, "which nobody can know beforehand"
+        assert svc.stats().totals.done == 0
 
 
 def _try_mutants(path: str, seed: int, count: int) -> None:

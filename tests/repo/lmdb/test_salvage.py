@@ -366,6 +366,8 @@ def make_two_commits(path: Path) -> int:
     """A queue of two jobs whose last commit has done one of them; gives its newer meta page."""
     with jobq.open(path, durability="unsafe") as svc:
         svc.enqueue_many("mail", ["first", "second"])
+        for _ in range(10):  # until there are free pages, and the file need not grow
+            svc.reserve("mail", timeout=0)[0].release()
         svc.reserve("mail", timeout=0)[0].done()
     txns = [
         int.from_bytes((path / "data.mdb").read_bytes()[at : at + 8], "little")

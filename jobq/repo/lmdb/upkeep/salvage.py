@@ -73,7 +73,7 @@ _STATUS_OF: Final = {
 class Salvage:
     """What can be read out of a damaged queue, as far as an export asks for it.
 
-    Some 600 bytes of memory a job are taken by where it stands in the file.
+    Some 700 bytes of memory a job are taken by where it stands in the file.
 
     Args:
         directory: The queue's.
