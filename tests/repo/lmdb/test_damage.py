@@ -147,6 +147,8 @@ def assert_as_enqueued(job: Job, original: Original) -> None:
 
 # The ways in which files get damaged: each takes the file and gives another.
 
+Way = Callable[[bytearray, random.Random, Original], None]
+
 
 def one_bit(data: bytearray, dice: random.Random, _: Original) -> None:
     at = dice.randrange(2 * PAGE, len(data))
@@ -207,7 +209,7 @@ def cut_short(data: bytearray, dice: random.Random, _: Original) -> None:
     del data[dice.randrange(len(data)) :]
 
 
-WAYS: tuple[Callable[[bytearray, random.Random, Original], None], ...] = (
+WAYS: tuple[Way, ...] = (
     one_bit,
     a_bit_of_a_meta_page,
     bytes_of_a_page_header,
@@ -240,18 +242,52 @@ def _try_mutants(path: str, seed: int, count: int) -> None:
     processes.say(None)
 
 
+def _try_mutants_under(path: str, seed: int, count: int) -> None:
+    """The same, but the file gets damaged while it is open, and the map shows it at once."""
+    original = make(Path(path, "original"), random.Random(seed))
+    mutant = Path(path, "mutant")
+    gc.freeze()
+    for number in range(count):
+        dice = random.Random(f"{seed}/{number}")
+        way = WAYS[number % len(WAYS)]
+        shutil.rmtree(mutant, ignore_errors=True)
+        mutant.mkdir()
+        (mutant / "data.mdb").write_bytes(original.data)
+        outcome = outcome_of(lambda: _damaged_while_open(mutant, original, way, dice))  # noqa: B023
+        processes.say([way.__name__, number, outcome])
+    processes.say(None)
+
+
+def _damaged_while_open(path: Path, original: Original, way: Way, dice: random.Random) -> str:
+    data = bytearray(original.data)
+    way(data, dice, original)
+    svc = jobq.open(path, durability="unsafe")
+    try:
+        with (path / "data.mdb").open("r+b") as file:
+            file.write(data)
+            file.truncate()
+        return look_into(svc, original)
+    except StoreCorrupt:  # whatever verb meets it first
+        return "corrupt"
+    finally:
+        with contextlib.suppress(JobqError):
+            svc.close()
+
+
 def count_outcomes(
-    start: Start, tmp_path: Path, count: int, seed: int, tell: Say
+    start: Start, tmp_path: Path, count: int, seed: int, tell: Say, *, is_open: bool = False
 ) -> tuple[Counter[Any], list[str]]:
     """How often each way led to each outcome, and what must not have been among them."""
-    child = start(_try_mutants, str(tmp_path), seed, count, deadline_s=60 + count)
+    work = _try_mutants_under if is_open else _try_mutants
+    child = start(work, str(tmp_path), seed, count, deadline_s=60 + count)
     outcomes: Counter[Any] = Counter()
     wrong = []
     while (answer := child.said()) is not None:
         way, number, outcome = answer
         outcomes[way, outcome.split(":")[0]] += 1
         # What LMDB finds wrong in the middle of a tree may still end the process.
-        died = {"SIGABRT", "SIGBUS", "SIGSEGV"} if way != cut_short.__name__ else set()
+        # So may the end of a file that gets lost while it is mapped.
+        died = {"SIGABRT", "SIGBUS", "SIGSEGV"} if is_open or way != cut_short.__name__ else set()
         if outcome not in {"ok", "corrupt", "corrupt, refused"} | died:
             wrong.append(f"number {number}, {way}: {outcome}")
     child.join()
@@ -266,6 +302,37 @@ def test_no_damaged_file_is_read_wrong(start: Start, tmp_path: Path, seed: int, 
     assert not wrong, "\n".join(wrong)
     assert outcomes.total() == 300
     assert sum(times for (_, outcome), times in outcomes.items() if "corrupt" in outcome) > 100
+
+
+def test_a_file_that_gets_damaged_while_it_is_open_is_not_read_wrong(
+    start: Start, tmp_path: Path, seed: int, say: Say
+) -> None:
+    outcomes, wrong = count_outcomes(start, tmp_path, 90, seed, say, is_open=True)
+
+    assert not wrong, "\n".join(wrong)
+    assert outcomes.total() == 90
+
+
+def test_databases_that_are_gone_while_the_queue_is_open_are_damage(tmp_path: Path) -> None:
+    make_small(tmp_path / "queue")
+    with jobq.open(tmp_path / "queue", durability="unsafe") as svc:
+        with (tmp_path / "queue" / "data.mdb").open("r+b") as file:
+            for page in (0, PAGE):
+                file.seek(page + 128)  # where the list of the databases begins
+                file.write(b"\xff" * 8)
+        for verb in (svc.stats, lambda: svc.enqueue(TOPICS[0], 1), lambda: svc.reserve(TOPICS[0])):
+            with pytest.raises(StoreCorrupt, match="restore it from a backup"):
+                verb()
+
+
+@pytest.mark.storm
+def test_a_file_that_gets_damaged_while_it_is_open_is_not_read_wrong_in_many(
+    start: Start, tmp_path: Path, seed: int, say: Say
+) -> None:
+    outcomes, wrong = count_outcomes(start, tmp_path, 2500, seed, say, is_open=True)
+
+    assert not wrong, "\n".join(wrong)
+    assert outcomes.total() == 2500
 
 
 @pytest.mark.storm
