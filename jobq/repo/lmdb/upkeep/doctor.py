@@ -4,6 +4,7 @@ Nothing is changed, and nothing is moved on: the queue may be in use. What the e
 is done in a child, one step after the other, and how a child has died is a finding as well.
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Mapping
@@ -187,15 +188,14 @@ class _Examination:
     # What to do.
 
     def _what_can_be_saved(self) -> Salvaged | None:
-        try:
-            salvage = Salvage(self._directory, alone=False)
-        except (JobqError, OSError) as error:
-            self._notes.append(f"nothing can be saved: {error}")
-            return None
-        try:
-            return salvage.survey()
-        finally:
-            salvage.close()
+        for left in reversed(range(TRIES)):
+            try:
+                with contextlib.closing(Salvage(self._directory, alone=False)) as salvage:
+                    return salvage.survey()
+            except (JobqError, OSError) as error:  # or others have written meanwhile
+                if not left:
+                    self._notes.append(f"nothing can be saved: {error}")
+        return None
 
     def _advice(self, saved: Salvaged | None) -> list[str]:
         advice = []

@@ -289,10 +289,12 @@ class Finding:
             if job_id not in self.unsure:
                 counted[state.topic, state.status] += 1
         unknown = len(self.unsure) + max(len(self.gone), (self.expected or 0) - len(self.bodies))
-        for number in self.others.wrong_counts(counted, unknown):
+        wrong = self.others.wrong_counts(counted, unknown)
+        for number in sorted(wrong):
             what = "the queue" if number == ALL else f"topic number {number}"
             self.problems.append(f"{what} does not count the jobs that are there")
-            self.unsure |= {job_id for job_id in self.bodies if self._is_of(job_id, number)}
+        if wrong:
+            self.unsure |= {job_id for job_id in self.bodies if self._is_of(job_id, wrong)}
             if self.others.are_elsewhere:  # some may be another queue's, and as many missing
                 self.expected = None
 
@@ -311,8 +313,8 @@ class Finding:
             return True
         return job_id not in self.states and not whole["states"]
 
-    def _is_of(self, job_id: bytes, number: int) -> bool:
-        return number == ALL or self.state(job_id, self.body(job_id)).topic == number
+    def _is_of(self, job_id: bytes, topics: Collection[int]) -> bool:
+        return ALL in topics or self.state(job_id, self.body(job_id)).topic in topics
 
 
 def _id(key: bytes) -> bytes:

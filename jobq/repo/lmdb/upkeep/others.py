@@ -6,7 +6,7 @@ there are no places, only counts.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from typing import Final
 
 from jobq.errors import StoreCorrupt
 from jobq.repo.flow import topic_if_ring
@@ -15,10 +15,10 @@ from jobq.repo.lmdb.records import STATUSES, decode_place
 from jobq.repo.repositories import AGENDA_OF, Agenda, JobState, is_done_list
 from jobq.states import Status
 
-PLACES = frozenset(AGENDA_OF.values())
+PLACES: Final = frozenset(AGENDA_OF.values())
 """The agendas in which a job stands by its state."""
 
-ALL = 0
+ALL: Final = 0
 """The number under which the counts of all topics together stand."""
 
 
@@ -70,20 +70,18 @@ class Others:
             return None
         return there != place_of(state)
 
-    def wrong_counts(self, jobs: Counter[tuple[int, Status]], unknown: int) -> Iterator[int]:
+    def wrong_counts(self, jobs: Counter[tuple[int, Status]], unknown: int) -> set[int]:
         """The topics, or `ALL`, that cannot have these jobs beside so many that are not known."""
+        there = {number: [jobs[number, of] for of in STATUSES] for number in self.counts}
+        there[ALL] = [
+            sum(count for (_, its), count in jobs.items() if its is of) for of in STATUSES
+        ]
+        wrong = set()
         for number, counts in self.counts.items():
-            there = [
-                sum(
-                    count for (topic, of), count in jobs.items() if of is status and topic == number
-                )
-                if number != ALL
-                else sum(count for (_, of), count in jobs.items() if of is status)
-                for status in STATUSES
-            ]
-            too_many = any(found > said for found, said in zip(there, counts, strict=True))
-            if too_many or sum(counts) - sum(there) > unknown:
-                yield number
+            too_many = any(found > said for found, said in zip(there[number], counts, strict=True))
+            if too_many or sum(counts) - sum(there[number]) > unknown:
+                wrong.add(number)
+        return wrong
 
 
 def place_of(state: JobState) -> bytes:
