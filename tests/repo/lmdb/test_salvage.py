@@ -430,6 +430,17 @@ def test_an_old_page_of_states_contradicts_the_index(tmp_path: Path) -> None:
     )
 
 
+def test_jobs_of_another_queue_make_nobody_forget_those_that_are_lost(tmp_path: Path) -> None:
+    for name in ("queue", "other"):
+        with jobq.open(tmp_path / name, durability="unsafe") as svc:
+            svc.enqueue_many("mail", range(5))
+    foreign = page_of(tmp_path / "other", roots(tmp_path / "other")["jobs"])
+    put_page(tmp_path / "queue", roots(tmp_path / "queue")["jobs"], foreign)
+    found, _ = salvaged(tmp_path / "queue")
+
+    assert (found.jobs, found.lost, found.unsure) == (5, 5, 5)
+
+
 def test_names_from_another_queue_are_not_believed(tmp_path: Path) -> None:
     for name, jobs in (("mail", 3), ("letters", 5)):
         with jobq.open(tmp_path / name, durability="unsafe") as svc:

@@ -56,11 +56,10 @@ class Finding:
     Attributes:
         bodies, states, notes: Where sound records stand, by their keys.
         names, settings: Of topics, by number; 0 is the store.
-        gone: Jobs whose body cannot be read.
+        gone: Jobs whose body cannot be read, as far as something else names them.
         unsure: Jobs whose state cannot be read, or may be an old one.
         others: What else knows of them: where they stand, and how many there are.
         expected: How many jobs the queue has counted; None if that cannot be read.
-        strangers: Jobs that are there, but stand nowhere: some other queue's, for one.
         last_place: The last place that it has given.
         problems: What is damaged, in words.
         is_current: Whether it is the state after the last commit, as far as it can be read.
@@ -81,7 +80,6 @@ class Finding:
         self.gone: set[bytes] = set()
         self.unsure: set[bytes] = set()
         self.others = Others()
-        self.strangers = 0
         self.expected: int | None = None
         self.last_place = 0
         self.problems: list[str] = []
@@ -309,7 +307,6 @@ class Finding:
         # It stands nowhere. With damage there, that says nothing, and its own state has to do.
         index = "queue" if state.status is Status.READY else "agenda"
         if whole[index] and not self.others.are_elsewhere:
-            self.strangers += 1
             return True
         return job_id not in self.states and not whole["states"]
 

@@ -140,8 +140,7 @@ class Salvage:
             incomplete += self._without_unreadable(job_id, state) != state
         lost: int | None = None
         if self._found.is_current and self._found.expected is not None:
-            known = len(self._ids) - self._found.strangers
-            lost = max(len(self._found.gone), self._found.expected - known)
+            lost = max(len(self._found.gone), self._found.expected - len(self._ids))
         unsure = len(self._found.unsure)
         return Salvaged(len(self._ids), lost, unsure, incomplete, tuple(self._said()))
 
