@@ -181,8 +181,8 @@ class Salvaged(NamedTuple):
     Attributes:
         jobs: How many jobs can be saved.
         lost: How many there are beside these; None if that cannot be known.
-        unsure: Of how many that are saved the state is lost, so that they may be ready again
-            although they were done, or have an older place.
+        unsure: Of how many that are saved the state is lost, or contradicted by what else is
+            there: it may be an old one, and jobs ready again that were done.
         incomplete: How many that are saved have lost their result, history, progress or log.
         problems: What is damaged, in words.
     """

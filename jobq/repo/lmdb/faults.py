@@ -21,6 +21,7 @@ _DAMAGE: Final = (
     lmdb.BadDbiError,
     lmdb.BadTxnError,  # an earlier call of the transaction met damage
     lmdb.IncompatibleError,
+    lmdb.NotFoundError,  # not of a record, which is None: a database is gone
 )
 
 

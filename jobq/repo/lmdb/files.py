@@ -13,7 +13,7 @@ import secrets
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -197,10 +197,19 @@ def _look_at(path: Path) -> None:
     data = path / DATA
     seen = None
     while True:
-        newest, size = _newest_meta(data)
-        if newest is None:
+        metas, size = _read_metas(data)
+        if not metas:
             raise StoreCorrupt(f"{data} is not the data file of a queue, or its head is destroyed")
-        needed = (newest.last_page + 1) * newest.page_size
+        if wrong := contradiction([meta.told for meta in metas]):
+            if seen == metas:
+                raise StoreCorrupt(
+                    f"{data}: its head is damaged ({wrong}), so the last commit may be missing; "
+                    "restore it from a backup, or see what `jobq doctor` says"
+                )
+            seen = metas
+            continue
+        newest = max(metas)
+        needed = (newest.told.last_page + 1) * newest.page_size
         if size >= needed:
             return
         # Free pages at the end may be missing in a sound file; LMDB's own verifier can tell.
@@ -213,16 +222,37 @@ def _look_at(path: Path) -> None:
             # the checksum of the payload says it.
             _lengthen(path, size, needed)
             return
-        if seen == newest:
+        if seen == metas:
             raise StoreCorrupt(
                 f"{data} is cut short: {size} bytes of at least {needed} ({problems[0]}); "
                 "restore it from a backup"
             )
-        seen = newest
+        seen = metas
 
 
-def _newest_meta(data: Path) -> tuple["_Meta | None", int]:
-    """The newest meta page, and the size of the file after that was read.
+def contradiction(metas: Sequence["Told"]) -> str:
+    """Why what both meta pages say, in their order, cannot be of one sound file; empty if it can.
+
+    LMDB writes that of a transaction to the page of its parity, over that of the one before the
+    last, and never counts fewer pages than before. It trusts the larger transaction: with a wrong
+    bit there it would go on from an older state.
+
+    >>> contradiction([Told(8, 20), Told(7, 20)])
+    ''
+    >>> contradiction([Told(8, 20), Told(5, 20)])
+    'the meta pages are of the transactions 8 and 5'
+    """
+    even, odd = metas
+    old, new = sorted(metas)
+    if new.txn and (new.txn - old.txn != 1 or even.txn % 2):
+        return f"the meta pages are of the transactions {even.txn} and {odd.txn}"
+    if new.last_page < old.last_page:
+        return f"the newer meta page counts {new.last_page + 1} pages, the older one more"
+    return ""
+
+
+def _read_metas(data: Path) -> tuple[list["_Meta"], int]:
+    """What both meta pages say, and the size of the file after they were read.
 
     In this order: LMDB writes pages before the meta page that counts them. The second meta page
     comes after the first, wherever the machine that made the file ends its pages; without either
@@ -235,8 +265,8 @@ def _newest_meta(data: Path) -> tuple["_Meta | None", int]:
         second = _read_meta(file.read(_META_END))
         size = os.fstat(file.fileno()).st_size
     if first is None or second is None or first.page_size != second.page_size:
-        return None, size
-    return max(first, second), size
+        return [], size
+    return [first, second], size
 
 
 def _lengthen(path: Path, size: int, needed: int) -> None:
@@ -266,10 +296,16 @@ def _alone(path: Path) -> Iterator[None]:
         lock.close()
 
 
-class _Meta(NamedTuple):
+class Told(NamedTuple):
+    """What a meta page says of its transaction, and of the number of the file's last page then."""
+
     txn: int
-    page_size: int
     last_page: int
+
+
+class _Meta(NamedTuple):
+    told: Told
+    page_size: int
 
 
 def _read_meta(page: bytes) -> _Meta | None:
@@ -281,7 +317,7 @@ def _read_meta(page: bytes) -> _Meta | None:
         return None
     (page_size,) = struct.unpack_from("=I", page, _PAGE_SIZE_AT)
     last_page, txn = struct.unpack_from("=QQ", page, _LAST_PAGE_AT)
-    return _Meta(txn, page_size, last_page) if page_size in _PAGE_SIZES else None
+    return _Meta(Told(txn, last_page), page_size) if page_size in _PAGE_SIZES else None
 
 
 # Where the directory is.

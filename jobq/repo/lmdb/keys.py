@@ -39,6 +39,8 @@ WEIGHT: Final = 2
 
 _QUEUE: Final = Struct(">IHQ")
 _AGENDA: Final = Struct(">BQQ")
+AGENDA_SIZE: Final = _AGENDA.size
+"""How many bytes an agenda key has."""
 _NOTE: Final = Struct(">16sBI")
 _LANE_QUEUE: Final = Struct(">IQHQ")
 _OF_LANE: Final = 0xFFFF_FFFF

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from jobq.repo.lmdb.bell import Bell
+from tests.crash.conftest import say, seed
 from tests.repo.lmdb.processes import CANNOT, LONG_S, Child
+
+__all__ = ["bell", "bell_path", "on_a_disk", "say", "seed", "sound_sleep", "start"]
 
 Start = Callable[..., Child]
 

@@ -20,8 +20,10 @@ import pytest
 import jobq
 from jobq import Job, JobService
 from jobq.errors import JobNotFound, JobqError, StoreCorrupt
+from tests.crash.conftest import Say
+from tests.repo.lmdb import processes
 from tests.repo.lmdb.conftest import Start
-from tests.repo.lmdb.processes import outcome_of, say
+from tests.repo.lmdb.processes import outcome_of
 
 PAGE = 4096
 TOPICS = ("mail", "mail-slow", "thumbnails")
@@ -145,6 +147,8 @@ def assert_as_enqueued(job: Job, original: Original) -> None:
 
 # The ways in which files get damaged: each takes the file and gives another.
 
+Way = Callable[[bytearray, random.Random, Original], None]
+
 
 def one_bit(data: bytearray, dice: random.Random, _: Original) -> None:
     at = dice.randrange(2 * PAGE, len(data))
@@ -205,7 +209,7 @@ def cut_short(data: bytearray, dice: random.Random, _: Original) -> None:
     del data[dice.randrange(len(data)) :]
 
 
-WAYS: tuple[Callable[[bytearray, random.Random, Original], None], ...] = (
+WAYS: tuple[Way, ...] = (
     one_bit,
     a_bit_of_a_meta_page,
     bytes_of_a_page_header,
@@ -234,41 +238,108 @@ def _try_mutants(path: str, seed: int, count: int) -> None:
         shutil.rmtree(mutant, ignore_errors=True)
         mutant.mkdir()
         (mutant / "data.mdb").write_bytes(data)
-        say([way.__name__, number, outcome_of(lambda: look_through(mutant, original))])
-    say(None)
+        processes.say([way.__name__, number, outcome_of(lambda: look_through(mutant, original))])
+    processes.say(None)
 
 
-def count_outcomes(start: Start, tmp_path: Path, count: int) -> tuple[Counter[Any], list[str]]:
+def _try_mutants_under(path: str, seed: int, count: int) -> None:
+    """The same, but the file gets damaged while it is open, and the map shows it at once."""
+    original = make(Path(path, "original"), random.Random(seed))
+    mutant = Path(path, "mutant")
+    gc.freeze()
+    for number in range(count):
+        dice = random.Random(f"{seed}/{number}")
+        way = WAYS[number % len(WAYS)]
+        shutil.rmtree(mutant, ignore_errors=True)
+        mutant.mkdir()
+        (mutant / "data.mdb").write_bytes(original.data)
+        outcome = outcome_of(lambda: _damaged_while_open(mutant, original, way, dice))  # noqa: B023
+        processes.say([way.__name__, number, outcome])
+    processes.say(None)
+
+
+def _damaged_while_open(path: Path, original: Original, way: Way, dice: random.Random) -> str:
+    data = bytearray(original.data)
+    way(data, dice, original)
+    svc = jobq.open(path, durability="unsafe")
+    try:
+        with (path / "data.mdb").open("r+b") as file:
+            file.write(data)
+            file.truncate()
+        return look_into(svc, original)
+    except StoreCorrupt:  # whatever verb meets it first
+        return "corrupt"
+    finally:
+        with contextlib.suppress(JobqError):
+            svc.close()
+
+
+def count_outcomes(
+    start: Start, tmp_path: Path, count: int, seed: int, tell: Say, *, is_open: bool = False
+) -> tuple[Counter[Any], list[str]]:
     """How often each way led to each outcome, and what must not have been among them."""
-    seed = random.getrandbits(32)
-    print(f"seed {seed}")
-    child = start(_try_mutants, str(tmp_path), seed, count, deadline_s=60 + count)
+    work = _try_mutants_under if is_open else _try_mutants
+    child = start(work, str(tmp_path), seed, count, deadline_s=60 + count)
     outcomes: Counter[Any] = Counter()
     wrong = []
     while (answer := child.said()) is not None:
         way, number, outcome = answer
         outcomes[way, outcome.split(":")[0]] += 1
         # What LMDB finds wrong in the middle of a tree may still end the process.
-        died = {"SIGABRT", "SIGBUS", "SIGSEGV"} if way != cut_short.__name__ else set()
+        # So may the end of a file that gets lost while it is mapped.
+        died = {"SIGABRT", "SIGBUS", "SIGSEGV"} if is_open or way != cut_short.__name__ else set()
         if outcome not in {"ok", "corrupt", "corrupt, refused"} | died:
-            wrong.append(f"seed {seed}, number {number}, {way}: {outcome}")
+            wrong.append(f"number {number}, {way}: {outcome}")
     child.join()
     for (way, outcome), times in sorted(outcomes.items()):
-        print(f"{way:24} {outcome:20} {times:5}")
+        tell(f"{way:24} {outcome:20} {times:5}")
     return outcomes, wrong
 
 
-def test_no_damaged_file_is_read_wrong(start: Start, tmp_path: Path) -> None:
-    outcomes, wrong = count_outcomes(start, tmp_path, 300)
+def test_no_damaged_file_is_read_wrong(start: Start, tmp_path: Path, seed: int, say: Say) -> None:
+    outcomes, wrong = count_outcomes(start, tmp_path, 300, seed, say)
 
     assert not wrong, "\n".join(wrong)
     assert outcomes.total() == 300
     assert sum(times for (_, outcome), times in outcomes.items() if "corrupt" in outcome) > 100
 
 
+def test_a_file_that_gets_damaged_while_it_is_open_is_not_read_wrong(
+    start: Start, tmp_path: Path, seed: int, say: Say
+) -> None:
+    outcomes, wrong = count_outcomes(start, tmp_path, 90, seed, say, is_open=True)
+
+    assert not wrong, "\n".join(wrong)
+    assert outcomes.total() == 90
+
+
+def test_databases_that_are_gone_while_the_queue_is_open_are_damage(tmp_path: Path) -> None:
+    make_small(tmp_path / "queue")
+    with jobq.open(tmp_path / "queue", durability="unsafe") as svc:
+        with (tmp_path / "queue" / "data.mdb").open("r+b") as file:
+            for page in (0, PAGE):
+                file.seek(page + 128)  # where the list of the databases begins
+                file.write(b"\xff" * 8)
+        for verb in (svc.stats, lambda: svc.enqueue(TOPICS[0], 1), lambda: svc.reserve(TOPICS[0])):
+            with pytest.raises(StoreCorrupt, match="restore it from a backup"):
+                verb()
+
+
 @pytest.mark.storm
-def test_no_damaged_file_is_read_wrong_in_many(start: Start, tmp_path: Path) -> None:
-    outcomes, wrong = count_outcomes(start, tmp_path, 5000)
+def test_a_file_that_gets_damaged_while_it_is_open_is_not_read_wrong_in_many(
+    start: Start, tmp_path: Path, seed: int, say: Say
+) -> None:
+    outcomes, wrong = count_outcomes(start, tmp_path, 2500, seed, say, is_open=True)
+
+    assert not wrong, "\n".join(wrong)
+    assert outcomes.total() == 2500
+
+
+@pytest.mark.storm
+def test_no_damaged_file_is_read_wrong_in_many(
+    start: Start, tmp_path: Path, seed: int, say: Say
+) -> None:
+    outcomes, wrong = count_outcomes(start, tmp_path, 5000, seed, say)
 
     assert not wrong, "\n".join(wrong)
     assert outcomes.total() == 5000
@@ -288,8 +359,8 @@ def _try_page_sizes(path: str) -> None:
             shutil.rmtree(mutant, ignore_errors=True)
             mutant.mkdir()
             (mutant / "data.mdb").write_bytes(data)
-            say([start, bit, outcome_of(lambda: look_through(mutant, original))])
-    say(None)
+            processes.say([start, bit, outcome_of(lambda: look_through(mutant, original))])
+    processes.say(None)
 
 
 def test_a_file_that_is_wrong_about_the_size_of_its_pages_is_refused_or_read_right(
@@ -322,8 +393,8 @@ def _try_lengths(path: str) -> None:
             for left in mutant.iterdir():
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             (mutant / "data.mdb").write_bytes(data[:length])
-            say([length, outcome_of(lambda: look_through(mutant, original))])
-    say([len(data), None])
+            processes.say([length, outcome_of(lambda: look_through(mutant, original))])
+    processes.say([len(data), None])
 
 
 def test_a_file_that_was_cut_short_is_noticed_at_open_wherever_it_was_cut(
@@ -397,9 +468,9 @@ def records_of(path: Path) -> list[tuple[str, bytes, bytes]]:
     return found
 
 
-def test_no_damaged_record_is_read_wrong(tmp_path: Path) -> None:
+def test_no_damaged_record_is_read_wrong(tmp_path: Path, seed: int) -> None:
     """Whichever bit of whichever record has flipped, in its key or in its value."""
-    dice = random.Random(seed := random.getrandbits(32))
+    dice = random.Random(seed)
     original = make_small(tmp_path / "original")
     mutant = tmp_path / "mutant"
     outcomes: Counter[str] = Counter()
@@ -419,6 +490,6 @@ def test_no_damaged_record_is_read_wrong(tmp_path: Path) -> None:
 
             outcomes[outcome] += 1
             what = f"bit {bit} of the {'key' if in_key else 'value'} of {key!r} in {name}"
-            assert outcome in {"corrupt", "corrupt, refused"}, f"seed {seed}: {what}: {outcome}"
+            assert outcome in {"corrupt", "corrupt, refused"}, f"{what}: {outcome}"
 
     assert outcomes.total() > 300

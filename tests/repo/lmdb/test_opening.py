@@ -415,9 +415,12 @@ def test_a_queue_cannot_be_made_in_a_directory_that_cannot_be_written(
     assert child.said() == ["StoreUnavailable", f"{path}/queue: Permission denied"]
 
 
-def test_a_queue_whose_files_cannot_be_written_is_a_clear_error(path: Path, start: Start) -> None:
+@pytest.mark.parametrize("name", ["data.mdb", "lock.mdb", "turn.lock", "write.lock"])
+def test_a_queue_whose_files_cannot_be_written_is_a_clear_error(
+    path: Path, start: Start, name: str
+) -> None:
     make(path, 1)
-    (path / "data.mdb").chmod(0o400)
+    (path / name).chmod(0o400)
 
     child = start(_is_refused, str(path), True)
 
@@ -802,6 +805,30 @@ def test_a_lock_file_that_is_gone_or_garbage_is_made_anew(path: Path, what: str)
 
     assert drain(path) == [1]
     assert (path / "lock.mdb").stat().st_blocks > 0
+
+
+def test_the_lock_file_of_another_queue_does_no_harm(path: Path) -> None:
+    make(path.with_name("other"), *range(20))
+    make(path, 1)
+    with jobq.open(path.with_name("other"), durability="unsafe") as other:
+        other.reserve("a", timeout=0)
+        content = (path.with_name("other") / "lock.mdb").read_bytes()  # with readers, and its count
+    (path / "lock.mdb").write_bytes(content)
+    make(path, 2)
+
+    assert drain(path) == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["lock.mdb", "turn.lock", "write.lock", "bell"])
+def test_a_directory_in_the_place_of_a_helper_file_is_a_clear_error(path: Path, name: str) -> None:
+    make(path, 1)
+    (path / name).unlink()
+    (path / name).mkdir()
+
+    with pytest.raises(StoreUnavailable, match=r"s a directory"):
+        drain(path)
+    (path / name).rmdir()
+    assert drain(path) == [1]
 
 
 @pytest.mark.parametrize("name", ["turn.lock", "write.lock", "bell", "ballast"])

@@ -50,6 +50,22 @@ def test_a_file_that_is_shorter_than_its_newest_meta_page_says_is_refused(
         LmdbStore(head(tmp_path / "queue", page_size, txns, pages=6))
 
 
+@pytest.mark.parametrize("txns", [(6, 9), (8, 5), (7, 8), (6, 4), (6, 6), (2**40 + 6, 7)])
+def test_a_file_whose_newest_commit_cannot_be_told_is_refused(
+    tmp_path: Path, txns: tuple[int, int]
+) -> None:
+    with pytest.raises(StoreCorrupt, match=r"the last commit may be missing.*jobq doctor"):
+        LmdbStore(head(tmp_path / "queue", 4096, txns, pages=10))
+
+
+def test_a_file_that_counts_fewer_pages_than_before_is_refused(tmp_path: Path) -> None:
+    """LMDB would use pages again on which something stands."""
+    metas = meta(4096, 6, 3).ljust(4096, b"\0") + meta(4096, 5, 9).ljust(4096, b"\0")
+    (tmp_path / "data.mdb").write_bytes(metas.ljust(10 * 4096, b"\0"))
+    with pytest.raises(StoreCorrupt, match="counts 4 pages, the older one more"):
+        LmdbStore(tmp_path)
+
+
 @pytest.mark.parametrize("page_size", SIZES)
 def test_a_file_with_half_a_head_is_refused(tmp_path: Path, page_size: int) -> None:
     for name, length in (("one", page_size), ("half", page_size + 100), ("less", 100)):

@@ -4,6 +4,7 @@ Nothing is changed, and nothing is moved on: the queue may be in use. What the e
 is done in a child, one step after the other, and how a child has died is a finding as well.
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Mapping
@@ -23,12 +24,13 @@ from jobq.repo.lmdb.records import FORMAT
 from jobq.repo.lmdb.room import BALLAST
 from jobq.repo.lmdb.upkeep import child, copying, records
 from jobq.repo.lmdb.upkeep.child import Tell
+from jobq.repo.lmdb.upkeep.heads import find_heads
 from jobq.repo.lmdb.upkeep.pages import Pages
 from jobq.repo.lmdb.upkeep.salvage import Salvage
 from jobq.repo.operations.checking import check
 
-TRIES: Final = 3
-"""How often pages are looked at while others write, before problems are believed."""
+TRIES: Final = 5
+"""How often it is looked again while others write, before problems are believed."""
 
 LOCK_PATIENCE_S: Final = 10.0
 
@@ -138,12 +140,17 @@ class _Examination:
     def _look_at_head(self) -> None:
         pages = Pages(self._data)
         try:
+            for _ in range(TRIES):
+                if not pages.disagreement:
+                    break
+                pages.close()  # others may have written both heads while they were read
+                pages = Pages(self._data)
             if not pages.metas:
                 raise StoreCorrupt(
                     f"{self._data} is not the data file of a queue, or its head is destroyed"
                 )
-            for number in sorted(pages.damaged):
-                self._problems.append(f"head {number} of 2 is destroyed")
+            if pages.disagreement:
+                self._problems.append(pages.disagreement)
             newest = pages.metas[0]
             needed = (newest.last_page + 1) * newest.page_size
             self._facts["transaction"] = newest.txn
@@ -181,15 +188,14 @@ class _Examination:
     # What to do.
 
     def _what_can_be_saved(self) -> Salvaged | None:
-        try:
-            salvage = Salvage(self._directory, alone=False)
-        except (JobqError, OSError) as error:
-            self._notes.append(f"nothing can be saved: {error}")
-            return None
-        try:
-            return salvage.survey()
-        finally:
-            salvage.close()
+        for left in reversed(range(TRIES)):
+            try:
+                with contextlib.closing(Salvage(self._directory, alone=False)) as salvage:
+                    return salvage.survey()
+            except (JobqError, OSError) as error:  # or others have written meanwhile
+                if not left:
+                    self._notes.append(f"nothing can be saved: {error}")
+        return None
 
     def _advice(self, saved: Salvaged | None) -> list[str]:
         advice = []
@@ -269,12 +275,12 @@ def look_at_pages(request: dict[str, Any], _: Tell) -> list[str]:
     data = path / files.DATA
     with translating(path):
         if not request["pin"]:
-            return copying.structure(data)
+            return _wrong_pages(data)
         problems: list[str] = []
         env = _open(path)
         for _try in range(TRIES):
             txn = env.begin()
-            problems = copying.structure(data)
+            problems = _wrong_pages(data)
             txn.abort()
             if not problems:
                 return []
@@ -282,12 +288,24 @@ def look_at_pages(request: dict[str, Any], _: Tell) -> list[str]:
         lock = FileLock(path)
         try:
             lock.acquire(LOCK_PATIENCE_S)
-            return copying.structure(data)
+            return _wrong_pages(data)
         except (StoreBusy, StoreUnavailable):
             return problems
         finally:
             lock.release()
             lock.close()
+
+
+def _wrong_pages(data: Path) -> list[str]:
+    problems = copying.structure(data)
+    pages = Pages(data)
+    try:
+        if pages.metas and not pages.disagreement:  # which is a problem of the head
+            _, doubt = find_heads(pages)
+            problems += [f"the last commit may be missing: {doubt}"] if doubt else []
+    finally:
+        pages.close()
+    return problems
 
 
 def read_records(request: dict[str, Any], _: Tell) -> list[str]:

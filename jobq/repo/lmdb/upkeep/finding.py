@@ -1,9 +1,13 @@
 """Where the records of jobs stand in a damaged file.
 
-Page by page, and by the checksum of each record: so what is noted is right, or the newest that is
-left where even the list of the databases is destroyed; `salvage` says what becomes of the rest.
+Page by page, and by the checksum of each record. A sound record may still be an old one, on a page
+whose last write was lost, or that has come from elsewhere. So each job is compared with what else
+knows of it: its place in a queue or an agenda, and how many of each status are counted; and the two
+heads of the file with one another. What contradicts itself is *unsure*.
 """
 
+import contextlib
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
@@ -11,30 +15,29 @@ from typing import Final
 from jobq.errors import StoreCorrupt
 from jobq.repo.lmdb import keys
 from jobq.repo.lmdb.access import META_KEY, SETTINGS_KEY
+from jobq.repo.lmdb.index import ELSEWHERE_KEY
 from jobq.repo.lmdb.records import (
     FORMAT,
     IS_NOTE,
     decode_body,
     decode_meta,
+    decode_note,
     decode_number,
-    decode_place,
     decode_settings,
     decode_state,
     decode_topic,
     decode_topic_settings,
     opened,
 )
+from jobq.repo.lmdb.upkeep.heads import ID_SIZE, Head, find_heads
+from jobq.repo.lmdb.upkeep.others import ALL, Others
 from jobq.repo.lmdb.upkeep.pages import META_PAGES, Node, Pages, Tree, is_leaf
-from jobq.repo.repositories import Agenda, JobBody, JobState
+from jobq.repo.repositories import JobBody, JobState, initial_state
+from jobq.states import Status
 from jobq.topic import TopicSettings
-
-ID_SIZE: Final = 16
 
 DAMAGE: Final = (StoreCorrupt, ValueError, TypeError, KeyError, IndexError)
 """What decoding damaged bytes may raise, should a checksum match by chance."""
-
-PLACES: Final = frozenset({Agenda.DELAYED, Agenda.LEASE, Agenda.DONE, Agenda.CANCELED})
-"""The agendas in which a job stands by its state."""
 
 _ALL: Final = frozenset({"meta", "topics", "jobs", "states", "notes", "agenda"})
 _OF_JOBS: Final = frozenset({"jobs", "states", "notes"})
@@ -53,9 +56,9 @@ class Finding:
     Attributes:
         bodies, states, notes: Where sound records stand, by their keys.
         names, settings: Of topics, by number; 0 is the store.
-        gone: Jobs whose body cannot be read.
-        unsure: Jobs whose state cannot be read.
-        agenda: In which agenda these stand, and under which time.
+        gone: Jobs whose body cannot be read, as far as something else names them.
+        unsure: Jobs whose state cannot be read, or may be an old one.
+        others: What else knows of them: where they stand, and how many there are.
         expected: How many jobs the queue has counted; None if that cannot be read.
         last_place: The last place that it has given.
         problems: What is damaged, in words.
@@ -76,7 +79,7 @@ class Finding:
         self.settings: dict[int, TopicSettings] = {}
         self.gone: set[bytes] = set()
         self.unsure: set[bytes] = set()
-        self.agenda: dict[bytes, tuple[Agenda, int]] = {}
+        self.others = Others()
         self.expected: int | None = None
         self.last_place = 0
         self.problems: list[str] = []
@@ -98,40 +101,35 @@ class Finding:
         pages = self._file
         if not pages.metas:
             raise StoreCorrupt(f"{self._path}: both heads of the file are destroyed")
-        trees = self._find_trees()
-        if trees is None:
+        heads, doubt = find_heads(pages)
+        if not heads:
             self._read_everything()
             return
-        whole: dict[str, bool] = {}
-        for name in ("meta", "topics", "jobs", "states", "notes", "agenda"):
-            tree = pages.tree_in(trees[name]) if name in trees else None
-            whole[name] = tree is not None and self._read_tree(name, tree)
-            if name == "jobs" and tree is not None:
-                self.expected = max(self.expected or 0, tree.entries)
-        for name in ("queue", "flow"):  # only to know which pages are theirs
-            tree = pages.tree_in(trees[name]) if name in trees else None
-            whole[name] = tree is not None and self._pass_through(tree) == tree.entries
-        self._read_lost(whole)
+        if doubt:
+            self.is_current, self._versions = False, {}
+            self.problems.append(f"the last commit may be missing: {doubt}")
+        whole = self._read_databases(heads[0])
         if not self.is_current:
             self._read_newer()
-        self.gone |= self.states.keys() | self.agenda.keys()
+        self.gone |= self.states.keys() | self.others.stands.keys()
         self.gone -= self.bodies.keys()
-        self._settle(whole)
+        if self.is_current:
+            self._compare(whole)
+        else:
+            self.unsure = set(self.bodies)
 
-    def _find_trees(self) -> dict[str, Node] | None:
-        """The entries of the databases: as the newest commit left them, or the one before."""
-        pages = self._file
-        for age, meta in enumerate(pages.metas):
-            pages.metas = pages.metas[age:]
-            trees = {node.key.decode(errors="replace"): node for node in pages.walk(meta.main)}
-            if "jobs" in trees:
-                if age:
-                    self.is_current = False
-                    self.problems.append("the last commit cannot be read: this is the one before")
-                return trees
-            pages.visited.clear()
-            pages.suspects.clear()
-        return None
+    def _read_databases(self, head: Head) -> dict[str, bool]:
+        """Read what a head leads to; says of which databases all could be read."""
+        pages, trees = self._file, head.trees
+        pages.metas = [head.meta]
+        whole: dict[str, bool] = {}
+        for name in ("meta", "topics", "jobs", "states", "notes", "agenda"):
+            whole[name] = name in trees and self._read_tree(name, trees[name])
+        self.expected = max(self.expected or 0, trees["jobs"].entries)
+        for name in ("queue", "flow"):
+            whole[name] = name in trees and self._pass_through(trees[name]) == trees[name].entries
+        self._read_lost(whole)
+        return whole
 
     def _read_everything(self) -> None:
         """The last resort: take what stands in any leaf."""
@@ -146,11 +144,10 @@ class Finding:
 
     def _read_newer(self) -> None:
         """Take the jobs that came with the last commit, known by their ids, which only grow."""
-        last_id, self._versions = self._last_id, {}
+        last_id = max([self._last_id, *self.bodies])
         for node in self._leaves():
             if node.key[:ID_SIZE] > last_id:
                 self._take_as_whatever_it_is(node, _OF_JOBS)
-        self.unsure |= {job_id for job_id in self.bodies if job_id > last_id}
 
     def _leaves(self) -> Iterator[Node]:
         """What stands in any leaf, in use or not."""
@@ -172,11 +169,14 @@ class Finding:
         return entries == tree.entries and not problems
 
     def _pass_through(self, tree: Tree) -> int:
-        """Walk through a database of which nothing is needed; gives how many entries it has."""
+        """Walk through a database without checksums; gives how many sound entries it has."""
         entries = 0
         for node in self._file.walk(tree):
             entries += 1
-            if node.size != ID_SIZE:  # what a queue has is never anything else
+            if node.size == ID_SIZE:  # what a queue has is never anything else
+                with contextlib.suppress(StoreCorrupt):
+                    self.others.note_queued(node.key, self._file.value(node))
+            else:
                 self._take_as_whatever_it_is(node)
         return entries
 
@@ -215,17 +215,15 @@ class Finding:
         elif name == "states":
             state = decode_state(_id(key), value)
             self.last_place = max(self.last_place, state.seq)
-            if self._is_newest(key, state):
+            if self._versions is None and key in self.states:
+                self.others.twice.add(key)
+            elif self._is_newest(key, state):
                 self.states[key] = place
         elif name == "notes":
             opened(IS_NOTE, key, value, "a note of a job")
             self.notes.setdefault(key, place)
         elif name == "agenda":
-            number, at_us, _ = keys.read_agenda_key(key)
-            agenda = Agenda(number)
-            if agenda in PLACES:
-                for job_id in decode_place(key, value)[1]:
-                    self.agenda.setdefault(job_id, (agenda, at_us))
+            self.others.note_held(key, value)
         elif name == "topics":
             self._note_topic(key, value)
         else:
@@ -236,20 +234,23 @@ class Finding:
             meta = decode_meta(key, value)
             if meta.group >= self._last_commit:
                 self._last_commit, self.expected = meta.group, sum(meta.totals)
-                self._last_id = meta.last_id
+                self._last_id, self.others.counts[ALL] = meta.last_id, meta.totals
             self.last_place = max(self.last_place, meta.seq)
         elif key == SETTINGS_KEY:
             found = decode_settings(key, value).get("format")
             if found != FORMAT:
                 raise Foreign(f"{self._path} has format {found!r}: this jobq reads format {FORMAT}")
+        elif key == ELSEWHERE_KEY:
+            decode_note(key, value)
+            self.others.are_elsewhere = True
 
     def _is_newest(self, job_id: bytes, state: JobState) -> bool:
         """Whether a state is the one to take: of several, as far as that can be told."""
         if self._versions is None:
-            return job_id not in self.states
+            return True
         tries = state.crashes + state.retries
         version = state.resets, state.token, tries, state.ended_us, state.at_us
-        if version < self._versions.get(job_id, version):
+        if version <= self._versions.get(job_id, ()):
             return False
         self._versions[job_id] = version
         return True
@@ -261,24 +262,56 @@ class Finding:
             return
         kind, number = keys.read_topic_key(key)
         if kind == b"i":
-            self.names[number] = decode_topic(key, value).name
+            topic = decode_topic(key, value)
+            self.names[number], self.others.counts[number] = topic.name, topic.counts
         else:
             self.settings[number] = decode_topic_settings(key, value)
 
-    def _settle(self, whole: dict[str, bool]) -> None:
-        """Find out of which jobs the state is not known."""
+    # What the rest of the file says of jobs.
+
+    def state(self, job_id: bytes, body: JobBody) -> JobState:
+        """The state of a job by its own record, or if it has none, as it was enqueued."""
+        place = self.states.get(job_id)
+        return initial_state(body) if place is None else decode_state(job_id, self.value(place))
+
+    def _compare(self, whole: dict[str, bool]) -> None:
+        """Find out of which jobs the state is not known, or contradicted."""
         self.unsure -= self.states.keys()  # found in a lost leaf after all
         self.unsure &= self.bodies.keys()
-        if not whole["states"]:
-            # One that has no state may never have moved, or its state is lost.
-            for job_id in self.bodies.keys() - self.states.keys():
-                body = self.body(job_id)
-                first = Agenda.DELAYED if body.due_us else None
-                if not whole["agenda"] or self.agenda.get(job_id, (None, 0))[0] is not first:
-                    self.unsure.add(job_id)
-        self.agenda = {
-            job_id: place for job_id, place in self.agenda.items() if job_id in self.unsure
-        }
+        counted: Counter[tuple[int, Status]] = Counter()
+        for job_id in self.bodies:
+            body = self.body(job_id)
+            state = self.state(job_id, body)
+            if self._is_doubtful(job_id, body, state, whole):
+                self.unsure.add(job_id)
+            if job_id not in self.unsure:
+                counted[state.topic, state.status] += 1
+        unknown = len(self.unsure) + max(len(self.gone), (self.expected or 0) - len(self.bodies))
+        wrong = self.others.wrong_counts(counted, unknown)
+        for number in sorted(wrong):
+            what = "the queue" if number == ALL else f"topic number {number}"
+            self.problems.append(f"{what} does not count the jobs that are there")
+        if wrong:
+            self.unsure |= {job_id for job_id in self.bodies if self._is_of(job_id, wrong)}
+            if self.others.are_elsewhere:  # some may be another queue's, and as many missing
+                self.expected = None
+
+    def _is_doubtful(
+        self, job_id: bytes, body: JobBody, state: JobState, whole: dict[str, bool]
+    ) -> bool:
+        if state.size != len(body.payload) or job_id in self.others.twice:
+            return True
+        contradicted = self.others.contradict(job_id, state)
+        if contradicted is not None:
+            return contradicted
+        # It stands nowhere. With damage there, that says nothing, and its own state has to do.
+        index = "queue" if state.status is Status.READY else "agenda"
+        if whole[index] and not self.others.are_elsewhere:
+            return True
+        return job_id not in self.states and not whole["states"]
+
+    def _is_of(self, job_id: bytes, topics: Collection[int]) -> bool:
+        return ALL in topics or self.state(job_id, self.body(job_id)).topic in topics
 
 
 def _id(key: bytes) -> bytes:

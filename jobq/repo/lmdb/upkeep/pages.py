@@ -18,6 +18,8 @@ from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
+from jobq.repo.lmdb.files import Told, contradiction
+
 META_PAGES: Final = 2
 DEEPEST: Final = 32
 """LMDB's own limit for the depth of a tree."""
@@ -48,6 +50,11 @@ class Tree(NamedTuple):
 
     entries: int
     root: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no page."""
+        return self.root == _NO_PAGE
 
 
 class Meta(NamedTuple):
@@ -86,7 +93,9 @@ class Pages:
     """The pages of one data file.
 
     Attributes:
-        metas: What can be read of the meta pages, newest first.
+        metas: What can be read of the meta pages; the first is the one to go by, the newest unless
+            somebody knows better.
+        disagreement: Why the newest of them may not be the last one; empty if it is.
         damaged: Why pages were passed over, by their number.
         visited: The pages that were come by.
         suspects: Those of them that are no page as they should be; entries may be left on them.
@@ -102,6 +111,7 @@ class Pages:
         self.visited: set[int] = set()
         self.suspects: list[int] = []
         self._last: tuple[int, bytes] = (-1, b"")
+        self.disagreement = ""
         self.metas = self._metas()
         self.page_size = self.metas[0].page_size if self.metas else 0
 
@@ -121,7 +131,7 @@ class Pages:
 
         Each page once: in a damaged tree one may stand in several places.
         """
-        if tree.root == _NO_PAGE:
+        if tree.is_empty:
             return
         waiting = [(tree.root, 0)]
         while waiting:
@@ -143,6 +153,12 @@ class Pages:
             else:
                 children = self._children(number, page)
                 waiting += [(child, depth + 1) for child in reversed(children)]
+
+    def begin_anew(self) -> None:
+        """Forget what was come by, and what was passed over."""
+        self.visited.clear()
+        self.suspects.clear()
+        self.damaged = {at: why for at, why in self.damaged.items() if at < META_PAGES}
 
     def leaf(self, number: int) -> Iterator[Node]:
         """The entries of a page that is taken for a leaf; those that cannot be are left out."""
@@ -284,11 +300,16 @@ class Pages:
 
     def _metas(self) -> list[Meta]:
         first = self._meta(0)
-        sizes = sorted(_PAGE_SIZES) if first is None else [first.page_size]
-        found = [first, *(self._meta(size) for size in sizes)]
-        sound = [meta for meta in found if meta is not None]
+        others = (self._meta(size) for size in sorted(_PAGE_SIZES))
+        second = next((meta for meta in others if meta is not None), None)
+        if first and second and first.page_size != second.page_size:
+            first = None  # the other one stands where it says
+        sound = [meta for meta in (first, second) if meta is not None]
         if len(sound) < META_PAGES:
-            self.damaged[0 if first is None else 1] = "it is no meta page"
+            number = 0 if first is None else 1
+            self.damaged[number] = self.disagreement = f"head {number} of 2 is destroyed"
+        else:
+            self.disagreement = contradiction([Told(meta.txn, meta.last_page) for meta in sound])
         return sorted(sound, reverse=True)
 
     def _meta(self, at: int) -> Meta | None:

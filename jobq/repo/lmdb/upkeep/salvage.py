@@ -1,15 +1,25 @@
 """The jobs that can still be read out of a damaged data file.
 
 The file is read page by page, without the engine: nothing in it can end the process, and what is
-damaged is passed over. What is read is right, since each record has its checksum. Leaves whose
-branch is damaged are found, too: they are the pages that are neither free nor come by.
+damaged is passed over. Leaves whose branch is damaged are found, too: they are the pages that are
+neither free nor come by. What is read was written so once, since each record has its checksum; that
+it is not an old one, on a page that was written in vain or has come from elsewhere, others have to
+confirm. What they contradict is saved, and said to be unsure:
+
+- a job whose state names a place where it does not stand, or that stands elsewhere
+- the jobs of a topic that counts other ones
+- all jobs, if the heads of the file contradict one another, or the newer one leads nowhere: then
+  the last commit may be missing
 
 | what cannot be read | what becomes of the job |
 |---|---|
 | its body | it is lost |
-| its state | it is saved; the agenda says whether it is finished, and if it does not, it is ready |
+| its state | it is saved, as the queues and agendas have it, or if they do not, as ready |
 | its result, history, progress or log | it is saved without |
 | its topic's name | it is saved in the topic `lost-topic-N` |
+
+Nothing contradicts an older progress, log or result on a page of its own, nor an older state where
+the topics are kept in memory, if as many jobs of each status are counted as there are with it.
 
 Where even the list of the databases is destroyed (a file that was cut short), there is no telling
 which pages are in use. Then whatever page has a sound record is taken, the newest state of each
@@ -30,9 +40,10 @@ from jobq.repo.lmdb import files, keys
 from jobq.repo.lmdb.faults import translating
 from jobq.repo.lmdb.filelock import OpenLock, flock_holders
 from jobq.repo.lmdb.holders import Holders
-from jobq.repo.lmdb.records import decode_note, decode_state
+from jobq.repo.lmdb.records import decode_note
 from jobq.repo.lmdb.topics import STORE
 from jobq.repo.lmdb.upkeep.finding import DAMAGE, Finding, Foreign
+from jobq.repo.lmdb.upkeep.others import agenda_of
 from jobq.repo.lmdb.upkeep.pages import Pages
 from jobq.repo.operations import history
 from jobq.repo.operations.reports import log_of, progress_of, result_of
@@ -44,7 +55,6 @@ from jobq.repo.repositories import (
     JobState,
     Note,
     Transaction,
-    initial_state,
 )
 from jobq.states import Reason, Status
 from jobq.topic import NO_SETTINGS, TopicSettings
@@ -63,7 +73,7 @@ _STATUS_OF: Final = {
 class Salvage:
     """What can be read out of a damaged queue, as far as an export asks for it.
 
-    Some 300 bytes of memory a job are taken by where it stands in the file.
+    Some 700 bytes of memory a job are taken by where it stands in the file.
 
     Args:
         directory: The queue's.
@@ -147,27 +157,26 @@ class Salvage:
 
     def _both(self, job_id: bytes) -> tuple[JobBody, JobState]:
         body = self._found.body(job_id)
-        place = self._found.states.get(job_id)
-        if place is not None:
-            return body, decode_state(job_id, self._found.value(place))
-        state = initial_state(body)
-        if job_id in self._found.unsure:
+        state = self._found.state(job_id, body)
+        if job_id in self._found.unsure and job_id not in self._found.states:
             state = self._guessed(job_id, state)
         return body, state
 
     def _guessed(self, job_id: bytes, state: JobState) -> JobState:
         """The state of a job whose own record is lost, as the agenda has it."""
-        agenda, at_us = self._found.agenda.get(job_id, (None, 0))
+        key = self._found.others.stands.get(job_id, b"")
+        agenda = agenda_of(key)
         notes = state.notes
         for note in (Note.HISTORY, Note.RESULT, Note.PROGRESS, Note.LOG):
             if keys.note_key(job_id, note, 0) in self._found.notes:
                 notes |= note
         status = Status.READY if agenda is None else _STATUS_OF[agenda]
+        at_us = 0 if status is Status.READY else keys.read_agenda_key(key)[1]
         ended = status in (Status.DONE, Status.CANCELED)
         return state._replace(
             status=status,
             reason=Reason.CANCELED if status is Status.CANCELED else None,
-            at_us=0 if status is Status.READY else at_us,
+            at_us=at_us,
             holder=NOBODY,
             ended_us=at_us if ended else 0,
             notes=notes,
