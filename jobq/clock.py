@@ -35,7 +35,8 @@ class Clock(Protocol):
 
     def boot_us(self) -> int:
         """Microseconds since this boot, time asleep included. Never goes back within a boot, and
-        is the same for all who share a queue."""
+        is the same for all who share a queue.
+        """
         ...
 
     def boot_id(self) -> bytes:
@@ -79,7 +80,9 @@ class SystemClock:
                 try:
                     boot_id = UUID(text).bytes
                 except ValueError:
-                    raise OSError(f"{path} shows {text[:40]!r}: expected the id of a boot") from None
+                    raise OSError(
+                        f"{path} shows {text[:40]!r}: expected the id of a boot"
+                    ) from None
                 os.stat("/proc/self")
                 self._boot_id = boot_id
             return self._boot_id

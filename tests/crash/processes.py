@@ -136,9 +136,9 @@ class Start:
     def __init__(self) -> None:
         self._children: list[Child] = []
 
-    def __call__(self, work: Callable[..., object], *arguments: Any) -> Child:
+    def __call__(self, work: Callable[..., object], *arguments: Any, **how: Any) -> Child:
         """A process that calls *work*, a function at the top of a module, with its pipe first."""
-        child = Child(work, *arguments)
+        child = Child(work, *arguments, **how)
         self._children.append(child)
         return child
 
