@@ -76,14 +76,14 @@ class SystemClock:
             """
             if self._boot_id is None:
                 path = Path("/proc/sys/kernel/random/boot_id")
-                text = path.read_text(encoding="ascii", errors="replace").strip()
+                text = path.read_text(encoding="utf-8", errors="replace").strip()
                 try:
                     boot_id = UUID(text).bytes
                 except ValueError:
                     raise OSError(
                         f"{path} shows {text[:40]!r}: expected the id of a boot"
                     ) from None
-                os.stat("/proc/self")
+                Path("/proc/self").stat()
                 self._boot_id = boot_id
             return self._boot_id
 
@@ -118,12 +118,12 @@ class _Namespace:
                 much its own clock is ahead any more.
         """
         try:
-            text = Path("/proc/self/timens_offsets").read_text(encoding="ascii")
+            text = Path("/proc/self/timens_offsets").read_text(encoding="utf-8")
         except FileNotFoundError:  # a kernel without, or no /proc: then there is no `boot_id`
             self.ahead_ns = 0
             return 0
         # What is shown there is true of the children.
-        links = {os.readlink(f"/proc/self/ns/{name}") for name in ("time", "time_for_children")}
+        links = {Path("/proc/self/ns", of).readlink() for of in ("time", "time_for_children")}
         if len(links) > 1:
             raise OSError(
                 "this process has made a time namespace for its children, so it cannot tell the "

@@ -154,8 +154,8 @@ def refuse_links(path: Path, data: os.stat_result) -> None:
     """
     if os.path.islink(path / DATA):
         raise InvalidValue(
-            f"{path / DATA} is a link to {os.path.realpath(path / DATA)}: expected the file itself, "
-            "since its locks stand beside it; open that directory, or make a link to all of it"
+            f"{path / DATA} is a link to {os.path.realpath(path / DATA)}: expected the file "
+            "itself, since its locks stand beside it; open that directory, or link to all of it"
         )
     if stat.S_ISREG(data.st_mode) and data.st_nlink > 1:
         raise InvalidValue(
