@@ -39,6 +39,7 @@ class Pipe(Protocol):
     def send(self, obj: Any, /) -> None: ...
     def recv(self) -> Any: ...
     def poll(self, timeout: float | None = ..., /) -> bool: ...
+    def fileno(self) -> int: ...
 
 
 class Failure(NamedTuple):
@@ -136,9 +137,9 @@ class Start:
     def __init__(self) -> None:
         self._children: list[Child] = []
 
-    def __call__(self, work: Callable[..., object], *arguments: Any, **how: Any) -> Child:
+    def __call__(self, work: Callable[..., object], *arguments: Any) -> Child:
         """A process that calls *work*, a function at the top of a module, with its pipe first."""
-        child = Child(work, *arguments, **how)
+        child = Child(work, *arguments)
         self._children.append(child)
         return child
 

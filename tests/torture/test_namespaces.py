@@ -5,11 +5,9 @@ A lease is as long for all of them, a living holder is dead to none of them, and
 what it reads. Equal pids, which LMDB cannot tell apart, are a clear error to who comes second.
 """
 
-import ctypes
 import os
 import random
 import shutil
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -28,14 +26,22 @@ from jobq.repo.lmdb import LmdbStore, steps
 from tests.conftest import DEADLINE_S, eventually
 from tests.crash.conftest import Say
 from tests.crash.processes import Child, Notebook, Pipe, Start, die_with_parent
-from tests.torture.namespaces import HERE, Wrap, ahead, behind, mounted, own_pids
+from tests.torture.namespaces import (
+    BOOT_ID,
+    HERE,
+    Mount,
+    Place,
+    make_next_pid,
+    make_time_namespace,
+    within,
+)
+
+pytestmark = pytest.mark.usefixtures("places")
 
 LONG_LEASE_S: Final = 600.0
 FAR_S: Final = 1_000_000
 """How far namespaces are apart: much more than any lease."""
 MOMENT_S: Final = 0.3
-
-_CLONE_NEWTIME: Final = 0x80
 
 
 @pytest.fixture
@@ -92,28 +98,26 @@ def _hold_two(pipe: Pipe, path: str) -> None:
         pipe.send("done")
 
 
-PLACES: Final[dict[str, Callable[[], tuple[Wrap, Wrap]]]] = {
-    "ahead": lambda: (ahead(FAR_S), HERE),
-    "of one that is ahead": lambda: (HERE, ahead(FAR_S)),
-    "behind": lambda: (behind(), HERE),
-    "of one that is behind": lambda: (HERE, behind()),
-    "far apart": lambda: (ahead(FAR_S), behind()),
-    "nested": lambda: ((*ahead(FAR_S), *ahead(FAR_S)), ahead(FAR_S)),
+AHEAD: Final = Place(ahead=(FAR_S,))
+BEHIND: Final = Place(ahead=(-int(time.clock_gettime(time.CLOCK_BOOTTIME) / 2),))
+"""Where the machine has been up for half of the time."""
+
+PLACES: Final = {
+    "ahead": (AHEAD, HERE),
+    "of one that is ahead": (HERE, AHEAD),
+    "behind": (BEHIND, HERE),
+    "of one that is behind": (HERE, BEHIND),
+    "far apart": (AHEAD, BEHIND),
+    "nested": (Place(ahead=(FAR_S, FAR_S)), AHEAD),
 }
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        *list(PLACES)[:2],
-        *(pytest.param(name, marks=pytest.mark.storm) for name in list(PLACES)[2:]),
-    ],
-)
+@pytest.mark.parametrize("place", PLACES)
 def test_a_lease_is_as_long_in_every_time_namespace(place: str, start: Start, path: str) -> None:
-    holders, others = PLACES[place]()
-    holder, before = start(_hold_two, path, wrap=holders), time.time()
+    holders, others = PLACES[place]
+    holder, before = start(within, holders, _hold_two, path), time.time()
     lasting, brief, since = holder.hear()
-    jobs, at, leases = start(_look, path, DEADLINE_S, wrap=others).hear()
+    jobs, at, leases = start(within, others, _look, path, DEADLINE_S).hear()
 
     assert jobs == [brief]
     assert at - since >= MOMENT_S
@@ -128,7 +132,7 @@ def test_a_rate_holds_over_all_time_namespaces(start: Start, path: str) -> None:
     with jobq.open(path, durability="unsafe") as svc:
         svc.configure("a", rate=(2, 10 * FAR_S))
         svc.enqueue_many("a", range(9))
-    takers = [start(_look, path, wrap=wrap) for wrap in (ahead(FAR_S), HERE)]
+    takers = [start(within, place, _look, path) for place in (AHEAD, HERE)]
 
     assert sorted(len(taker.hear()[0]) for taker in takers) == [0, 2]
 
@@ -136,8 +140,7 @@ def test_a_rate_holds_over_all_time_namespaces(start: Start, path: str) -> None:
 def _make_namespace(pipe: Pipe, path: str, first: bool) -> None:
     """Make a time namespace for the children, before or after the queue is opened."""
     svc = None if first else jobq.open(path, durability="unsafe")
-    assert ctypes.CDLL(None).unshare(_CLONE_NEWTIME) == 0
-    Path("/proc/self/timens_offsets").write_text(f"boottime {FAR_S} 0\n")
+    make_time_namespace(FAR_S)
     outside = time.clock_gettime(time.CLOCK_BOOTTIME)
     if first:
         try:
@@ -163,7 +166,6 @@ def _make_namespace(pipe: Pipe, path: str, first: bool) -> None:
 
 
 def test_children_of_a_process_find_out_their_own_time_namespace(start: Start, path: str) -> None:
-    ahead(FAR_S)  # skips where no namespace can be made
     holder = start(_hold, path)
     holder.hear()
     child = start(_make_namespace, path, False)
@@ -175,7 +177,6 @@ def test_children_of_a_process_find_out_their_own_time_namespace(start: Start, p
 def test_who_cannot_tell_its_own_time_namespace_any_more_is_refused(
     start: Start, path: str
 ) -> None:
-    ahead(FAR_S)
     child = start(_make_namespace, path, True)
 
     assert "has made a time namespace for its children" in child.hear()
@@ -185,19 +186,20 @@ def test_who_cannot_tell_its_own_time_namespace_any_more_is_refused(
 # The id of the boot.
 
 
-def _other_boot(tmp_path: Path, number: int) -> str:
-    file = tmp_path / f"boot {number}"
-    file.write_text(f"{UUID(int=number)}\n")
-    return str(file)
+def _container(pid: int, tmp_path: Path, boot: int, *ahead: int) -> Place:
+    """Where the boot has an id of its own."""
+    file = tmp_path / f"boot {boot}"
+    file.write_text(f"{UUID(int=boot)}\n")
+    return Place(ahead, pid, (Mount(str(file), BOOT_ID),))
 
 
 def test_holders_that_are_shown_different_boot_ids_are_alive_to_each_other(
     start: Start, path: str, tmp_path: Path
 ) -> None:
     """LXC and systemd-nspawn mount one of their own in each container."""
-    holder = start(_hold, path, wrap=own_pids(40, boot_id=_other_boot(tmp_path, 1)))
+    holder = start(within, _container(40, tmp_path, 1), _hold, path)
     held, _ = holder.hear()
-    other = start(_look, path, 1.2, wrap=own_pids(50, boot_id=_other_boot(tmp_path, 2)))
+    other = start(within, _container(50, tmp_path, 2), _look, path, 1.2)
     assert other.hear()[0] == []  # it has looked for the dead meanwhile
 
     _kill(holder)
@@ -222,23 +224,22 @@ def test_in_a_copy_with_the_same_boot_id_nobody_holds_anything(
     assert holder.hear() == "done"
 
 
-def _open_without(pipe: Pipe, path: str, *mount: str) -> None:
-    subprocess.run(["mount", *mount], check=True)
-    _look(pipe, path)
-
-
 @pytest.mark.parametrize(
-    ("mount", "says"),
+    ("covered", "says"),
     [
-        (("--bind", "/dev/null", "/proc/sys/kernel/random/boot_id"), "shows '': expected the id"),
-        (("-t", "tmpfs", "none", "/proc/sys/kernel/random"), "No such file"),
-        (("-t", "tmpfs", "none", "/proc"), "No such file"),
+        (Mount("/dev/null", BOOT_ID), "shows '': expected the id of a boot"),
+        (Mount("", "/proc/sys/kernel/random"), "No such file"),
+        (Mount("", "/proc"), "No such file"),
     ],
+    ids=["not shown", "not there", "no proc"],
 )
 def test_without_a_boot_id_a_queue_is_refused(
-    mount: tuple[str, ...], says: str, start: Start, path: str
+    covered: Mount, says: str, start: Start, path: str, tmp_path: Path
 ) -> None:
-    name, message = start(_open_without, path, *mount, wrap=mounted()).hear()
+    if not covered.source:
+        (tmp_path / "empty").mkdir()
+        covered = covered._replace(source=str(tmp_path / "empty"))
+    name, message = start(within, Place(mounts=(covered,)), _look, path).hear()
 
     assert name == "StoreUnavailable"
     assert says in message
@@ -250,9 +251,9 @@ def test_without_a_boot_id_a_queue_is_refused(
 def test_a_process_whose_pid_is_that_of_another_one_elsewhere_is_refused_and_does_no_harm(
     start: Start, path: str
 ) -> None:
-    first = start(_hold, path, wrap=own_pids())
+    first = start(within, Place(pid=1), _hold, path)
     jid, pid = first.hear()
-    name, message = start(_look, path, wrap=own_pids()).hear()
+    name, message = start(within, Place(pid=1), _look, path).hear()
 
     assert pid == 1
     assert name == "StoreUnavailable"
@@ -269,7 +270,7 @@ def _fork_into_a_twin(pipe: Pipe, path: str) -> None:
     """A fork's child that gets the pid of another one elsewhere."""
     svc = jobq.open(path, durability="unsafe")
     svc.enqueue("b")
-    Path("/proc/sys/kernel/ns_last_pid").write_text("76")
+    make_next_pid(77)
     if pid := os.fork():
         assert pid == 77
         os.waitpid(pid, 0)
@@ -285,9 +286,9 @@ def _fork_into_a_twin(pipe: Pipe, path: str) -> None:
 def test_a_fork_whose_pid_is_that_of_another_one_elsewhere_is_refused(
     start: Start, path: str
 ) -> None:
-    first = start(_hold, path, wrap=own_pids(77))
+    first = start(within, Place(pid=77), _hold, path)
     assert first.hear()[1] == 77
-    second = start(_fork_into_a_twin, path, wrap=own_pids(70))
+    second = start(within, Place(pid=70), _fork_into_a_twin, path)
 
     name, message = second.hear()
     assert name == "StoreUnavailable"
@@ -309,9 +310,9 @@ def _read_for_long(pipe: Pipe, path: str) -> None:
 
 def test_a_reader_in_another_pid_namespace_keeps_its_pages(start: Start, path: str) -> None:
     """Nor does one that is refused for its pid clear the slot of its twin."""
-    reader = start(_read_for_long, path, wrap=own_pids(20))
+    reader = start(within, Place(pid=20), _read_for_long, path)
     assert reader.hear() == 20
-    assert start(_look, path, wrap=own_pids(20)).hear()[0] == "StoreUnavailable"
+    assert start(within, Place(pid=20), _look, path).hear()[0] == "StoreUnavailable"
     with jobq.open(path, durability="unsafe") as svc:
         env = svc.store._env._env  # type: ignore[attr-defined]
         for number in range(60):
@@ -329,15 +330,15 @@ def test_a_container_that_is_started_again_takes_up_the_jobs_of_the_one_before(
     start: Start, path: str
 ) -> None:
     """With the same pids; the slot of a reader that was killed stays with nobody."""
-    reader = start(_read_for_long, path, wrap=own_pids())
+    reader = start(within, Place(pid=1), _read_for_long, path)
     assert reader.hear() == 1
     _kill(reader)
     held = []
     for _ in range(2):
-        holder = start(_hold, path, wrap=own_pids())
+        holder = start(within, Place(pid=1), _hold, path)
         held.append(holder.hear())
         _kill(holder)
-    again = start(_look, path, DEADLINE_S, wrap=own_pids())
+    again = start(within, Place(pid=1), _look, path, DEADLINE_S)
     jobs = again.hear()[0]
 
     assert [pid for _, pid in held] == [1, 1]
@@ -351,7 +352,7 @@ def test_a_writer_that_no_pid_of_ours_names_is_said_to_have_none(start: Start, p
     """Who is in another PID namespace has no name here; and never that of an innocent."""
     writer = start(_enqueue_when_told, path)
     writer.hear()
-    other = start(_write_impatiently, path, wrap=own_pids(30))
+    other = start(within, Place(pid=30), _write_impatiently, path)
     other.hear()
     writer.tell("hold")
     assert writer.hear() == "held"
@@ -395,9 +396,9 @@ def _open_alone(pipe: Pipe, path: str) -> None:
 def test_topics_in_memory_keep_out_the_processes_of_other_containers(
     start: Start, path: str
 ) -> None:
-    owner = start(_open_alone, path, wrap=own_pids(30))
+    owner = start(within, Place(pid=30), _open_alone, path)
     assert owner.hear() == "open"
-    assert start(_look, path, wrap=own_pids(31)).hear()[0] == "StoreLocked"
+    assert start(within, Place(pid=31), _look, path).hear()[0] == "StoreLocked"
     assert start(_look, path).hear()[0] == "StoreLocked"
 
 
@@ -406,7 +407,7 @@ def test_topics_in_memory_keep_out_the_processes_of_other_containers(
 
 @pytest.mark.parametrize(
     ("containers", "kills", "jobs"),
-    [(2, 1, 30), pytest.param(8, 120, 20_000, marks=pytest.mark.storm)],
+    [(3, 6, 120), pytest.param(6, 100, 4_000, marks=pytest.mark.storm)],
 )
 def test_containers_that_are_killed_lose_nothing_and_do_nothing_twice(
     containers: int, kills: int, jobs: int,
@@ -418,10 +419,9 @@ def test_containers_that_are_killed_lose_nothing_and_do_nothing_twice(
     enough = tmp_path / "enough"
 
     def another(place: int) -> Child:
-        boot = _other_boot(tmp_path, chance.randrange(5))
-        seconds = chance.choice((0, FAR_S, -100, 10 * FAR_S))
-        wrap = own_pids(100 * (1 + place), boot_id=boot, seconds=seconds)
-        return start(_work_in_a_container, path, str(tmp_path), wrap=wrap)
+        ahead = chance.choice(((), (FAR_S,), BEHIND.ahead, (10 * FAR_S, -FAR_S)))
+        where = _container(100 * (1 + place), tmp_path, chance.randrange(5), *ahead)
+        return start(within, where, _work_in_a_container, path, str(tmp_path))
 
     crew = [another(place) for place in range(containers)]
     for child in crew:

@@ -15,7 +15,7 @@ from jobq import InvalidValue, JobqError
 from tests.conftest import DEADLINE_S
 from tests.crash.conftest import Say
 from tests.crash.processes import Notebook, Pipe, Start, kill_myself
-from tests.torture.namespaces import Wrap, bound, mounted
+from tests.torture.namespaces import HERE, Mount, Place, within
 
 A, B, GROUP = 61_001, 61_002, 62_000
 
@@ -31,34 +31,34 @@ def make(path: Path, jobs: int = 0) -> None:
 # Names.
 
 
-def _by_link(path: Path) -> tuple[str, Wrap]:
+def _by_link(path: Path) -> tuple[str, Place]:
     link = path.parent / "link"
     link.symlink_to(path)
-    return str(link), ()
+    return str(link), HERE
 
 
-def _by_linked_parent(path: Path) -> tuple[str, Wrap]:
+def _by_linked_parent(path: Path) -> tuple[str, Place]:
     link = path.parent.parent / "parent"
     link.symlink_to(path.parent)
-    return str(link / path.name), ()
+    return str(link / path.name), HERE
 
 
-def _by_relative_path(path: Path) -> tuple[str, Wrap]:
-    return os.path.relpath(path, "/usr"), ("env", "-C", "/usr")
+def _by_relative_path(path: Path) -> tuple[str, Place]:
+    return os.path.relpath(path, "/usr"), HERE
 
 
-def _by_dots(path: Path) -> tuple[str, Wrap]:
+def _by_dots(path: Path) -> tuple[str, Place]:
     (path.parent / "beside").mkdir()
-    return f"{path.parent}/beside/../{path.name}/.", ()
+    return f"{path.parent}/beside/../{path.name}/.", HERE
 
 
-def _by_mount(path: Path) -> tuple[str, Wrap]:
+def _by_mount(path: Path) -> tuple[str, Place]:
     point = path.parent / "point"
     point.mkdir()
-    return str(point), mounted(bound(path, point))
+    return str(point), Place(mounts=(Mount(str(path), str(point)),))
 
 
-NAMES: Final[dict[str, Callable[[Path], tuple[str, Wrap]]]] = {
+NAMES: Final[dict[str, Callable[[Path], tuple[str, Place]]]] = {
     "link": _by_link,
     "linked parent": _by_linked_parent,
     "relative": _by_relative_path,
@@ -69,6 +69,7 @@ NAMES: Final[dict[str, Callable[[Path], tuple[str, Wrap]]]] = {
 
 def _work(pipe: Pipe, path: str, name: str, directory: str, rounds: int) -> None:
     """Produce and consume until all is done; by the plain path and the other name by turns."""
+    os.chdir("/usr")  # for the relative one
     finished = Notebook(f"{directory}/finished")
     with jobq.open(path, lease=600.0) as svc, jobq.open(name, lease=600.0) as again:
         assert svc.store._env is again.store._env  # type: ignore[attr-defined]
@@ -85,6 +86,7 @@ def _work(pipe: Pipe, path: str, name: str, directory: str, rounds: int) -> None
     pipe.send("done")
 
 
+@pytest.mark.usefixtures("places")
 @pytest.mark.parametrize("rounds", [15, pytest.param(1500, marks=pytest.mark.storm)])
 def test_a_queue_by_five_names_in_five_processes_is_one(
     rounds: int, start: Start, tmp_path: Path, say: Say
@@ -93,9 +95,8 @@ def test_a_queue_by_five_names_in_five_processes_is_one(
     make(path)
     crew = []
     for how in NAMES.values():
-        name, wrap = how(path)
-        arguments = (str(path), name, str(tmp_path), rounds)
-        crew.append(start(_work, *arguments, wrap=wrap))
+        name, place = how(path)
+        crew.append(start(within, place, _work, str(path), name, str(tmp_path), rounds))
     for child in crew:
         assert child.hear() == "open"
     for child in crew:
@@ -145,6 +146,7 @@ def test_a_link_to_the_data_file_alone_is_refused(
     assert start(_open_by, str(path)).hear()[0] == "opened"
 
 
+@pytest.mark.usefixtures("places")
 @pytest.mark.parametrize("name", ["data.mdb", "lock.mdb"])
 def test_a_file_of_a_queue_that_is_mounted_by_itself_is_refused(
     name: str, start: Start, tmp_path: Path
@@ -152,12 +154,12 @@ def test_a_file_of_a_queue_that_is_mounted_by_itself_is_refused(
     path, other = tmp_path / "queue", tmp_path / "other"
     make(path, 1)
     make(other, 2)
-    wrap = mounted(bound(path / name, other / name))
-    kind, message = start(_open_by, str(other), wrap=wrap).hear()
+    place = Place(mounts=(Mount(str(path / name), str(other / name)),))
+    kind, message = start(within, place, _open_by, str(other)).hear()
 
     assert kind == "InvalidValue"
     assert f"{other / name} is mounted by itself" in message
-    assert start(_open_by, str(path), wrap=wrap).hear()[0] == "opened"
+    assert start(within, place, _open_by, str(path)).hear()[0] == "opened"
 
 
 # Users.
@@ -174,7 +176,10 @@ def common() -> Iterator[Path]:
 
 def _be(user: int, umask: int = 0o022) -> None:
     """Be that user from now on, having imported all that may stand where only root can read."""
-    with tempfile.TemporaryDirectory() as directory, jobq.open(f"{directory}/queue") as svc:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        jobq.open(f"{directory}/queue", durability="unsafe") as svc,
+    ):
         svc.done_many([svc.reserve("a", timeout=0)[0] for _ in [svc.enqueue("a")]])
         assert svc.check().ok
     os.umask(umask)
@@ -191,10 +196,9 @@ def _make_as(pipe: Pipe, user: int, path: str, jobs: int, umask: int = 0o022) ->
 
 
 def _hold_as(pipe: Pipe, user: int, path: str, umask: int = 0o022) -> None:
-    """Enqueue and reserve; hold until told to settle, or killed."""
+    """Hold a job until told to settle it, or killed."""
     _be(user, umask)
-    svc = jobq.open(path, durability="unsafe", lease=600.0)
-    svc.enqueue("a", user)
+    svc = jobq.open(path, durability="unsafe")
     [job] = svc.reserve("a", timeout=0)
     pipe.send(job.id)
     pipe.recv()
@@ -271,7 +275,7 @@ def test_a_queue_that_a_group_may_write_is_worked_on_by_all_of_it(
     """The files that each makes can be looked at by the others, whatever their umasks."""
     path = common / "queue"
     common.chmod(0o777)
-    start(_make_as, A, str(path), 1, 0o077).hear()
+    start(_make_as, A, str(path), 2, 0o077).hear()
     share_with_group(path)
     for name in ("bell", "turn.lock", "write.lock"):
         (path / name).unlink()  # B makes them anew
@@ -284,7 +288,7 @@ def test_a_queue_that_a_group_may_write_is_worked_on_by_all_of_it(
     one.kill()
 
     jobs, is_sound = waiter.hear()
-    assert held in jobs
+    assert jobs == [held]
     assert is_sound
     assert held_by_other != held
 
@@ -308,7 +312,7 @@ def test_a_file_that_a_user_may_not_write_is_a_clear_error_and_nothing_happens(
 ) -> None:
     path = common / "queue"
     common.chmod(0o777)
-    start(_make_as, A, str(path), 0).hear()
+    start(_make_as, A, str(path), 1).hear()
     holder = start(_hold_as, A, str(path))
     jid = holder.hear()
     share_with_group(path)
@@ -343,19 +347,20 @@ def _try_as(pipe: Pipe, user: int, path: str) -> None:
 # What cannot be written.
 
 
+@pytest.mark.usefixtures("places")
 def test_a_read_only_mount_of_a_queue_is_a_clear_error_while_others_work_on(
     start: Start, tmp_path: Path
 ) -> None:
     path, point = tmp_path / "queue", tmp_path / "point"
     make(path, 1)
     point.mkdir()
-    wrap = mounted(bound(path, point), f"mount -o remount,ro,bind {point}")
-    reader = start(_read_by, str(point), wrap=wrap)
+    place = Place(mounts=(Mount(str(path), str(point), read_only=True),))
+    reader = start(within, place, _read_by, str(point))
 
     assert reader.hear() == ("StoreUnavailable", f"{point}: Read-only file system")
     findings, saved = reader.hear()
     assert (findings, saved) == (True, 1)
-    assert start(_open_by, str(path), wrap=wrap).hear()[0] == "opened"
+    assert start(within, place, _open_by, str(path)).hear()[0] == "opened"
 
 
 def _read_by(pipe: Pipe, path: str) -> None:
