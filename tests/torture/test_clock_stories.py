@@ -54,10 +54,13 @@ class LeapingTerms(Terms):
 
     @rule(seconds=leaps_s)
     def leap(self, seconds: float) -> None:
+        # Nothing of it is forgotten but what `Terms` sweeps: so no farther than it keeps jobs.
+        away_s = (self.clock.wall_us() - ManualClock().wall_us()) / 1e6
         self.model.sweep()
         for store in self.stores:
             store.prune(1000)
-        _leap(self.clock, seconds)
+        if abs(away_s + seconds) < 1.3 * YEAR_S:
+            _leap(self.clock, seconds)
         self.move_time()
         self.compare()
 
@@ -73,18 +76,18 @@ def test_every_store_answers_as_the_model_does_though_the_wall_clock_leaps(
 
 
 @pytest.mark.storm
-@pytest.mark.parametrize("_turn", range(3))
+@pytest.mark.parametrize("_turn", range(2))
 @pytest.mark.parametrize("story", STORIES)
 def test_every_store_answers_a_storm_of_stories_though_the_wall_clock_leaps(
     story: type[RuleBasedStateMachine], _turn: int
 ) -> None:
-    tell(story, 100, steps=80)
+    tell(story, 40, steps=60)
 
 
 # A clock that leaps within calls too, where no model can say what a call has seen.
 
 
-@pytest.mark.parametrize("steps", [200, pytest.param(10_000, marks=pytest.mark.storm)])
+@pytest.mark.parametrize("steps", [200, pytest.param(5_000, marks=pytest.mark.storm)])
 @pytest.mark.parametrize("kind", STORES, ids=repr)
 def test_a_clock_that_shows_another_time_at_each_look_confuses_nothing(
     steps: int, kind: Kind, tmp_path: Path, seed: int, say: Say

@@ -171,6 +171,7 @@ def _live(pipe: Pipe, path: str, directory: str, number: int, seed: int) -> None
                 finished.note(job.id)
             for job in svc.reserve("brief", 1, timeout=0):  # and let the lease run out
                 taken.note(f"{job.id} {before:.3f} {time.monotonic():.3f}")
+        pipe.recv()
         pipe.send("stopped")
         pipe.recv()  # before it closes, which gives back what it holds
 
