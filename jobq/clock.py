@@ -1,12 +1,13 @@
 """The two clocks of a store: the wall for due times, the time since boot for leases.
 
 A wall clock can be stepped, so no lease may depend on it. The boot clock cannot, and it counts
-suspended time too, but it starts again with every boot: a value of it means something only
-together with the id of its boot. Both are the same in all processes of a machine (of one time
-namespace, to be exact). Values are whole microseconds.
+suspended time too, but it starts again with every boot. Both are the same in all processes of a
+machine: what a time namespace adds to the boot clock of its processes is taken off again. Values
+are whole microseconds.
 """
 
 import math
+import os
 import sys
 import threading
 import time
@@ -20,20 +21,26 @@ from jobq.errors import InvalidValue
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_BOOT_ID: Final = bytes(16)
 
+EARLIEST_US: Final = 1
+"""What a wall clock shows that was set to before 1970, or to its first instant, as 0 is "never" in
+records. Linux refuses to set one so; what stands in for it in tests may not."""
+
 
 class Clock(Protocol):
     """What a store needs to know of the time."""
 
     def wall_us(self) -> int:
-        """Microseconds of UTC since 1970. May jump either way."""
+        """Microseconds of UTC since 1970, at least 1. May jump either way."""
         ...
 
     def boot_us(self) -> int:
-        """Microseconds since this boot, time asleep included. Never goes back within a boot."""
+        """Microseconds since this boot, time asleep included. Never goes back within a boot, and
+        is the same for all who share a queue.
+        """
         ...
 
     def boot_id(self) -> bytes:
-        """16 bytes that identify this boot. Another id: `boot_us` has begun again."""
+        """16 bytes that identify this boot. Another id: `boot_us` may have begun again."""
         ...
 
 
@@ -45,24 +52,39 @@ class SystemClock:
 
     def wall_us(self) -> int:
         """Microseconds of UTC since 1970, as the system has it."""
-        return time.time_ns() // 1000
+        return max(EARLIEST_US, time.time_ns() // 1000)
 
     if sys.platform == "linux":
 
         def boot_us(self) -> int:
-            """Microseconds on CLOCK_BOOTTIME."""
-            return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+            """Microseconds on CLOCK_BOOTTIME, as it is outside of all time namespaces.
+
+            Raises:
+                OSError: What this process's namespace adds to it cannot be found out.
+            """
+            ahead_ns = _NAMESPACE.ahead_ns
+            if ahead_ns is None:
+                ahead_ns = _NAMESPACE.look()
+            return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - ahead_ns) // 1000
 
         def boot_id(self) -> bytes:
             """The kernel's id of this boot. Read once: it cannot change under a process.
 
             Raises:
-                OSError: /proc does not show it. Nothing may stand in for it, as leases from
-                    before a reboot would then hold on.
+                OSError: /proc does not show it, or not this process: then it would not show its
+                    time namespace either.
             """
             if self._boot_id is None:
-                text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-                self._boot_id = UUID(text.strip()).bytes
+                path = Path("/proc/sys/kernel/random/boot_id")
+                text = path.read_text(encoding="utf-8", errors="replace").strip()
+                try:
+                    boot_id = UUID(text).bytes
+                except ValueError:
+                    raise OSError(
+                        f"{path} shows {text[:40]!r}: expected the id of a boot"
+                    ) from None
+                Path("/proc/self").stat()
+                self._boot_id = boot_id
             return self._boot_id
 
     else:
@@ -76,6 +98,50 @@ class SystemClock:
         def boot_id(self) -> bytes:
             """16 zero bytes."""
             return _NO_BOOT_ID
+
+
+class _Namespace:
+    """How far this process's time namespace puts the boot clock ahead (Linux 5.6, `unshare -T`).
+
+    Processes of two containers may share a queue, so that their leases have to mean the same.
+    Found out once in a process: only its children can be in another namespace.
+    """
+
+    def __init__(self) -> None:
+        self.ahead_ns: int | None = None
+
+    def look(self) -> int:
+        """Nanoseconds, negative if it is behind.
+
+        Raises:
+            OSError: This process has left its namespace to its children, and cannot see by how
+                much its own clock is ahead any more.
+        """
+        try:
+            text = Path("/proc/self/timens_offsets").read_text(encoding="utf-8")
+        except FileNotFoundError:  # a kernel without, or no /proc: then there is no `boot_id`
+            self.ahead_ns = 0
+            return 0
+        # What is shown there is true of the children.
+        links = {Path("/proc/self/ns", of).readlink() for of in ("time", "time_for_children")}
+        if len(links) > 1:
+            raise OSError(
+                "this process has made a time namespace for its children, so it cannot tell the "
+                "time of its leases: open the queue before, or in a child"
+            )
+        offsets = {clock: numbers for clock, *numbers in map(str.split, text.splitlines())}
+        seconds, nanoseconds = map(int, offsets["boottime"])
+        self.ahead_ns = seconds * 10**9 + nanoseconds
+        return self.ahead_ns
+
+    def forget(self) -> None:
+        """In a fork's child: it may be in another one."""
+        self.ahead_ns = None
+
+
+_NAMESPACE: Final = _Namespace()
+if sys.platform == "linux":
+    os.register_at_fork(after_in_child=_NAMESPACE.forget)
 
 
 class ManualClock:
@@ -100,8 +166,8 @@ class ManualClock:
         self._boot = 1
 
     def wall_us(self) -> int:
-        """Microseconds of UTC since 1970, as set."""
-        return self._wall_us
+        """Microseconds of UTC since 1970, as set; `EARLIEST_US` as long as that is before."""
+        return max(EARLIEST_US, self._wall_us)
 
     def boot_us(self) -> int:
         """Microseconds since the last `reboot`, as set."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobq.clock import Clock, ManualClock, SystemClock, to_us, utc
+from jobq.clock import EARLIEST_US, Clock, ManualClock, SystemClock, _Namespace, to_us, utc
 from jobq.errors import InvalidValue
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -43,6 +43,36 @@ def test_the_boot_clock_is_the_one_that_counts_time_asleep() -> None:
     after = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
     assert before <= read <= after
+
+
+@on_linux
+def test_what_a_time_namespace_adds_to_the_boot_clock_is_taken_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Real ones are in tests/torture/test_namespaces.py, where there is leave to make them."""
+    offsets = "monotonic        -5         1\nboottime   -1000000 250000000\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: offsets)
+
+    assert _Namespace().look() == -1_000_000 * 10**9 + 250_000_000
+
+
+@on_linux
+def test_a_kernel_without_time_namespaces_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", absent)
+
+    assert _Namespace().look() == 0
+
+
+@on_linux
+@pytest.mark.parametrize("text", ["", "no id", "77b2ff57-512f-43e0"])
+def test_what_is_no_boot_id_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
+
+    with pytest.raises(OSError, match="expected the id of a boot"):
+        SystemClock().boot_id()
 
 
 @on_linux
@@ -82,6 +112,18 @@ def test_time_does_not_pass_backwards(clock: ManualClock) -> None:
         clock.advance(-1)
 
     assert (clock.wall_us(), clock.boot_us()) == (5_000_000, 100_000)
+
+
+def test_no_clock_shows_a_time_before_1970(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.step_wall(-7)
+    assert clock.wall_us() == EARLIEST_US
+    clock.step_wall(7)
+    assert clock.wall_us() == 5_000_000
+
+    monkeypatch.setattr(time, "time_ns", lambda: -(10**18))
+    assert SystemClock().wall_us() == EARLIEST_US
 
 
 def test_a_reboot_brings_a_new_id_and_begins_the_boot_clock_again(clock: ManualClock) -> None:

@@ -328,7 +328,7 @@ def _hold_and_fork(pipe: Pipe, path: str, how: str) -> None:
 
 def _spawn_cat(pipe: Pipe) -> int:
     """Another program, which inherits all descriptors that may be inherited."""
-    fd: int = pipe.fileno()  # type: ignore[attr-defined] # a Connection
+    fd = pipe.fileno()
     actions = [(os.POSIX_SPAWN_DUP2, fd, 0)]  # so that it ends when the test does
     return os.posix_spawn("/bin/cat", ["cat"], os.environ, file_actions=actions)
 

@@ -63,6 +63,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, cast
 
+from jobq.repo.lmdb.beside import open_beside
+
 PAGE: Final = 4096
 COUNTERS: Final = PAGE // 4
 SLOTS: Final = PAGE // 4
@@ -107,7 +109,7 @@ class Bell:
     """The counters of one queue directory."""
 
     def __init__(self, path: Path) -> None:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_beside(path, path.parent)
         try:
             # Blocks on disk for the whole of it: touching a hole on a full disk is SIGBUS. One
             # that is shorter grows, and others who have it mapped keep what they have.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from jobq.errors import StoreBusy, StoreLocked, StoreUnavailable
+from jobq.repo.lmdb.beside import open_beside
 
 FIRST_NAP_S: Final = 0.00005
 """A commit takes about 100 µs here, and 50 µs is what a sleep takes at least on Linux."""
@@ -103,7 +104,7 @@ class FileLock:
 
     def __init__(self, directory: Path) -> None:
         self._paths = (directory / "turn.lock", directory / "write.lock")
-        self._turn, self._write = (_open(path) for path in self._paths)
+        self._turn, self._write = (open_beside(path, directory) for path in self._paths)
         self._mutex = threading.Lock()
         self._busy = False
         self._in_turn = False
@@ -202,10 +203,6 @@ class FileLock:
         # Who stands in the turnstile only waits as well, unless nobody has the lock behind it.
         who = _flock_holder(write) or _flock_holder(turn) or "a process that cannot be named"
         return f"waited {waited:.1f} s for the write lock, which is held by {who}"
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _says_who_is_in(data: Path, *, alone: bool) -> str:

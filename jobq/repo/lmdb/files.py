@@ -20,10 +20,11 @@ from typing import Final, NamedTuple
 from lmdb import verify as lmdb_verify
 
 from jobq.errors import InvalidValue, StoreCorrupt
-from jobq.repo.lmdb import steps
+from jobq.repo.lmdb import beside, steps
+from jobq.repo.lmdb.beside import open_beside
 from jobq.repo.lmdb.filelock import FileLock
 
-DATA: Final = "data.mdb"
+DATA: Final = beside.DATA
 LOCK: Final = "lock.mdb"
 LOCK_SIZE: Final = 8192
 """What LMDB makes of 126 readers, which is what it asks for by default."""
@@ -147,14 +148,19 @@ def _refuse_strangers(path: Path) -> None:
 
 
 def refuse_links(path: Path, data: os.stat_result) -> None:
-    """Refuse a queue whose data file has more names than one.
+    """Refuse a queue whose data file has more names than one, or is a link to one elsewhere.
 
-    A hard link is the same file beside another lock file, other write locks and another bell: of
+    Either is the same file beside another lock file, other write locks and another bell: of
     two processes that come by different names, either would overwrite what the other has written.
 
     Raises:
         InvalidValue: So it is.
     """
+    if os.path.islink(path / DATA):
+        raise InvalidValue(
+            f"{path / DATA} is a link to {os.path.realpath(path / DATA)}: expected the file "
+            "itself, since its locks stand beside it; open that directory, or link to all of it"
+        )
     if stat.S_ISREG(data.st_mode) and data.st_nlink > 1:
         raise InvalidValue(
             f"{path / DATA} has {data.st_nlink} names (hard links): expected one, since its locks "
@@ -170,7 +176,7 @@ def reserve_lock(path: Path) -> None:
     """
     # Safe although LMDB's locks on it are POSIX locks: this process does not have it open yet
     # (the registry of environments sees to that), so closing our descriptor drops none of ours.
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = open_beside(path, path.parent)
     try:
         os.posix_fallocate(fd, 0, LOCK_SIZE)
     finally:
@@ -368,7 +374,14 @@ def _refuse_network(path: Path, *, fuse: bool) -> None:
     except OSError:
         return  # a system without it: nothing can be known
     where = os.path.realpath(path)
-    kind = kind_of(where, mounts(text))
+    all_mounts = mounts(text)
+    kind = kind_of(where, all_mounts)
+    places = {mount.point for mount in all_mounts}
+    if apart := sorted(name for name in _OURS if os.path.join(where, name) in places):
+        raise InvalidValue(
+            f"{path / apart[0]} is mounted by itself: expected the whole directory to be, since "
+            "those who come by another one would not meet its locks"
+        )
     if kind in NETWORK or (kind.startswith("fuse") and kind != "fuseblk" and not fuse):
         raise InvalidValue(
             f"{path} is on a {kind} file system: expected a local one, since locks and memory "

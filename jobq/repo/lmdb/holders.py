@@ -23,10 +23,12 @@ from typing import Final
 from zlib import crc32
 
 from jobq.repo.lmdb import steps
+from jobq.repo.lmdb.beside import make_directory, open_beside
 
 MARK: Final = 2
-"""The bytes of a holder's name that tell the boot. They only save a look at the file of most
-holders of another boot: nobody has that locked any more."""
+"""The bytes of a holder's name that tell the boot, so that names do not come again. Nobody is dead
+for being of another boot: containers that share a queue may be shown different ids of one (LXC,
+systemd-nspawn), while nothing is locked any more after a reboot."""
 PID: Final = 3
 CHANCE: Final = 3
 _NEW: Final = ".new"
@@ -55,11 +57,11 @@ class Holders:
             OSError: The file cannot be made.
         """
         if self._mine is None:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
+            make_directory(self._directory, self._directory.parent)
             path = self._unused()
             holder = bytes.fromhex(path.name)
             fresh = path.with_suffix(_NEW)
-            fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fd = open_beside(fresh, self._directory.parent, os.O_EXCL)
             steps.reached("holder file made")
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,12 +150,12 @@ class Holders:
                 os.close(fd)
 
     def _is_dead(self, holder: bytes) -> bool:
-        if holder[:MARK] != self._mark:
-            return True  # of another boot
         try:
             fd = os.open(self._directory / holder.hex(), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
+        except PermissionError:
+            return False  # another user's: nobody can tell, and its lease counts
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

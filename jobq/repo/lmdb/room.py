@@ -24,7 +24,7 @@ import lmdb
 
 from jobq.errors import StoreFull
 from jobq.repo.lmdb.access import Databases
-from jobq.repo.lmdb.files import DATA
+from jobq.repo.lmdb.beside import DATA, open_beside
 
 DRAIN_PAGES: Final = 64
 BALLAST: Final = 1024 * 1024
@@ -141,7 +141,7 @@ class Room:
                 return True
         fd = None
         try:
-            fd = os.open(self._ballast, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = open_beside(self._ballast, self._directory)
             os.posix_fallocate(fd, 0, BALLAST)
         except OSError:
             with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ from jobq.repo.lmdb import LmdbStore, steps
 from jobq.repo.lmdb.holders import Holders
 from tests.conftest import eventually
 from tests.repo.lmdb.conftest import Start
-from tests.repo.lmdb.processes import hear, say
+from tests.repo.lmdb.processes import drop_privileges, hear, say
 
 BOOT, OTHER_BOOT = bytes(16), bytes(15) + b"\1"
 
@@ -125,14 +125,33 @@ def test_a_holder_that_closed_is_dead_and_gets_a_new_name(directory: Path) -> No
     here.close()
 
 
-def test_holders_of_another_boot_are_dead_even_if_their_files_are_locked(directory: Path) -> None:
-    earlier = Holders(directory, OTHER_BOOT)
-    holder = earlier.get()
+def test_a_holder_that_was_shown_another_boot_id_lives_as_long_as_its_process(
+    directory: Path, start: Start
+) -> None:
+    """Containers on one machine may each be shown a boot id of their own."""
+    other = start(_is_a_holder, str(directory))
+    holder = bytes.fromhex(other.said())
+    here = Holders(directory, OTHER_BOOT)
 
-    assert Holders(directory, BOOT).dead([holder]) == {holder}
-    assert Holders(directory, BOOT).abandoned() == {holder}
-    assert Holders(directory, OTHER_BOOT).dead([holder]) == set()
-    earlier.close()
+    assert here.dead([holder]) == here.abandoned() == set()
+    other.kill()
+    assert here.dead([holder]) == here.abandoned() == {holder}
+
+
+def test_a_holder_that_nobody_may_look_at_is_not_taken_for_dead(
+    directory: Path, start: Start
+) -> None:
+    """Its lease says when its jobs are ready again."""
+    other = start(_is_a_holder, str(directory))
+    holder = bytes.fromhex(other.said())
+    (directory / holder.hex()).chmod(0o000)
+
+    assert start(_looks_without_rights, str(directory), holder.hex()).said() == []
+
+
+def _looks_without_rights(directory: str, holder: str) -> None:
+    drop_privileges()
+    say([name.hex() for name in Holders(Path(directory), BOOT).dead([bytes.fromhex(holder)])])
 
 
 def test_a_holder_without_a_file_is_dead(directory: Path) -> None:
