@@ -354,6 +354,10 @@ def _decode(depth: int, code: int, data: bytes) -> Any:
         items = _unpack(depth + 1, data)
         if type(items) is not list:
             raise ValueError(f"a tuple or set made of a {type(items).__name__}")
+        # As when it is packed, else what decodes could not be packed again. So few bytes are too
+        # few for that, and from the outermost tuple or set on all that is inside is counted.
+        if depth == 0 and len(data) > MAX_INNER_DEPTH and _is_deep(items):
+            raise ValueError(f"nested deeper than {MAX_INNER_DEPTH} levels in a tuple or set")
         return tuple(items) if code == _TUPLE else set(items)
     decode = _DECODERS.get(code)
     if decode is None:
