@@ -213,8 +213,9 @@ DECODERS: Final = (PAYLOAD, *RECORDS, *OTHERS)
 def json_noise(chance: random.Random) -> bytes:
     """A line of an import with one of its fields replaced."""
     line = json.loads(_LINE)
-    values: tuple[Any, ...] = (None, True, -1, 0, 2**62, 2**63, 10**40, 1.5, "", "x", "9999-12-31T23:59:59-14:00",
-              "1970-01-01T00:00+14:00", "0001-01-01T00:00Z", [], {}, [[]], [{}], [{"at": 5}],
+    values: tuple[Any, ...] = (None, True, -1, 0, 2**62, 2**63, 10**40, 1.5, "", "x",
+              "9999-12-31T23:59:59-14:00", "1970-01-01T00:00+14:00",
+              "0001-01-01T00:00Z", [], {}, [[]], [{}], [{"at": 5}],
               "\ud800", "reserved", "ready", {"lease": -1}, {"deadline": "9999-12-31T23:59-14:00"},
               {"tags": [5]}, "gaR" * 100, [{"attempt": 1, "event": "promote"}])  # fmt: skip
     for _ in range(chance.randrange(1, 3)):
