@@ -229,17 +229,17 @@ def entries() -> list[Entry]:
         if name in RESULTS or name in APART or (isinstance(thing, type) and _is_error(thing)):
             continue
         if not isinstance(thing, type):
-            found.append(_entry(name, thing, None))
+            found.append(entry_of(name, thing, None))
         else:
             assert thing in {*CALLED, *MADE}, f"{name} is public: say in surface.py what it is"
-    found += [_entry(kind.__name__, kind, None) for kind in MADE]
+    found += [entry_of(kind.__name__, kind, None) for kind in MADE]
     for kind in CALLED:
         for name, member in inspect.getmembers(kind, inspect.isfunction):
             whole = f"{kind.__name__}.{name}"
             if not name.startswith("_") and whole not in APART:
-                found.append(_entry(whole, member, SUBJECTS[kind]))
-    found.append(_entry("JobOptions.of", JobOptions.of, None))
-    found.append(_entry("Pattern.matches", Pattern.matches, lambda _: Pattern("mail*")))
+                found.append(entry_of(whole, member, SUBJECTS[kind]))
+    found.append(entry_of("JobOptions.of", JobOptions.of, None))
+    found.append(entry_of("Pattern.matches", Pattern.matches, lambda _: Pattern("mail*")))
     return [one for one in found if one.parameters]
 
 
@@ -247,7 +247,14 @@ def _is_error(thing: type) -> bool:
     return issubclass(thing, BaseException)
 
 
-def _entry(name: str, function: Callable[..., Any], on: Callable[[World], Any] | None) -> Entry:
+def entry_of(
+    name: str, function: Callable[..., Any], on: Callable[[World], Any] | None = None
+) -> Entry:
+    """The entry of a function.
+
+    Raises:
+        AssertionError: It has a parameter of which nobody has said what is good for it.
+    """
     parameters: dict[str, bool] = {}
     for parameter in list(inspect.signature(function).parameters.values())[on is not None :]:
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:

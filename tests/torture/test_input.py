@@ -6,21 +6,26 @@ that fails) is the caller's own, and comes through as it is; then, too, nothing 
 
 import asyncio
 import itertools
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from jobq import JobService, Pattern
 from jobq.errors import JobqError
 from tests.conftest import STORES, Kind
 from tests.crash.conftest import Say
+from tests.torture.decoders import json_noise
 from tests.torture.mischief import FIXED, SEVERAL, Given, Mischief, hostile, told
-from tests.torture.surface import PATHS, Entry, World, call, entries
+from tests.torture.surface import PATHS, Entry, World, call, entries, entry_of
 
 ENTRIES = entries()
 SLOW = frozenset(
@@ -169,6 +174,35 @@ def test_hostile_arguments_are_refused_with_an_error_of_jobqs_own(attempts: Atte
     hypothetical(attempts, 120, [one for one in ENTRIES if one.name not in SLOW])
 
     assert attempts.outcomes["InvalidValue"] > 30, attempts.outcomes
+
+
+def test_a_parameter_that_is_not_known_here_is_noticed() -> None:
+    def verb(what: int) -> None: ...
+
+    with pytest.raises(AssertionError, match="say in GOOD what is good for what"):
+        entry_of("JobService.verb", verb)
+
+
+@pytest.mark.parametrize("rounds", [40, pytest.param(2_000, marks=pytest.mark.storm)])
+def test_hostile_lines_of_an_import_leave_a_sound_queue(
+    rounds: int, svc: JobService, seed: int
+) -> None:
+    chance = random.Random(seed)
+    for _ in range(rounds):
+        line = json.loads(json_noise(chance))
+        if chance.random() < 0.9:
+            line["id"] = str(UUID(bytes=chance.randbytes(16)))
+        last = chance.choice((0, 7, 2**32))
+        head = {"kind": "queue", "version": 1, "last_place": last}
+        with suppress(JobqError):
+            svc.import_jobs([head, line, {"kind": "end", "jobs": 1}])
+
+    assert svc.check().problems == ()
+    records = [record.as_dict() for record in svc.find(limit=10_000)]
+    exported = [json.dumps(line) for line in svc.export_jobs()]
+    assert len(records) == sum('"kind": "job"' in line for line in exported) > 0
+    for job in svc.reserve(Pattern("*"), 10_000, timeout=0):
+        job.done()
 
 
 @pytest.mark.storm
