@@ -38,6 +38,8 @@ def _bombs() -> list[Callable[[random.Random], bytes]]:
         *(lambda _, depth=depth: b"\x81" * depth + b"\x01" * (depth + 1) for depth in lists),
         lambda chance: array(chance.choice(LENGTHS)) * chance.randrange(1, 1030),
         lambda chance: array(chance.choice(LENGTHS)) * 800 + b"\x90" * 4000,
+        lambda _: array(60_000) * 1020 + b"\x90" * 60_000,  # claims no more than there are bytes
+        lambda _: array(4000) * 800,
         lambda chance: _wrapped(chance, chance.choice((5, 31, 32, 33, 40, 300)), 0),
         lambda chance: _wrapped(chance, chance.choice((5, 31, 32)), chance.choice((10, 500, 1000))),
         lambda chance: ext(chance.choice((6, 7)), array(2**32 - 1) * 100 + b"\x91" * 5000),

@@ -107,6 +107,15 @@ def test_a_tuple_is_nested_no_deeper_when_read_than_when_packed(code: int) -> No
             unpack(deep)
 
 
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_state_of_a_later_jobq_is_told_as_damage(at: int) -> None:
+    """It may know more states, reasons or events: its checksum is right, its codes are unknown."""
+    (state,) = [one for one in RECORDS if one.name == "state"]
+    (sound,) = state.sound
+
+    assert not state.try_on(state.sealed(sound[:at] + b"\x63" + sound[at + 1 :]))
+
+
 @pytest.mark.parametrize("decoder", RECORDS, ids=lambda one: one.name)
 def test_a_record_whose_checksum_is_wrong_is_never_read(decoder: Any) -> None:
     """However it was damaged: each byte in turn, and each length."""
