@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Protocol
 from uuid import UUID
 
-from jobq.errors import InvalidValue
+from jobq.errors import InvalidValue, shown
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_BOOT_ID: Final = bytes(16)
@@ -201,6 +201,16 @@ class ManualClock:
         with self._moving:
             self._boot += 1
             self._boot_us = self.JUST_BOOTED_US
+
+
+def check_clock(clock: object) -> None:
+    """That *clock* can tell the time.
+
+    Raises:
+        InvalidValue: It cannot.
+    """
+    if not all(callable(getattr(clock, name, None)) for name in ("wall_us", "boot_us", "boot_id")):
+        raise InvalidValue(f"clock is {shown(clock)}: expected a clock of jobq")
 
 
 def utc(us: int) -> datetime:

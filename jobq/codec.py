@@ -16,13 +16,16 @@ from uuid import UUID
 
 from msgpack import ExtType, Packer, Unpacker, unpackb
 
-from jobq.errors import InvalidValue, PayloadTooLarge, StoreCorrupt
+from jobq.errors import InvalidValue, PayloadTooLarge, StoreCorrupt, shown
 
 LIMIT: Final = 1024 * 1024
 """The default size limit of a payload or a result, in bytes as packed."""
 
 MAX_DEPTH: Final = 1024
 """So many lists and dicts can be nested in one another: msgpack's own limit."""
+
+LONGEST_NAME: Final = 100
+"""So much of the name of a type is told in errors."""
 
 MAX_INNER_DEPTH: Final = 32
 """So many containers of any kind can be nested from a tuple or a set on, that one included.
@@ -76,7 +79,7 @@ def packer(limit: int) -> Callable[[Any], bytes]:
         except MemoryError:
             raise
         except Exception as error:  # of any kind: a datetime asks its tzinfo, which is user code
-            found = _fault(value) or f"cannot store this value: {error!r:.200}"
+            found = _fault(value) or f"cannot store this value: {shown(error)}"
             raise InvalidValue(found) from error
         if size > limit:
             raise PayloadTooLarge(f"the value takes {size} bytes: the limit is {limit}")
@@ -271,10 +274,11 @@ def _wrong(item: Any, around: list[Any]) -> tuple[str, str] | None:
         try:
             item.isoformat()
         except Exception as error:  # noqa: BLE001 - of any kind: its tzinfo is user code
-            return f"datetime whose tzinfo fails ({error!r:.100})", "one that tells its offset"
+            return f"datetime whose tzinfo fails ({shown(error)})", "one that tells its offset"
     if kind in _LEAVES:
         return None
     name = kind.__qualname__ if kind.__module__ == "builtins" else _full_name(kind)
+    name = name[:LONGEST_NAME]
     for known in _STORABLE:
         if issubclass(kind, known):
             return name, f"{known.__name__} itself, no subclass of it"
@@ -350,6 +354,10 @@ def _decode(depth: int, code: int, data: bytes) -> Any:
         items = _unpack(depth + 1, data)
         if type(items) is not list:
             raise ValueError(f"a tuple or set made of a {type(items).__name__}")
+        # As when it is packed, else what decodes could not be packed again. So few bytes are too
+        # few for that, and from the outermost tuple or set on all that is inside is counted.
+        if depth == 0 and len(data) > MAX_INNER_DEPTH and _is_deep(items):
+            raise ValueError(f"nested deeper than {MAX_INNER_DEPTH} levels in a tuple or set")
         return tuple(items) if code == _TUPLE else set(items)
     decode = _DECODERS.get(code)
     if decode is None:

@@ -114,7 +114,7 @@ def shown(value: object) -> str:
     ("'mail'", "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…")
     """
     try:
-        text = repr(value)
+        text = str.__str__(repr(value))
     except Exception:  # noqa: BLE001 - a repr may fail in any way, that of a huge int does
-        return f"a {type(value).__qualname__}"
+        text = f"a {type(value).__qualname__}"
     return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"

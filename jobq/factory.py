@@ -1,7 +1,6 @@
 """From a path to a service: the one module that names the adapters."""
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any, Final, Unpack
 
 from jobq.clock import to_us
 from jobq.errors import InvalidValue, StoreUnavailable, shown
-from jobq.options import JobOptions, OptionArgs, integer, seconds
+from jobq.options import JobOptions, OptionArgs, check_path, flag, integer, one_of, seconds
 from jobq.repo.base import Copied, CopyProgress, Diagnosis, Retention, Salvaged, Store
 from jobq.service import JobService
 from jobq.service.transfer import export_jobs
-from jobq.service.upkeep import check_path
 
 MEMORY: Final = ":memory:"
 DURABILITIES: Final = ("full", "relaxed", "unsafe")
@@ -62,13 +60,9 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
             at all, and *topics* is `memory`.
     """
     JobOptions.of(options)  # before anything is made
-    if durability not in DURABILITIES:
-        known = ", ".join(DURABILITIES)
-        raise InvalidValue(f"durability is {shown(durability)}: expected one of {known}")
-    if topics is not None and (not isinstance(topics, str) or topics not in {IN_FILE, IN_MEMORY}):
-        raise InvalidValue(f"topics is {shown(topics)}: expected {IN_FILE!r} or {IN_MEMORY!r}")
-    if not isinstance(create, bool):
-        raise InvalidValue(f"create is {shown(create)}: expected True or False")
+    durability = one_of("durability", durability, DURABILITIES)
+    topics = None if topics is None else one_of("topics", topics, (IN_FILE, IN_MEMORY))
+    flag("create", create)
     retention = Retention(
         to_us(seconds("keep_done", keep_done)),
         to_us(seconds("keep_canceled", keep_canceled)),
@@ -112,8 +106,7 @@ def restore(
         StoreFull: There is no room for it.
         StoreUnavailable: Something cannot be read or written.
     """
-    if not isinstance(replace, bool):
-        raise InvalidValue(f"replace is {shown(replace)}: expected True or False")
+    flag("replace", replace)
     source, directory = check_path("backup", backup), _directory(path)
     _check_progress(progress)
     with _needing_lmdb(directory):
@@ -161,8 +154,7 @@ def doctor(path: str | PathLike[str], *, deep: bool = False) -> Diagnosis:
         InvalidValue: There is no queue.
         StoreUnavailable: It cannot even be looked at.
     """
-    if not isinstance(deep, bool):
-        raise InvalidValue(f"deep is {shown(deep)}: expected True or False")
+    flag("deep", deep)
     directory = _directory(path)
     with _needing_lmdb(directory):
         from jobq.repo.lmdb.upkeep.doctor import diagnose
@@ -216,11 +208,7 @@ def _needing_lmdb(name: str) -> Iterator[None]:
 def _store(
     path: str | PathLike[str], topics: str | None, retention: Retention, settings: dict[str, Any]
 ) -> Store:
-    if not isinstance(path, str | PathLike):
-        raise InvalidValue(f"path is {shown(path)}: expected a directory, or {MEMORY!r}")
-    name = os.fspath(path)
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise InvalidValue(f"path is {shown(name)}: expected a directory, or {MEMORY!r}")
+    name = check_path("path", path, f"a directory, or {MEMORY!r}")
     if name == MEMORY:
         if topics == IN_FILE:
             raise InvalidValue(

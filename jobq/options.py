@@ -4,8 +4,10 @@ An option that is not set is None; the job is stored with what its caller and it
 and the rest has the defaults of `DEFAULTS`.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, TypedDict
@@ -23,6 +25,8 @@ EPOCH: Final = utc(0)
 LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 LONGEST_NAME: Final = 255
+LONGEST_PATH: Final = 4096
+"""No system call of Linux takes a longer one."""
 MOST_TAGS: Final = 32
 
 UniqueFor = Literal["waiting", "unfinished"]
@@ -130,6 +134,8 @@ class JobOptions:
         Raises:
             InvalidValue: An option is unknown, of the wrong type or out of range.
         """
+        if type(args) is not dict and not isinstance(args, Mapping):
+            raise InvalidValue(f"options are {shown(args)}: expected a dict of them")
         if not args:
             return UNSET
         checked: dict[str, Any] = {}
@@ -202,6 +208,45 @@ class JobOptions:
         return found
 
 
+# What callers give may be of a subclass that answers differently from what it holds: an enum, a
+# number of some library, a mock. So it is taken for what it holds, before it is looked at.
+
+
+def number_in(value: object) -> int | float | None:
+    """The number that *value* holds, as an int or float itself; None if it is none (as a bool).
+
+    >>> number_in(5), number_in(True), number_in("5")
+    (5, None, None)
+    """
+    kind = type(value)
+    if kind is int or kind is float:
+        return value  # type: ignore[return-value]
+    if kind is not bool and issubclass(kind, int):
+        return int.__index__(value)  # type: ignore[arg-type]
+    return float.__float__(value) if issubclass(kind, float) else None  # type: ignore[arg-type]
+
+
+def text_in(value: object) -> str | None:
+    """The text that *value* holds, as a str itself; None if it is none.
+
+    >>> text_in("mail"), text_in(b"mail")
+    ('mail', None)
+    """
+    # Not `isinstance`, which believes what an object says of its class.
+    return str.__str__(value) if issubclass(type(value), str) else None
+
+
+def flag(name: str, value: object) -> bool:
+    """*value* as a bool.
+
+    Raises:
+        InvalidValue: It is neither True nor False.
+    """
+    if value is not True and value is not False:
+        raise InvalidValue(f"{name} is {shown(value)}: expected True or False")
+    return value
+
+
 def seconds(name: str, value: object, *, least: float = 0.0, above: bool = False) -> float:
     """*value* as a float number of seconds.
 
@@ -209,10 +254,11 @@ def seconds(name: str, value: object, *, least: float = 0.0, above: bool = False
         InvalidValue: Not a number, NaN, infinite, below *least* (or, with *above*, not above
             it), or longer than `LONGEST_S`.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    exact = number_in(value)
+    if exact is None:
         raise InvalidValue(f"{name} is {shown(value)}: expected a number of seconds")
     try:
-        number = float(value)
+        number = float(exact)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or number > LONGEST_S:
@@ -231,9 +277,24 @@ def several(name: str, values: object, what: str) -> list[Any]:
     """
     if type(values) is list:  # as mostly
         return values.copy()
-    if isinstance(values, str | bytes | bytearray | Mapping) or not isinstance(values, Iterable):
+    found: Iterator[Any] | None = None
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes | bytearray | Mapping):
+        with contextlib.suppress(TypeError):  # it says that it is several, and is not
+            found = iter(values)
+    if found is None:
         raise InvalidValue(f"{name} is {shown(values)}: expected several {what}")
-    return list(values)
+    return list(found)
+
+
+def seconds_in(value: object) -> object:
+    """The seconds of a timedelta; all else as it is.
+
+    >>> seconds_in(timedelta(minutes=1)), seconds_in(5)
+    (60.0, 5)
+    """
+    if issubclass(type(value), timedelta):
+        return timedelta.total_seconds(value)  # type: ignore[arg-type]
+    return value
 
 
 def integer(name: str, value: object, low: int, high: int) -> int:
@@ -242,11 +303,12 @@ def integer(name: str, value: object, low: int, high: int) -> int:
     Raises:
         InvalidValue: Not an int (a bool is none), or out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    number = number_in(value)
+    if type(number) is not int:
         raise InvalidValue(f"{name} is {shown(value)}: expected an integer")
-    if not low <= value <= high:
+    if not low <= number <= high:
         raise InvalidValue(f"{name} is {shown(value)}: expected {low} to {high}")
-    return int(value)
+    return number
 
 
 def text(name: str, value: object, *, longest: int = LONGEST_NAME) -> str:
@@ -255,10 +317,11 @@ def text(name: str, value: object, *, longest: int = LONGEST_NAME) -> str:
     Raises:
         InvalidValue: Not a str, empty, too long, or not encodable (lone surrogates).
     """
-    if not isinstance(value, str):
+    held = text_in(value)
+    if held is None:
         raise InvalidValue(f"{name} is {shown(value)}: expected text")
     try:
-        size = len(value.encode())
+        size = len(held.encode())
     except UnicodeEncodeError as error:
         raise InvalidValue(
             f"{name} is {shown(value)}: expected text that UTF-8 can encode"
@@ -267,7 +330,7 @@ def text(name: str, value: object, *, longest: int = LONGEST_NAME) -> str:
         raise InvalidValue(
             f"{name} is {shown(value)} ({size} bytes of UTF-8): expected 1 to {longest}"
         )
-    return str.__str__(value)  # of a subclass, the text that it equals
+    return held
 
 
 def _lease(name: str, value: object) -> float:
@@ -279,11 +342,12 @@ def _count(name: str, value: object) -> int:
 
 
 def _ratio(name: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    number = number_in(value)
+    if number is None:
         raise InvalidValue(f"{name} is {shown(value)}: expected a number")
-    if not low <= value <= high:  # also refuses NaN, which compares false
+    if not low <= number <= high:  # also refuses NaN, which compares false
         raise InvalidValue(f"{name} is {shown(value)}: expected {low:g} to {high:g}")
-    return float(value)
+    return float(number)
 
 
 def _factor(name: str, value: object) -> float:
@@ -295,23 +359,48 @@ def _jitter(name: str, value: object) -> float:
 
 
 def _tags(name: str, value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
+    if not issubclass(type(value), list | tuple | set | frozenset):
         raise InvalidValue(f"{name} is {shown(value)}: expected a list or tuple of texts")
-    if len(value) > MOST_TAGS:
-        raise InvalidValue(f"{name} has {len(value)} entries: expected at most {MOST_TAGS}")
-    return tuple(sorted({text("a tag", tag) for tag in value}))
+    tags = several(name, value, "texts")
+    if len(tags) > MOST_TAGS:
+        raise InvalidValue(f"{name} has {len(tags)} entries: expected at most {MOST_TAGS}")
+    return tuple(sorted({text("a tag", tag) for tag in tags}))
 
 
 def _unique_for(name: str, value: object) -> UniqueFor | float:
-    if value == "waiting" or value == "unfinished":  # noqa: PLR1714 - a set would have to hash it
-        return value
-    if isinstance(value, str):
+    word = text_in(value)
+    if word == "waiting":
+        return "waiting"
+    if word == "unfinished":
+        return "unfinished"
+    if word is not None:
         raise InvalidValue(
             f"{name} is {shown(value)}: expected 'waiting', 'unfinished' or a number of seconds"
         )
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    return seconds(name, value, above=True)
+    return seconds(name, seconds_in(value), above=True)
+
+
+def check_path(name: str, value: object, expected: str = "a path") -> str:
+    """A path of a file or a directory.
+
+    >>> check_path("path", "./queue")
+    './queue'
+
+    Raises:
+        InvalidValue: It is none.
+    """
+    path = None
+    with contextlib.suppress(TypeError):  # it says that it is one, and is not
+        path = text_in(os.fspath(value))  # type: ignore[call-overload]
+    if not path or "\0" in path or len(path) > LONGEST_PATH:
+        raise InvalidValue(f"{name} is {shown(value)}: expected {expected}")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise InvalidValue(
+            f"{name} is {shown(value)}: expected {expected}, that the system can encode"
+        ) from error
+    return path
 
 
 def one_of(name: str, value: object, known: Collection[str]) -> str:
@@ -320,10 +409,11 @@ def one_of(name: str, value: object, known: Collection[str]) -> str:
     Raises:
         InvalidValue: It is not.
     """
-    if not isinstance(value, str) or value not in known:
+    word = text_in(value)
+    if word is None or word not in known:
         listed = ", ".join(repr(one) for one in known)
         raise InvalidValue(f"{name} is {shown(value)}: expected one of {listed}")
-    return str.__str__(value)
+    return word
 
 
 def _on_conflict(name: str, value: object) -> str:
@@ -332,11 +422,16 @@ def _on_conflict(name: str, value: object) -> str:
 
 def _deadline(name: str, value: object) -> datetime:
     """An aware moment that 64 bits of microseconds since 1970 can hold, in UTC."""
-    if not isinstance(value, datetime) or value.tzinfo is None or value.utcoffset() is None:
+    since: timedelta | None = None
+    if issubclass(type(value), datetime):
+        # A naive one, or one whose zone, which is user code, fails in any way, cannot be told.
+        with contextlib.suppress(Exception):
+            since = datetime.__sub__(value, EPOCH)  # type: ignore[operator]
+    if since is None:
         raise InvalidValue(f"{name} is {shown(value)}: expected a datetime with a time zone")
-    if not EPOCH < value < LATEST:
+    if not timedelta(0) < since < LATEST - EPOCH:
         raise InvalidValue(f"{name} is {shown(value)}: expected one of the years 1970 to 9998")
-    return value.astimezone(UTC)
+    return EPOCH + since
 
 
 _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {

@@ -7,7 +7,7 @@ from fnmatch import translate
 from typing import Any, Final
 
 from jobq.errors import InvalidValue, shown
-from jobq.options import text
+from jobq.options import flag, number_in, text
 from jobq.topic import check_name
 
 LEAST_SHARE: Final = 0.01
@@ -98,8 +98,7 @@ def mix_of(topics: object, *, strict: object = False) -> str | Mix:
     """
     if type(topics) is str and strict is False:
         return check_name(topics)
-    if not isinstance(strict, bool):
-        raise InvalidValue(f"strict is {shown(strict)}: expected True or False")
+    strictly = flag("strict", strict)
     shares: dict[str | Pattern, float] = {}
     for one, share in _given(topics):
         key = one if isinstance(one, Pattern) else check_name(one)
@@ -114,17 +113,18 @@ def mix_of(topics: object, *, strict: object = False) -> str | Mix:
         (key,) = shares
         if isinstance(key, str):
             return key
-    if strict or len(shares) == 1:
+    if strictly or len(shares) == 1:
         shares = dict.fromkeys(shares, 1.0)
-    return Mix(tuple(shares.items()), strict and len(shares) > 1)
+    return Mix(tuple(shares.items()), strictly and len(shares) > 1)
 
 
 def _given(topics: object) -> Iterator[tuple[object, object]]:
-    if isinstance(topics, str | Pattern):
+    kind = type(topics)  # not what it says of its class
+    if issubclass(kind, str | Pattern):
         yield topics, 1.0
-    elif isinstance(topics, Mapping):
+    elif isinstance(topics, Mapping) and issubclass(kind, Mapping):
         yield from topics.items()
-    elif isinstance(topics, list | tuple):
+    elif isinstance(topics, list | tuple) and issubclass(kind, list | tuple):
         for topic in topics:
             yield topic, 1.0
     else:
@@ -135,13 +135,11 @@ def _given(topics: object) -> Iterator[tuple[object, object]]:
 
 
 def _share(topic: object, share: object) -> float:
-    if (
-        isinstance(share, bool)
-        or not isinstance(share, int | float)
-        or not LEAST_SHARE <= share <= MOST_SHARE  # also refuses NaN, which compares false
-    ):
+    number = number_in(share)
+    # Also refuses NaN, which compares false.
+    if number is None or not LEAST_SHARE <= number <= MOST_SHARE:
         raise InvalidValue(
             f"the share of topic {shown(topic)} is {shown(share)}: "
             f"expected a number from {LEAST_SHARE:g} to {MOST_SHARE:g}"
         )
-    return float(share)
+    return float(number)

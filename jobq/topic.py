@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final, Literal, TypedDict
 
 from jobq.errors import InvalidValue, shown
-from jobq.options import LONGEST_S, MOST_COUNT, integer, one_of, seconds, text
+from jobq.options import LONGEST_S, MOST_COUNT, flag, integer, one_of, seconds, several, text
 from jobq.states import Status
 
 LONGEST_NAME: Final = 255
@@ -194,9 +194,7 @@ def check_store_settings(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flag(name: str, value: object) -> bool | None:
-    if not isinstance(value, bool):
-        raise InvalidValue(f"{name} is {shown(value)}: expected True or False")
-    return value or None  # False is as good as unset
+    return flag(name, value) or None  # False is as good as unset
 
 
 def _above_zero(name: str, value: object) -> float:
@@ -208,10 +206,11 @@ def _most(name: str, value: object) -> int:
 
 
 def _rate(name: str, value: object) -> Rate:
-    if not isinstance(value, tuple | list) or len(value) != 2:
+    pair = several(name, value, "values") if issubclass(type(value), tuple | list) else []
+    if len(pair) != 2:
         raise InvalidValue(f"{name} is {shown(value)}: expected two values, (jobs, seconds)")
-    jobs = integer(f"the jobs of {name}", value[0], 1, MOST_RATE)
-    period = seconds(f"the seconds of {name}", value[1], above=True)
+    jobs = integer(f"the jobs of {name}", pair[0], 1, MOST_RATE)
+    period = seconds(f"the seconds of {name}", pair[1], above=True)
     if period / jobs < LEAST_INTERVAL:
         raise InvalidValue(f"{name} is {shown(value)}: expected at most 1 000 000 jobs a second")
     return jobs, period

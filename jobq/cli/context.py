@@ -12,8 +12,8 @@ nothing. The exit status:
 """
 
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn, TypeVar
 
@@ -57,6 +57,9 @@ STATUSES_SHOWN: Final = (
 
 NAME_IT: Final = "name the directory of a queue with --db or JOBQ_DB, or make one with `jobq init`"
 
+LONGEST_SAID: Final = 4000
+"""Characters of a line for people."""
+
 MOST_SHOWN: Final = 5
 """How many jobs an error names when a part of an id could mean several."""
 
@@ -74,7 +77,15 @@ def exit_status(error: JobqError) -> int:
 
 def say(message: str) -> None:
     """A line for people, on stderr: one line whatever is in it."""
-    click.echo(f"jobq: {render.printable(' '.join(message.split()))}", err=True)
+    click.echo(f"jobq: {_one_line(message)}", err=True)
+
+
+def _one_line(message: str) -> str:
+    """A message on one line, which may repeat what somebody has given: its middle left out then."""
+    text = render.printable(" ".join(message.split()))
+    if len(text) > LONGEST_SAID:
+        text = f"{text[: LONGEST_SAID // 2]} … {text[-LONGEST_SAID // 2 :]}"
+    return text
 
 
 def refuse(ctx: click.Context, message: str, status: int = FAILED) -> NoReturn:
@@ -83,13 +94,29 @@ def refuse(ctx: click.Context, message: str, status: int = FAILED) -> NoReturn:
     ctx.exit(status)
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What is said of a wrong command line repeats its words, whatever is in them."""
+    try:
+        yield
+    except click.UsageError as error:
+        vars(error)["message"] = _one_line(error.message or "")  # click says that it is final
+        raise
+
+
 class Verbs(click.Group):
     """A group whose verbs may raise any `JobqError`; help lists them as they were added."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the group's own options off the command line."""
+        with _readable():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb that the command line names."""
         try:
-            return super().invoke(ctx)
+            with _readable():
+                return super().invoke(ctx)
         except JobqError as error:
             refuse(ctx, str(error), exit_status(error))
 

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
 from jobq import ids as job_ids
-from jobq.errors import StoreCorrupt
+from jobq.errors import InvalidValue, StoreCorrupt, shown
 from jobq.job import (
     Change,
     JobCopy,
@@ -117,6 +117,8 @@ class TransactionalStore(Store):
     """By which exceptions the repositories say that something cannot be read."""
 
     def __init__(self, retention: Retention) -> None:
+        if not isinstance(retention, Retention):
+            raise InvalidValue(f"retention is {shown(retention)}: expected a Retention")
         self._retention = retention
         self._choices = Choices()
 

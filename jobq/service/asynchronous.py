@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast, overload
 from jobq import ids
 from jobq.errors import JobqError
 from jobq.job import KEEP, JobRecord, Settlement
-from jobq.options import OptionArgs, several
+from jobq.options import OptionArgs, flag, several
 from jobq.repo.base import CheckReport
 from jobq.service.batch import Gathering, NewJob
 from jobq.service.filters import Filters
@@ -190,8 +190,9 @@ class AsyncVerbs(Twins):
         service = self._service
         request, wait = service._request(topics, n, strict), service._timeout(timeout)
         service._check_on_lost(on_lost)
+        at_once = flag("pipeline", pipeline)
         consumer = AsyncConsumer(
-            service, self._bridge, request, timeout=wait, pipeline=pipeline, on_lost=on_lost
+            service, self._bridge, request, timeout=wait, pipeline=at_once, on_lost=on_lost
         )
         return AsyncJobs(consumer)
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from jobq import ids
 from jobq.errors import InvalidValue, shown
+from jobq.options import flag, number_in
 from jobq.repo.base import LookFrom, Store
 from jobq.selector import Selector
 from jobq.states import Outcome
@@ -188,15 +189,15 @@ def checked(rate: object, dry_run: object, progress: object) -> How:
         InvalidValue: The rate is no number above 0 and up to 1 000 000, or another is wrong.
     """
     if rate is not None:
-        if isinstance(rate, bool) or not isinstance(rate, int | float):
+        number = number_in(rate)
+        if number is None:
             raise InvalidValue(f"rate is {shown(rate)}: expected a number of jobs per second")
-        if not 0 < rate <= HIGHEST_RATE:  # also refuses NaN, which compares false
+        if not 0 < number <= HIGHEST_RATE:  # also refuses NaN, which compares false
             raise InvalidValue(
                 f"rate is {shown(rate)}: expected jobs per second, above 0, at most {HIGHEST_RATE}"
             )
-        rate = float(rate)
-    if not isinstance(dry_run, bool):
-        raise InvalidValue(f"dry_run is {shown(dry_run)}: expected True or False")
+        rate = float(number)
+    only_looks = flag("dry_run", dry_run)
     if progress is not None and not callable(progress):
         raise InvalidValue(f"progress is {shown(progress)}: expected a function of a BulkProgress")
-    return How(rate, dry_run, progress)
+    return How(rate, only_looks, progress)

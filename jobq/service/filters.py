@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, Final, TypedDict, TypeVar
 
 from jobq.errors import InvalidValue, shown
-from jobq.options import several, text
+from jobq.options import flag, several, text, text_in
 from jobq.selector import ALL_JOBS, Selector
 from jobq.service.specs import Delay, delay_us
 from jobq.states import Reason, Status
@@ -73,11 +73,10 @@ def one_of(kind: type[Kind], name: str, value: Any) -> Kind:
     Raises:
         InvalidValue: There is no such member.
     """
-    try:
-        return kind(value)
-    except (ValueError, TypeError) as error:
-        known = ", ".join(kind)
-        raise InvalidValue(f"{name} is {shown(value)}: expected one of {known}") from error
+    word = text_in(value)
+    if word is None or word not in kind.__members__.values():
+        raise InvalidValue(f"{name} is {shown(value)}: expected one of {', '.join(kind)}")
+    return kind(word)
 
 
 def _some_of(kind: type[Kind]) -> Callable[[str, object], frozenset[Kind]]:
@@ -101,12 +100,6 @@ def _tags(name: str, value: object) -> frozenset[str]:
     return found
 
 
-def _bool(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidValue(f"{name} is {shown(value)}: expected True or False")
-    return value
-
-
 _CHECKS: Final[Mapping[str, tuple[str, Callable[[str, Any], object]]]] = {
     "topic": ("topic", lambda _, value: check_name(value)),
     "status": ("statuses", _some_of(Status)),
@@ -115,7 +108,7 @@ _CHECKS: Final[Mapping[str, tuple[str, Callable[[str, Any], object]]]] = {
     "group": ("group", text),
     "unique": ("unique", text),
     "reason": ("reasons", _some_of(Reason)),
-    "dead": ("dead", _bool),
+    "dead": ("dead", flag),
     "error": ("error", lambda name, value: text(name, value, longest=LONGEST_ERROR)),
     "older_than": ("older_than_us", lambda name, value: delay_us(value, name)),
 }

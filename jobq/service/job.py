@@ -12,7 +12,7 @@ from jobq import codec, ids
 from jobq.backoff import wait_before_retry
 from jobq.errors import InvalidValue, JobNotFound, JobqError, ReservationLost, shown
 from jobq.job import Reservation, Settlement
-from jobq.options import DEFAULTS, LONGEST_S, UNSET, JobOptions, seconds, several
+from jobq.options import DEFAULTS, LONGEST_S, UNSET, JobOptions, seconds, several, text_in
 from jobq.service.asynchronous import AsyncJob
 from jobq.service.batch import NewJob
 from jobq.service.specs import Delay, delay_us
@@ -344,7 +344,8 @@ class Job(AsyncJob):
         return job.id, job.token, _positive_us(seconds)
 
     def _cancel(self, reason: str | Reason, error: str | BaseException | None) -> Settlement:
-        if not isinstance(reason, str) or reason not in _BY_HOLDER:
+        word = text_in(reason)
+        if word not in _BY_HOLDER:
             raise InvalidValue(f"reason is {shown(reason)}: expected 'canceled' or 'rejected'")
         job = self._reservation
         return Settlement(
@@ -353,7 +354,7 @@ class Job(AsyncJob):
             Event.CANCEL,
             keep_us=job.options.retention_us,
             error=error_text(error),
-            reason=Reason(reason),
+            reason=Reason(word),
         )
 
     def _settle(self, settlement: Settlement) -> list[str]:
@@ -377,8 +378,8 @@ def error_text(error: str | BaseException | None) -> str | None:
     Raises:
         InvalidValue: It is neither.
     """
-    if error is None or isinstance(error, str):
-        return error
+    if error is None or issubclass(type(error), str):
+        return text_in(error)
     if isinstance(error, BaseException):
         try:
             return "".join(tracebacks.format_exception(error)).rstrip()

@@ -4,6 +4,7 @@ from typing import Final
 
 from jobq import ids
 from jobq.errors import InvalidValue, shown
+from jobq.options import text_in
 from jobq.repo.base import Store
 
 DIGITS: Final = 32
@@ -24,7 +25,7 @@ def matching(store: Store, part: object, limit: int) -> list[str]:
     Raises:
         InvalidValue: *part* can be no part of an id.
     """
-    digits = part.replace("-", "").lower() if isinstance(part, str) else ""
+    digits = (text_in(part) or "").replace("-", "").lower()
     if not 1 <= len(digits) <= DIGITS or not _HEX.issuperset(digits):
         raise InvalidValue(
             f"{shown(part)} is no part of a job id: expected hexadecimal digits and dashes"

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from jobq.errors import InvalidValue, shown
 from jobq.job import Report, Reservation
+from jobq.options import number_in, text_in
 
 MOST_LINES: Final = 1000
 """So many lines of one job are kept back; the store keeps no more either."""
@@ -109,9 +110,10 @@ def clipped(name: str, text: object) -> str:
     Raises:
         InvalidValue: It is not text.
     """
-    if not isinstance(text, str):
+    held = text_in(text)
+    if held is None:
         raise InvalidValue(f"{name} is {shown(text)}: expected text")
-    data = text.encode(errors="backslashreplace")
+    data = held.encode(errors="backslashreplace")
     if len(data) > LONGEST_LINE:
         return data[: LONGEST_LINE - 3].decode(errors="ignore") + "…"
     return data.decode()
@@ -126,11 +128,12 @@ def amount(name: str, value: object) -> float:
     Raises:
         InvalidValue: It is not a number, or it is below 0, or not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    number = number_in(value)
+    if number is None:
         raise InvalidValue(f"{name} is {shown(value)}: expected a number")
-    if not 0 <= value < 2**63:  # also refuses NaN, which compares false
+    if not 0 <= number < 2**63:  # also refuses NaN, which compares false
         raise InvalidValue(f"{name} is {shown(value)}: expected 0 or more, below 2**63")
-    return value
+    return number
 
 
 def _nothing() -> _Told:

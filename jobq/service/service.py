@@ -10,7 +10,7 @@ from typing import Any, Final, Self, Unpack, overload
 from jobq import codec, ids
 from jobq.errors import InvalidValue, StoreUnavailable, UniqueConflict, shown
 from jobq.job import KEEP, Change, JobRecord, JobSpec, Settlement
-from jobq.options import JobOptions, OptionArgs, integer, seconds, several, text
+from jobq.options import JobOptions, OptionArgs, flag, integer, seconds, several, text
 from jobq.repo.base import ReserveRequest, Store
 from jobq.service.asynchronous import AsyncVerbs
 from jobq.service.batch import Batch
@@ -212,7 +212,8 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
         """
         request, wait = self._request(topics, n, strict), self._timeout(timeout)
         self._check_on_lost(on_lost)
-        return Consumer(self, request, pipeline=pipeline, on_lost=on_lost).run(wait)
+        at_once = flag("pipeline", pipeline)
+        return Consumer(self, request, pipeline=at_once, on_lost=on_lost).run(wait)
 
     def done_many(self, jobs: Iterable[Job], results: Sequence[Any] | None = None) -> list[Outcome]:
         """Each job succeeded, in one commit. Outcomes by position: `ok`, `stale` or `missing`.
@@ -341,8 +342,7 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
         Raises:
             InvalidValue: An argument is wrong, or no filter is given without *everything*.
         """
-        if not isinstance(everything, bool):
-            raise InvalidValue(f"everything is {shown(everything)}: expected True or False")
+        flag("everything", everything)
         given = any(value is not None for value in filters.values())
         selector = selector_of(filters)
         if everything and given:

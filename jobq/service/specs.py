@@ -8,7 +8,7 @@ from typing import Any
 from jobq import codec
 from jobq.errors import InvalidValue
 from jobq.job import KEEP, LEAST_WEIGHT, MOST_WEIGHT, Change, JobSpec
-from jobq.options import JobOptions, integer, seconds
+from jobq.options import JobOptions, integer, seconds, seconds_in
 from jobq.topic import check_name
 
 Delay = float | timedelta
@@ -26,9 +26,7 @@ def delay_us(delay: Delay | None, name: str = "delay") -> int:
     """
     if delay is None:
         return 0
-    if isinstance(delay, timedelta):
-        delay = delay.total_seconds()
-    return math.ceil(seconds(name, delay) * 1_000_000)
+    return math.ceil(seconds(name, seconds_in(delay)) * 1_000_000)
 
 
 def check_weight(weight: object) -> int:

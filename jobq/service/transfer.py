@@ -23,7 +23,7 @@ from jobq import codec, ids
 from jobq.clock import utc
 from jobq.errors import InvalidValue, shown
 from jobq.job import Attempt, JobCopy, LogLine, Progress
-from jobq.options import MOST_COUNT, JobOptions, integer
+from jobq.options import MOST_COUNT, JobOptions, integer, several, text_in
 from jobq.repo.base import Exportable, Store
 from jobq.service.reports import amount
 from jobq.service.specs import check_weight
@@ -47,6 +47,7 @@ PLACES: Final = 1024
 """Places that are noted together, as bits: they mostly are close to one another."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 _MOST: Final = 2**63 - 1
 
 
@@ -371,7 +372,7 @@ def _listed(options: JobOptions) -> dict[str, Any]:
 
 
 def _field(line: Mapping[str, Any], name: str) -> Any:
-    if not isinstance(line, Mapping):
+    if not issubclass(type(line), Mapping):
         raise InvalidValue(f"{shown(line)} is no object with fields")
     if name not in line:
         raise InvalidValue(f"{name} is missing")
@@ -384,9 +385,10 @@ def _integer(line: Mapping[str, Any], name: str, most: int = 2**62) -> int:
 
 def _text(line: Mapping[str, Any], name: str) -> str:
     value = _field(line, name)
-    if not isinstance(value, str):
+    text = text_in(value)
+    if text is None:
         raise InvalidValue(f"{name} is {shown(value)}: expected text")
-    return value.encode(errors="backslashreplace").decode()
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _text_or_none(line: Mapping[str, Any], name: str) -> str | None:
@@ -395,16 +397,18 @@ def _text_or_none(line: Mapping[str, Any], name: str) -> str | None:
 
 def _map(line: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = _field(line, name)
-    if not isinstance(value, Mapping):
+    if not issubclass(type(value), Mapping):
         raise InvalidValue(f"{name} is {shown(value)}: expected an object")
-    return value
+    found: Mapping[str, Any] = value
+    return found
 
 
 def _maps(line: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     value = _field(line, name)
-    if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
+    maps = several(name, value, "objects") if issubclass(type(value), list) else None
+    if maps is None or not all(issubclass(type(one), Mapping) for one in maps):
         raise InvalidValue(f"{name} is {shown(value)}: expected a list of objects")
-    return value
+    return maps
 
 
 def _one_of(kind: type[T], line: Mapping[str, Any], name: str) -> T:
@@ -421,8 +425,10 @@ def _time(line: Mapping[str, Any], name: str) -> int:
         at = datetime.fromisoformat(value)
     except ValueError as error:
         raise InvalidValue(f"{name} is {shown(value)}: expected an ISO 8601 time") from error
-    if at.tzinfo is None or at < _EPOCH:
-        raise InvalidValue(f"{name} is {shown(value)}: expected a time with its zone, since 1970")
+    if at.tzinfo is None or not _EPOCH <= at <= _LAST:  # in UTC it may be of the year 10000
+        raise InvalidValue(
+            f"{name} is {shown(value)}: expected a time with its zone, since 1970, up to 9999"
+        )
     return (at - _EPOCH) // timedelta(microseconds=1)
 
 

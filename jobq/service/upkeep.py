@@ -1,11 +1,11 @@
 """The verbs that keep a whole queue in order: check, prune, purge; and take it elsewhere."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from jobq.errors import InvalidValue, shown
+from jobq.options import check_path, flag
 from jobq.repo.base import CheckReport, Copied, CopyProgress, Store
 from jobq.service import transfer
 from jobq.service.filters import one_of
@@ -40,9 +40,7 @@ class UpkeepVerbs:
             InvalidValue: *repair* is not a bool.
             StoreFull: There is no room to repair; nothing was written.
         """
-        if not isinstance(repair, bool):
-            raise InvalidValue(f"repair is {shown(repair)}: expected True or False")
-        return self._store.check(repair=repair)
+        return self._store.check(repair=flag("repair", repair))
 
     def prune(self) -> int:
         """Forget all finished jobs whose retention is over, in small steps; give how many.
@@ -147,18 +145,3 @@ class UpkeepVerbs:
     @property
     def _store(self) -> Store:
         return cast("JobService", self).store
-
-
-def check_path(name: str, value: object) -> str:
-    """A path of a file or a directory.
-
-    >>> check_path("path", "./queue")
-    './queue'
-
-    Raises:
-        InvalidValue: It is none.
-    """
-    path = os.fspath(value) if isinstance(value, str | PathLike) else None
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise InvalidValue(f"{name} is {shown(value)}: expected a path")
-    return path

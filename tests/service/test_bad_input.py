@@ -3,17 +3,21 @@
 import math
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import Enum, StrEnum
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+import jobq
 from jobq import Job, JobService, NewJob
 from jobq.clock import ManualClock
 from jobq.errors import InvalidValue, JobqError
 from jobq.repo.base import Store
+from jobq.repo.lmdb import LmdbStore
 from jobq.repo.memory import MemoryStore
 from jobq.selector import ALL_JOBS
 from jobq.topic import SettingArgs
@@ -470,6 +474,124 @@ def test_a_job_is_got_by_its_id_or_its_key_but_not_by_both_or_neither(svc: JobSe
 @pytest.mark.parametrize("rate", [5, "5/s", (5,), (5, 60, 1), {5, 60}, {5: 60, 6: 60}], ids=kind)
 def test_a_rate_is_two_values(svc: JobService, rate: Any) -> None:
     refused(svc.store, "expected two values", lambda: svc.configure("mail", rate=rate))
+
+
+class Agreeing(int):
+    """Says that it is in every range."""
+
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = lambda *_: True
+    __hash__ = int.__hash__
+
+
+class Vague:
+    """Compares as arrays do."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+
+def nested_tuple(levels: int) -> tuple[Any, ...]:
+    value: tuple[Any, ...] = ()
+    for _ in range(levels):
+        value = (value,)
+    return value
+
+
+def test_what_a_number_holds_counts_and_not_what_it_says(svc: JobService) -> None:
+    huge, job_id = Agreeing(10**30), svc.enqueue("mail")
+    (job,) = svc.reserve("mail")
+
+    for name, call in (
+        ("weight", lambda: svc.enqueue("mail", weight=huge)),
+        ("max_retries", lambda: svc.enqueue("mail", max_retries=huge)),
+        ("limit", lambda: svc.find(limit=huge)),
+        ("rate", lambda: svc.select(topic="mail").cancel(rate=huge)),
+        ("done", lambda: job.progress(huge)),
+        ("burst", lambda: svc.configure("mail", burst=huge)),
+    ):
+        refused(svc.store, name, call)
+    assert svc.status(job_id) == "reserved"
+
+
+@pytest.mark.parametrize("value", [Vague(), Mock(spec=str), Mock(spec=list)], ids=["a", "b", "c"])
+def test_what_passes_for_another_type_is_refused(svc: JobService, value: Any) -> None:
+    job_id = svc.enqueue("mail")
+    for name, call in (
+        ("topic", lambda: svc.enqueue(value)),
+        ("unique_for", lambda: svc.enqueue("mail", unique="k", unique_for=value)),
+        ("tags", lambda: svc.enqueue("mail", tags=value)),
+        ("status", lambda: svc.find(status=value)),
+        ("id", lambda: svc.get(value)),
+        ("id", lambda: svc.cancel(value)),
+        ("rate", lambda: svc.configure("mail", rate=value)),
+        ("pipeline", lambda: svc.consume("mail", pipeline=value)),
+        ("durability", lambda: jobq.open("nowhere", durability=value)),
+    ):
+        refused(svc.store, name, call)
+    assert svc.status(job_id) == "ready"
+
+
+def test_a_status_is_not_asked_for_its_hash(svc: JobService) -> None:
+    """That of a tuple nested so deep overruns the stack, and the process dies."""
+    for call in (
+        lambda: svc.find(status=nested_tuple(100_000)),
+        lambda: svc.purge("mail", status=nested_tuple(100_000)),  # type: ignore[arg-type]
+    ):
+        refused(svc.store, "status", call)
+
+
+class BrokenZone(tzinfo):
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        raise KeyError("no such zone")
+
+    dst = tzname = utcoffset  # type: ignore[assignment]
+
+
+def test_a_deadline_whose_zone_fails_is_refused(svc: JobService) -> None:
+    late = datetime(2030, 1, 1, tzinfo=BrokenZone())
+
+    refused(svc.store, "deadline", lambda: svc.enqueue("mail", deadline=late))
+
+
+@pytest.mark.parametrize(
+    "path", ["x" * 5000, "\ud800", 5, b"x", "", "a\0b", Mock(spec=str)], ids=kind
+)
+def test_what_is_no_path_is_refused(svc: JobService, path: Any) -> None:
+    for call in (
+        lambda: jobq.open(path),
+        lambda: jobq.doctor(path),
+        lambda: jobq.compact(path),
+        lambda: jobq.restore(path, "x"),
+        lambda: LmdbStore(path),
+        lambda: svc.backup(path),
+    ):
+        refused(svc.store, "expected", call)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("clock", 5),
+        ("retention", 5),
+        ("max_size", "1"),
+        ("map_size", math.inf),
+        ("lock_timeout", -1),
+        ("create", 1),
+        ("fuse", "yes"),
+    ],
+)
+def test_a_store_is_made_with_checked_values(
+    svc: JobService, tmp_path: Path, name: str, value: Any
+) -> None:
+    refused(svc.store, name, lambda: LmdbStore(tmp_path / "queue", **{name: value}))
+    if name in {"clock", "retention"}:
+        refused(svc.store, name, lambda: MemoryStore(**{name: value}))
+    assert not (tmp_path / "queue").exists()
 
 
 def test_configure_wants_a_setting(svc: JobService) -> None:

@@ -255,6 +255,16 @@ WRONG: list[tuple[str, Callable[[Line], Any], str]] = [
     ("a time that is none", lambda line: line.update(created="now"), "created is 'now'"),
     ("a time without zone", lambda line: line.update(created="2026-01-01"), "with its zone"),
     ("before time", lambda line: line.update(created="1969-01-01T00:00:00Z"), "since 1970"),
+    (
+        "after the last year",
+        lambda line: line.update(created="9999-12-31T23:59:59-14:00"),
+        "since 1970, up to 9999",
+    ),
+    (
+        "a deadline after the last year",
+        lambda line: line.update(options={"deadline": "9999-12-31T23:59:59-14:00"}),
+        "deadline is",
+    ),
     ("a late one", lambda line: line.update(options={"deadline": 5}), "deadline is 5"),
     ("a key too long", lambda line: line.update(options={"unique": "x" * 256}), "unique is"),
     ("no payload", lambda line: line.pop("payload"), "payload is missing"),

@@ -198,7 +198,7 @@ def _open_with_room(path: Path, settings: Settings) -> tuple[lmdb.Environment, i
 
 def _open(path: Path, map_size: int, durability: str) -> lmdb.Environment:
     return lmdb.open(
-        str(path),
+        os.fsencode(path),
         map_size=map_size,
         max_dbs=len(_NAMES),
         mode=0o600,

@@ -17,7 +17,7 @@ from zlib import crc32
 import msgpack
 
 from jobq.clock import utc
-from jobq.errors import StoreCorrupt
+from jobq.errors import StoreCorrupt, shown
 from jobq.options import UNSET, JobOptions
 from jobq.repo.flow import Key, Lane, Lingering
 from jobq.repo.repositories import WATCHED, Figure, JobBody, JobState, Move
@@ -211,6 +211,8 @@ def decode_bodies(
             raise _foreign("the body of a job", job_id, version)
         if length:
             end = _BODY_SIZE + length
+            if end > len(record) - CRC:
+                raise _damaged("the body of a job", job_id)
             options, payload = decode_options(record[_BODY_SIZE:end]), record[end:-CRC]
         else:
             options, payload = UNSET, record[_BODY_SIZE:-CRC]
@@ -296,11 +298,14 @@ def decode_states(
         ) = unpack(record)  # fmt: skip
         if version != VERSION:
             raise _foreign("the state of a job", job_id, version)
-        state = (
-            topic, weight, seq, STATUSES[status], _REASONS[reason], _EVENTS[settled],
-            attempt, token, retries, crashes, resets, at_us, slot, holder,
-            reserved_us, ended_us, notes, lane, size,
-        )  # fmt: skip
+        try:
+            state = (
+                topic, weight, seq, STATUSES[status], _REASONS[reason], _EVENTS[settled],
+                attempt, token, retries, crashes, resets, at_us, slot, holder,
+                reserved_us, ended_us, notes, lane, size,
+            )  # fmt: skip
+        except IndexError as error:  # of a later jobq, which knows more of them
+            raise _damaged("the state of a job", job_id) from error
         states.append(new(JobState, state))
     return states
 
@@ -353,7 +358,7 @@ def decode_topic(key: bytes, record: bytes) -> Topic:
         raise _foreign("a topic", key, numbers[0])
     counts, figures = list(numbers[2:_LISTED]), list(numbers[_LISTED + 2 :])
     listed, empty_us, is_configured = numbers[_LISTED], numbers[_LISTED + 1], numbers[1]
-    name = record[_TOPIC_SIZE:-CRC].decode()
+    name = _text(record[_TOPIC_SIZE:-CRC], "a topic", key)
     return Topic(name, counts, listed, empty_us, bool(is_configured & _CONFIGURED), figures)
 
 
@@ -370,11 +375,16 @@ def decode_topic_settings(key: bytes, record: bytes) -> TopicSettings:
     Raises:
         StoreCorrupt: The record is damaged.
     """
-    found = msgpack.unpackb(opened(IS_TOPIC_SETTINGS, key, record, "the settings of a topic"))
-    known = {name: found[name] for name in TopicSettings.__dataclass_fields__ if name in found}
-    for name in ("rate", "group_rate"):
-        if name in known:
-            known[name] = tuple(known[name])
+    what = "the settings of a topic"
+    data = opened(IS_TOPIC_SETTINGS, key, record, what)
+    try:
+        found = msgpack.unpackb(data)
+        known = {name: found[name] for name in TopicSettings.__dataclass_fields__ if name in found}
+        for name in ("rate", "group_rate"):
+            if name in known:
+                known[name] = tuple(known[name])
+    except Exception as error:  # of any kind: msgpack has many, and then it may be no map
+        raise _damaged(what, key) from error
     return TopicSettings(**known) if known else NO_SETTINGS
 
 
@@ -389,7 +399,10 @@ def decode_number(key: bytes, record: bytes) -> int:
     Raises:
         StoreCorrupt: The record is damaged.
     """
-    return int.from_bytes(opened(IS_NUMBER, key, record, "the number of a topic"), "big")
+    data = opened(IS_NUMBER, key, record, "the number of a topic")
+    if len(data) != 4:
+        raise _damaged("the number of a topic", key)
+    return int.from_bytes(data, "big")
 
 
 def encode_meta(key: bytes, meta: Meta) -> bytes:
@@ -471,7 +484,7 @@ def decode_lanes(records: Iterable[tuple[bytes, bytes]]) -> list[Lane]:
         version, topic, ready, running, weight, turn, tat_ns, due_us = unpack(record)
         if version != VERSION:
             raise _foreign("a lane", at, version)
-        group = record[_LANE_SIZE:-CRC].decode()
+        group = _text(record[_LANE_SIZE:-CRC], "a lane", at)
         lane = (topic, ready, running, weight, turn, tat_ns, due_us, group)
         lanes.append(new(Lane, lane))
     return lanes
@@ -491,7 +504,8 @@ def decode_lingering(at: bytes, record: bytes) -> Lingering:
     """
     data = opened(IS_LINGERING, at, record, "a lingering hold")
     fields = _unpacked(_LINGERING, data[: _LINGERING.size], "a lingering hold", at)
-    return Lingering._make((*fields, data[_LINGERING.size :].decode() or None))
+    unique = _text(data[_LINGERING.size :], "a lingering hold", at)
+    return Lingering._make((*fields, unique or None))
 
 
 def _unpacked(layout: Struct, data: bytes, what: str, key: bytes) -> tuple[Any, ...]:
@@ -529,9 +543,13 @@ def decode_settings(key: bytes, record: bytes) -> dict[str, Any]:
     Raises:
         StoreCorrupt: The record is damaged.
     """
-    settings = msgpack.unpackb(decode_note(key, record))
+    data = decode_note(key, record)
+    try:
+        settings = msgpack.unpackb(data)
+    except Exception as error:  # of any kind: msgpack has many
+        raise _damaged("the settings of the queue", key) from error
     if not isinstance(settings, dict):
-        raise StoreCorrupt(f"the settings of the queue are {settings!r}: expected a map")
+        raise StoreCorrupt(f"the settings of the queue are {shown(settings)}: expected a map")
     return settings
 
 
@@ -548,15 +566,29 @@ def encode_options(options: JobOptions) -> bytes:
 
 @lru_cache(maxsize=512)
 def decode_options(data: bytes) -> JobOptions:
-    """Options from bytes. What this version does not know is left out."""
-    found = msgpack.unpackb(data)
-    if not _OPTIONS.issuperset(found):
-        found = {name: value for name, value in found.items() if name in _OPTIONS}
-    if "tags" in found:
-        found["tags"] = tuple(found["tags"])
-    if "deadline" in found:
-        found["deadline"] = utc(found["deadline"])
-    return JobOptions.from_checked(found)
+    """Options from bytes. What this version does not know is left out.
+
+    Raises:
+        StoreCorrupt: They cannot be read.
+    """
+    try:
+        found = msgpack.unpackb(data)
+        if not _OPTIONS.issuperset(found):
+            found = {name: value for name, value in found.items() if name in _OPTIONS}
+        if "tags" in found:
+            found["tags"] = tuple(found["tags"])
+        if "deadline" in found:
+            found["deadline"] = utc(found["deadline"])
+        return JobOptions.from_checked(found)
+    except Exception as error:  # of any kind: msgpack has many, and then it may be no map
+        raise StoreCorrupt(f"the options of a job are damaged ({len(data)} bytes)") from error
+
+
+def _text(data: bytes, what: str, key: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise _damaged(what, key) from error
 
 
 def _damaged(what: str, key: bytes) -> StoreCorrupt:

@@ -9,9 +9,10 @@ from typing import ClassVar, Final, TypeVar
 
 import lmdb
 
-from jobq.clock import Clock, SystemClock
-from jobq.errors import InvalidValue, StoreBusy, StoreCorrupt, StoreUnavailable, shown
+from jobq.clock import Clock, SystemClock, check_clock
+from jobq.errors import StoreBusy, StoreCorrupt, StoreUnavailable
 from jobq.job import Reservation, Settlement
+from jobq.options import check_path, flag, integer, one_of, seconds
 from jobq.repo.base import (
     Advanced,
     Capabilities,
@@ -46,6 +47,9 @@ LONGEST_SLEEP: Final = 1.0
 RECOVERY_STEP: Final = 512
 """Jobs of dead processes that are made ready in one commit: each gets a line of history, and all
 together some 20 ms."""
+
+MOST_SIZE: Final = 2**46
+"""Bytes of address space that processes can have."""
 
 _SYSTEM_CLOCK: Final = SystemClock()
 
@@ -92,13 +96,18 @@ class LmdbStore(TransactionalStore):
         create: bool = True,
         fuse: bool = False,
     ) -> None:
-        super().__init__(retention or Retention())
-        if not isinstance(durability, str) or durability not in LEVELS:
-            known = ", ".join(LEVELS)
-            raise InvalidValue(f"durability is {shown(durability)}: expected one of {known}")
-        self._clock = clock or _SYSTEM_CLOCK
+        super().__init__(Retention() if retention is None else retention)
+        self._clock = _SYSTEM_CLOCK if clock is None else clock
+        check_clock(self._clock)
         settings = Settings(
-            durability, self._clock, max_size, map_size, lock_timeout, create, fuse, self._index
+            one_of("durability", durability, LEVELS),
+            self._clock,
+            integer("max_size", max_size, 1, MOST_SIZE),
+            integer("map_size", map_size, 1, MOST_SIZE),
+            seconds("lock_timeout", lock_timeout),
+            flag("create", create),
+            flag("fuse", fuse),
+            self._index,
         )
         self._waiting: set[tuple[int, int]] = set()
         self._awaiting: set[tuple[int, int]] = set()
@@ -107,7 +116,7 @@ class LmdbStore(TransactionalStore):
         self._numbers: dict[str, int] = {}
         self._probed = 0.0
         self._closed = False
-        self._env: Environment = REGISTRY.get(Path(path).absolute(), settings)
+        self._env: Environment = REGISTRY.get(Path(check_path("path", path)).absolute(), settings)
         try:
             if self._index is not None:  # which is made now, of all jobs, or refused
                 self._read(lambda _: None)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from jobq.clock import Clock, SystemClock
+from jobq.clock import Clock, SystemClock, check_clock
 from jobq.errors import StoreUnavailable
 from jobq.repo import forking
 from jobq.repo.base import Capabilities, Retention
@@ -61,8 +61,9 @@ class MemoryStore(TransactionalStore):
     capabilities: Capabilities = Capabilities(durable=False, shared=False)
 
     def __init__(self, *, clock: Clock | None = None, retention: Retention | None = None) -> None:
-        super().__init__(retention or Retention())
-        self._clock = clock or SystemClock()
+        super().__init__(Retention() if retention is None else retention)
+        self._clock = SystemClock() if clock is None else clock
+        check_clock(self._clock)
         self._undo = Undo()
         self._jobs = MemoryJobs(self._clock, self._undo)
         self._topics = MemoryTopics(self._clock, self._undo)

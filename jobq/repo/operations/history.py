@@ -160,11 +160,15 @@ def _pack(history: History) -> bytes:
 
 
 def _unpack(data: bytes) -> History:
-    # A checksum stands round it, so what it holds is what was written.
-    error, dropped, rows = msgpack.unpackb(data, use_list=False)
-    attempts = tuple(_attempt(*row) for row in rows)
-    if error is True:
-        error = next(one.error for one in reversed(attempts) if one.error is not None)
+    # A checksum stands round it, so what it holds is what was written: if not by this jobq, then
+    # by a later one, or by somebody who can calculate checksums.
+    try:
+        error, dropped, rows = msgpack.unpackb(data, use_list=False)
+        attempts = tuple([_attempt(*row) for row in rows])
+        if error is True:
+            error = next(one.error for one in reversed(attempts) if one.error is not None)
+    except Exception as error:  # of any kind: msgpack has many
+        raise damaged(f"the history of a job cannot be read ({len(data)} bytes)") from error
     return History(error, dropped, attempts)
 
 

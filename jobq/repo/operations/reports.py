@@ -72,7 +72,10 @@ def progress_of(tx: Transaction, job_id: bytes, state: JobState) -> Progress | N
     """
     if not state.notes & Note.PROGRESS:
         return None
-    return Progress(*_part(tx, job_id, Note.PROGRESS, 0))
+    try:
+        return Progress(*_part(tx, job_id, Note.PROGRESS, 0))
+    except TypeError as error:
+        raise damaged(f"the progress of job {name_of(job_id)} cannot be read") from error
 
 
 def log_of(tx: Transaction, job_id: bytes, state: JobState) -> tuple[tuple[LogLine, ...], int]:
@@ -152,7 +155,11 @@ def _part(tx: Transaction, job_id: bytes, note: Note, number: int) -> list[Any]:
     if data is None:
         what = f"part {number} of the {note.name.lower()}"
         raise damaged(f"{what} of job {name_of(job_id)} is missing")
-    return list(msgpack.unpackb(data, use_list=False))
+    try:
+        return list(msgpack.unpackb(data, use_list=False))
+    except Exception as error:  # of any kind: msgpack has many
+        what = f"part {number} of the {note.name.lower()}"
+        raise damaged(f"{what} of job {name_of(job_id)} cannot be read") from error
 
 
 def _packed(value: object) -> bytes:

@@ -22,8 +22,9 @@ def compact(directory: Path, progress: Told = None) -> Copied:
         StoreUnavailable: It cannot be read or written.
     """
     data = directory / files.DATA
-    if not data.exists():
-        raise InvalidValue(f"{directory} holds no queue")
+    with translating(directory):
+        if not data.exists():
+            raise InvalidValue(f"{directory} holds no queue")
     with alone(directory, "compact"), translating(directory), workshop(directory) as fresh:
         files.refuse_links(directory, data.stat())
         before = data.stat().st_size

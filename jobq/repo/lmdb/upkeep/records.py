@@ -3,6 +3,7 @@
 In a child only: a damaged file may end the process that maps it.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +38,7 @@ def open_to_read(path: Path, *, file: bool, lock: bool) -> lmdb.Environment:
     while True:
         try:
             return lmdb.open(
-                str(path),
+                os.fsencode(path),
                 map_size=map_size,
                 subdir=not file,
                 readonly=True,

@@ -236,9 +236,9 @@ def open_salvage(directory: Path) -> Iterator[Salvage]:
         StoreUnavailable: The file cannot be opened.
     """
     data = directory / files.DATA
-    if not data.exists():
-        raise InvalidValue(f"{directory} holds no queue")
     with translating(directory):
+        if not data.exists():
+            raise InvalidValue(f"{directory} holds no queue")
         try:
             salvage = Salvage(directory)
         except StoreLocked as error:
