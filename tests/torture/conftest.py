@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.crash.conftest import quick_path, say, seed, start
+from tests.crash.conftest import path, quick_path, say, seed, start
 from tests.torture.calls import why_not
 
-__all__ = ["pytest_collection_modifyitems", "quick_path", "say", "seed", "start"]
+__all__ = ["pytest_collection_modifyitems", "path", "quick_path", "say", "seed", "start"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
