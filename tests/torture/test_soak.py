@@ -25,6 +25,7 @@ from tests.torture.lives import EMPTY, Scene
 from tests.torture.sea import Sea
 from tests.torture.soaking import (
     FIRST_NUMBER,
+    MOST,
     SCRATCH,
     Sample,
     growing,
@@ -60,6 +61,18 @@ def test_nothing_grows_and_nothing_is_lost_in_a_long_time_of_mixed_work(
     assert growing(soak.samples) == []
     assert soak.sea.kills > 0
     assert soak.backups > 0
+
+
+@pytest.mark.parametrize("name", Sample._fields)
+def test_what_grows_is_noticed_and_so_is_what_is_too_much(name: str) -> None:
+    least, most = Sample(*(0 for _ in MOST)), getattr(MOST, name)
+    steady = [least._replace(**{name: 0.3 * most + number % 2}) for number in range(60)]
+    grows = [least._replace(**{name: 0.9 * most * number / 60}) for number in range(60)]
+    too_much = [*steady, least._replace(**{name: most + 1})]
+
+    assert growing(steady) == []
+    assert growing(grows)[0].startswith(f"{name} grows")
+    assert growing(too_much)[0].startswith(f"{name} came to")
 
 
 class Soak:
