@@ -31,6 +31,7 @@ from tests.crash.verbs import (
     Case,
     copy,
     fill,
+    found_in,
     topics_of,
     whole,
     with_steps,
@@ -42,6 +43,9 @@ IN_CALL: Final = {name: case for name, case in ALL.items() if not case.victim an
 """The verbs of a process that has the queue open."""
 
 RESERVING: Final = {name for name in ALL if "reserve" in name.split(",")[0]}
+
+SAMPLE: Final = 6
+"""Verbs that are looked at in the default run, by chance."""
 
 CRASHING: Final = ("expire", "close")
 """Verbs that take jobs from their holder, or that are the end of it."""
@@ -147,6 +151,17 @@ def test_a_handler_that_enqueues_in_the_middle_of_a_call_is_refused(
         assert svc.stats("handler").totals.ready == 1
         assert svc.stats("mail").totals.ready == 1
         assert svc.check().ok
+
+
+@pytest.mark.parametrize(
+    "count", [SAMPLE, pytest.param(len(IN_CALL), id="all", marks=pytest.mark.storm)]
+)
+def test_a_handler_that_enqueues_in_the_middle_of_any_verb_is_refused_and_the_verb_is_whole(
+    count: int, start: Start, quick_path: Path, seed: int
+) -> None:
+    names = random.Random(seed).sample(sorted(IN_CALL), count)
+
+    assert start(_call_in_verbs, names, str(quick_path)).hear(280) == []
 
 
 def test_handlers_that_use_the_queue_a_thousand_times_a_second_block_nothing(
@@ -633,6 +648,52 @@ def _call_from_a_handler(pipe: Pipe, path: str) -> None:
     signal.raise_signal(signal.SIGUSR1)
     svc.close()
     pipe.send((answers.count("refused"), answers.count("accepted"), len(reached)))
+
+
+def _call_in_verbs(pipe: Pipe, names: list[str], directory: str) -> None:
+    """Each verb twice: left alone, and with a call from a handler at each of its steps."""
+    wrong: list[str] = []
+    for number, name in enumerate(names):
+        case = ALL[name]
+        full = Path(directory) / f"{number} full"
+        fill(str(full), case)
+        effects = [
+            _effect(name, case, copy(full, full.with_name(f"{number} {calls}")), wrong, calls=calls)
+            for calls in (False, True)
+        ]
+        if effects[0] != effects[1]:
+            wrong.append(f"{name}: {effects[0]} by itself, and {effects[1]} with a handler")
+    pipe.send(wrong)
+
+
+def _effect(name: str, case: Case, path: str, wrong: list[str], *, calls: bool) -> Any:
+    """What the queue holds after a verb, without what differs from run to run."""
+    answers: list[str] = []
+    reached: list[str] = []
+    svc = jobq.open(path, topics=case.topics)
+    held = case.hold(svc)
+
+    def handler(*_: object) -> None:
+        try:
+            svc.enqueue("handler")
+        except ReentrantCall:
+            answers.append("refused")
+        else:
+            answers.append("accepted")
+
+    signal.signal(signal.SIGUSR1, handler)
+    with_steps(lambda *_: signal.raise_signal(signal.SIGUSR1) if calls else None, reached.append)
+    result = case.act(svc, held)
+    without_steps()
+    if calls and (len(answers) != len(reached) or "accepted" in answers or not reached):
+        wrong.append(f"{name}: a handler called at {reached}, and was {answers}")
+    if svc.stopped:
+        svc = jobq.open(path, topics=case.topics)
+    wrong += [f"{name}: {problem}" for problem in whole(svc)]
+    found = found_in(svc)
+    assert result is not wrong  # it lives until here
+    svc.close()
+    return found
 
 
 class Handled(NamedTuple):

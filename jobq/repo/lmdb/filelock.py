@@ -23,9 +23,9 @@ FIRST_NAP_S: Final = 0.00005
 """A commit takes about 100 µs here, and 50 µs is what a sleep takes at least on Linux."""
 LONGEST_TURN_NAP_S: Final = 0.0005
 LONGEST_WRITE_NAP_S: Final = 0.0002
-LONG_WAIT_S: Final = 1.0
-LONG_WAIT_NAP_S: Final = 0.02
-"""After a second the holder is stuck rather than busy: there is no point in looking often."""
+"""However long a wait becomes, it goes on looking so often. Who looked more rarely after a while
+would hardly ever find the turnstile free: where commits take 100 ms, as on slow disks, it would be
+shut out by those who come anew, who look most often of all."""
 
 
 TURN_S: Final = 0.0005
@@ -189,8 +189,6 @@ class FileLock:
             waited = time.monotonic() - start
             if waited >= timeout:
                 raise StoreBusy(self._says_who(waited))
-            if waited >= LONG_WAIT_S:
-                longest_nap = LONG_WAIT_NAP_S
             time.sleep(min(nap, timeout - waited))
             # Spread a little, so that waiting processes do not look in step.
             nap = min(longest_nap, nap * random.uniform(1.2, 2.0))

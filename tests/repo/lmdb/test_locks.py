@@ -24,7 +24,7 @@ from jobq import Job, JobService
 from jobq.errors import InvalidValue, StoreBusy, StoreUnavailable
 from jobq.repo import forking
 from jobq.repo.entry import Mark
-from jobq.repo.lmdb import LmdbStore, group, registry, steps
+from jobq.repo.lmdb import LmdbStore, filelock, group, registry, steps
 from jobq.repo.lmdb import gate as gate_module
 from jobq.repo.lmdb import store as store_module
 from jobq.repo.lmdb.bell import COUNTERS, Bell
@@ -308,6 +308,38 @@ def _holds_the_lock(directory: str) -> None:
     FileLock(Path(directory)).acquire(LONG_S)
     say("held")
     hear()
+
+
+def test_who_has_waited_long_looks_for_the_lock_as_often_as_who_comes_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else he would be shut out by them, where commits take long."""
+    naps: list[float] = []
+    monkeypatch.setattr(filelock, "time", SlowTime(naps))
+    lock, mine = FileLock(tmp_path), FileLock(tmp_path)
+    lock.acquire(0)
+    with pytest.raises(StoreBusy, match=r"waited 5\.0 s"):
+        mine.acquire(5.0)
+
+    assert sum(naps) == pytest.approx(5.0)
+    assert max(naps) <= filelock.LONGEST_TURN_NAP_S
+    lock.close()
+    mine.close()
+
+
+class SlowTime:
+    """Time that passes only where somebody sleeps, which is noted."""
+
+    def __init__(self, naps: list[float]) -> None:
+        self._naps = naps
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._naps.append(seconds)
+        self._now += seconds
 
 
 def test_a_lock_that_another_process_holds_is_waited_for_no_longer_than_asked(
