@@ -153,7 +153,7 @@ def test_a_lease_is_over_when_its_time_has_passed_even_if_nobody_looked(
 def test_a_lease_is_over_when_its_time_has_passed_even_behind_a_backlog_of_others(
     queue: Queue, clock: ManualClock
 ) -> None:
-    """Each call moves a bounded step of what is due: whether that comes to a job decides nothing."""
+    """Each call moves a bounded step of what is due: whether it came to a job decides nothing."""
     queue.add_many(2 * STEP + 2)
     held = queue.take(n=2 * STEP + 2)
     clock.advance(LEASE_S)
