@@ -20,6 +20,7 @@ _DEADLINES: Final = "repo/test_contract_deadlines.py::test"
 _GROUPS: Final = "repo/test_contract_groups.py::test"
 _LIMITS: Final = "repo/test_contract_limits.py::test"
 _PAST: Final = "repo/test_contract_history.py::test"
+_LOOPS: Final = "service/test_consume.py::test"
 _UNIQUE: Final = "repo/test_contract_unique.py::test"
 _RACES: Final = "crash/test_races.py::test"
 _STORY: Final = (
@@ -149,8 +150,17 @@ CONTENTS: Final = {
         ),
     ),
     "a reset keeps the old result": Break(
-        (Cut(_CHANGE, "~(Note.RESULT | Note.PROGRESS | LISTED)", "~(Note.PROGRESS | LISTED)"),),
-        (f"{_PAST}_a_reset_keeps_the_attempts_and_the_log_and_forgets_what_came_of_them",),
+        (
+            Cut(
+                _CHANGE,
+                "for note in (Note.RESULT, Note.PROGRESS):",
+                "for note in (Note.PROGRESS,):",
+            ),
+            Cut(_CHANGE, "~(Note.RESULT | Note.PROGRESS | LISTED)", "~(Note.PROGRESS | LISTED)"),
+        ),
+        (
+            "repo/test_contract_moves.py::test_a_reset_job_is_as_if_never_tried_but_goes_on_counting",
+        ),
     ),
     "attempts leave no history": Break(
         (
@@ -168,4 +178,36 @@ CONTENTS: Final = {
     ),
 }
 
-ALL: Final = {**FLOW_CONTROL, **CONTENTS}
+LOOPS: Final = {
+    "a block that ends by an exception is done": Break(
+        (
+            Cut(
+                "service/job.py",
+                "        if error is None:\n            return",
+                "        if True:\n            return",
+            ),
+        ),
+        (f"{_LOOPS}_an_exception_inside_the_block_is_a_retry_and_the_loop_goes_on",),
+    ),
+    "what a loop has not begun stays held": Break(
+        (Cut("service/consumer.py", "            if unstarted:\n", "            if False:\n"),),
+        (f"{_LOOPS}_break_commits_what_has_ended_and_releases_what_was_not_begun",),
+    ),
+    "a loop waits before it commits": Break(
+        (
+            Cut(
+                "service/consumer.py",
+                "        self._commit(self._request)\n        if not self._batch:\n",
+                "        self._add(self._service._reserve(self._request, timeout))\n"
+                "        self._commit(None)\n        if False:\n",
+            ),
+        ),
+        (f"{_LOOPS}_the_last_outcome_is_committed_before_any_waiting",),
+    ),
+    "a loop does not extend its leases": Break(
+        (Cut("service/keeper.py", "            self._extend()\n", "            pass\n"),),
+        ("service/test_keeper.py::test_consume_keeps_the_leases_of_its_whole_batch",),
+    ),
+}
+
+ALL: Final = {**FLOW_CONTROL, **CONTENTS, **LOOPS}

@@ -60,7 +60,7 @@ HOLDING: Final = {
                 "elif (can_move(both[1].status, event) or both[1].status is Status.DONE) and",
             ),
         ),
-        (f"{_FENCING}_a_job_that_is_done_cannot_be_canceled", _STORY),
+        (f"{_FENCING}_a_job_that_is_done_cannot_be_canceled",),
     ),
     "a lease is half as long": Break(
         (Cut(_RESERVE, "holder = tx.boot_us + lease_us,", "holder = tx.boot_us + lease_us // 2,"),),

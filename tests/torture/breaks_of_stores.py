@@ -99,7 +99,8 @@ COMMITS: Final = {
                 _VERBS,
                 "            lambda done: self._give_back(done.reserved),\n        )\n",
                 "            lambda done: self._give_back(done.reserved),\n        )\n"
-                "        return it if reserve is None else it._replace(reserved=self.reserve(reserve))\n",
+                "        more = self.reserve(reserve) if reserve else []\n"
+                "        return it._replace(reserved=more)\n",
             ),
         ),
         (f"{_STEPS}[settle and reserve]",),
@@ -187,6 +188,37 @@ COMMITS: Final = {
             ),
         ),
         ("repo/lmdb/test_records.py::test_a_record_under_another_key_is_noticed",),
+    ),
+    "check finds nothing, whatever is wrong": Break(
+        (
+            Cut(
+                "repo/operations/checking.py",
+                "CheckReport(checker.jobs, tuple(problems))",
+                "CheckReport(checker.jobs, ())",
+            ),
+        ),
+        ("repo/test_check.py::test_check_says_what_is_wrong",),
+    ),
+    "files that were removed or replaced are written on": Break(
+        (Cut(_ENVIRONMENT, "        if not same:\n", "        if False:\n"),),
+        ("repo/lmdb/test_identity.py::test_the_next_write_is_an_error",),
+        DURABLE,
+    ),
+    "a full queue takes new jobs": Break(
+        (Cut(_ENVIRONMENT, "        if size:\n", "        if False:\n"),),
+        ("repo/lmdb/test_room.py::test_a_full_queue_refuses_new_jobs_and_can_be_worked_off",),
+        DURABLE,
+    ),
+    "a queue with its topics in memory is open to other processes": Break(
+        (
+            Cut(
+                "repo/lmdb/filelock.py",
+                "fcntl.LOCK_EX if alone else fcntl.LOCK_SH",
+                "fcntl.LOCK_SH",
+            ),
+        ),
+        ("repo/lmdb/test_mixed.py::test_a_queue_with_topics_in_memory_is_for_one_process_alone",),
+        MIXED,
     ),
 }
 
