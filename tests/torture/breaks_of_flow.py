@@ -193,17 +193,6 @@ LOOPS: Final = {
         (Cut("service/consumer.py", "            if unstarted:\n", "            if False:\n"),),
         (f"{_LOOPS}_break_commits_what_has_ended_and_releases_what_was_not_begun",),
     ),
-    "a loop waits before it commits": Break(
-        (
-            Cut(
-                "service/consumer.py",
-                "        self._commit(self._request)\n        if not self._batch:\n",
-                "        self._add(self._service._reserve(self._request, timeout))\n"
-                "        self._commit(None)\n        if False:\n",
-            ),
-        ),
-        (f"{_LOOPS}_the_last_outcome_is_committed_before_any_waiting",),
-    ),
     "a loop does not extend its leases": Break(
         (Cut("service/keeper.py", "            self._extend()\n", "            pass\n"),),
         ("service/test_keeper.py::test_consume_keeps_the_leases_of_its_whole_batch",),

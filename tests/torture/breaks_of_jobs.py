@@ -233,13 +233,12 @@ ORDER: Final = {
         (
             Cut(
                 f"{_FLOW}/shares.py",
-                "place = self._named.get(name)",
-                "place = next((at for one, at in self._named.items() if one in name), None)",
+                "(one, at) for at, (one, _) in enumerate(mix.shares) if isinstance(one, Pattern)",
+                "(one if isinstance(one, Pattern) else Pattern(one), at)\n"
+                "            for at, (one, _) in enumerate(mix.shares)",
             ),
         ),
-        (
-            "repo/test_contract_shares.py::test_a_name_has_its_own_share_and_the_first_pattern_has_the_rest",
-        ),
+        ("repo/test_contract_shares.py::test_a_name_is_one_topic_whatever_its_characters",),
     ),
 }
 
