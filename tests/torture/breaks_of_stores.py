@@ -5,7 +5,7 @@ As in `breaks_of_jobs`.
 
 from typing import Final
 
-from tests.torture.broken import DURABLE, MEMORY, MIXED, Break, Cut
+from tests.torture.broken import DURABLE, EVERY, MEMORY, MIXED, Break, Cut
 
 _ENVIRONMENT: Final = "repo/lmdb/environment.py"
 _LIMITS: Final = "repo/operations/flow/limits.py"
@@ -67,6 +67,7 @@ COMMITS: Final = {
             ),
         ),
         (f"{_STEPS}[enqueue]", f"{_STEPS}[done]"),
+        DURABLE,
     ),
     "a batch is two commits": Break(
         (
@@ -118,6 +119,7 @@ COMMITS: Final = {
             f"{_SHARED}_one_that_fails_does_not_touch_the_others_of_its_group",
             f"{_GROUP}_an_operation_that_fails_takes_nobody_along",
         ),
+        DURABLE,
     ),
     "callers that share a commit get one another's answers": Break(
         (
@@ -128,6 +130,7 @@ COMMITS: Final = {
             ),
         ),
         (f"{_SHARED}_verbs_of_all_kinds_share_a_commit_and_each_has_its_own_answer",),
+        DURABLE,
     ),
     "a commit that failed is taken for one that took effect": Break(
         (
@@ -138,10 +141,12 @@ COMMITS: Final = {
             ),
         ),
         (f"{_GROUP}_what_a_failed_commit_did_is_found_out",),
+        DURABLE,
     ),
     "an outcome that nobody knows is told as success": Break(
         (Cut(_ENVIRONMENT, "pending.finish(None, unknown)", "pending.finish(outcome)"),),
         (f"{_GROUP}_an_outcome_that_cannot_be_found_out_is_unknown_and_not_tried_again",),
+        DURABLE,
     ),
     "the write lock is not taken": Break(
         (
@@ -152,6 +157,7 @@ COMMITS: Final = {
             ),
         ),
         (f"{_LOCKS}_a_lock_that_another_process_holds_is_waited_for_no_longer_than_asked",),
+        DURABLE,
     ),
     "nobody looks whether another process has committed": Break(
         (
@@ -165,6 +171,7 @@ COMMITS: Final = {
             "repo/lmdb/test_kept.py::test_two_processes_that_take_turns_lose_nothing",
             "repo/lmdb/test_kept.py::test_settings_of_another_process_hold_at_the_next_call",
         ),
+        DURABLE,
     ),
     "the checksum of a job is not verified": Break(
         (
@@ -178,6 +185,7 @@ COMMITS: Final = {
             "repo/lmdb/test_records.py::test_any_single_flipped_bit_is_noticed",
             "repo/lmdb/test_damage.py::test_no_damaged_record_is_read_wrong",
         ),
+        DURABLE,
     ),
     "a checksum does not say whose record it is": Break(
         (
@@ -189,6 +197,7 @@ COMMITS: Final = {
             ),
         ),
         ("repo/lmdb/test_records.py::test_a_record_under_another_key_is_noticed",),
+        DURABLE,
     ),
     "check finds nothing, whatever is wrong": Break(
         (
@@ -259,7 +268,10 @@ CALLS: Final = {
     ),
     "the end of a job calls nobody": Break(
         (Cut(_PLACES, "    tx.ended += ids\n", ""),),
-        ("repo/test_contract_wait.py::test_a_job_that_ends_wakes_who_sleeps",),
+        tuple(
+            f"repo/test_contract_wait.py::test_a_job_that_ends_wakes_who_sleeps[{kind}-done-0]"
+            for kind in sorted(EVERY)
+        ),
     ),
     "waiters are called before the commit": Break(
         (
@@ -273,6 +285,7 @@ CALLS: Final = {
             ),
         ),
         (f"{_CALLS}_nobody_is_called_before_there_is_something_to_find",),
+        DURABLE,
     ),
     "a waiter reads the counter after it has looked": Break(
         (
@@ -283,6 +296,7 @@ CALLS: Final = {
             ),
         ),
         (f"{_CALLS}_what_comes_before_any_line_of_a_wait_ends_it[for_a_topic]",),
+        DURABLE,
     ),
     "a job calls who waits for any topic": Break(
         (
@@ -293,14 +307,17 @@ CALLS: Final = {
             ),
         ),
         (f"{_LOCKS}_who_waits_for_another_topic_sleeps_on",),
+        DURABLE,
     ),
     "one job calls all who wait for its topic": Break(
         (Cut(_ENVIRONMENT, "EVERYBODY if shared else jobs)", "EVERYBODY)"),),
         (f"{_CALLS}_a_commit_calls_as_many_as_it_has_jobs_for_and_no_more",),
+        DURABLE,
     ),
     "however many jobs come, one waiter is called": Break(
         (Cut(_ENVIRONMENT, "EVERYBODY if shared else jobs)", "1)"),),
-        ("crash/test_wakeup.py::test_as_many_waiters_get_up_as_there_are_jobs",),
+        (f"{_CALLS}_a_commit_calls_as_many_as_it_has_jobs_for_and_no_more",),
+        DURABLE,
     ),
 }
 

@@ -78,7 +78,6 @@ def test_what_comes_before_any_line_of_a_wait_ends_it(
     wait_for: Callable[[Queue], Wait], queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look and the sleep, too: the counter has to be read before the look."""
-
     lines: list[int] = []
     way: list[int] = []
 
