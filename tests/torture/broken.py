@@ -61,7 +61,7 @@ class Break(NamedTuple):
     """One thing that is broken on purpose.
 
     Attributes:
-        cuts: The sources that make it so.
+        cuts: What makes it so.
         caught_by: The tests below `tests/` that have to fail, each of them.
         kinds: The kinds of stores that are broken: a test of all of them fails for these, and
             passes for the others.
@@ -101,10 +101,10 @@ def broken_in(tree: Path, cuts: Sequence[Cut]) -> Iterator[None]:
 
     So what was compiled there of all other files, and what is compiled of these, stays right.
     """
-    for cut in cuts:
-        file = tree / "jobq" / cut.file
-        file.write_text(with_cut(cut, file.read_text()))
     try:
+        for cut in cuts:
+            file = tree / "jobq" / cut.file
+            file.write_text(with_cut(cut, file.read_text()))
         yield
     finally:
         for cut in cuts:
@@ -124,6 +124,7 @@ def with_cut(cut: Cut, source: str) -> str:
 def run(tree: Path, tests: Collection[str], patience: float = PATIENCE_S) -> Said:
     """Run tests in a tree; no process of theirs is left at the end."""
     report = tree / "report.xml"
+    report.unlink(missing_ok=True)  # whoever ends by a signal or a deadline writes none
     ids = [f"tests/{test}" for test in tests]
     env = {name: value for name, value in os.environ.items() if name not in _OURS}
     process = subprocess.Popen(
