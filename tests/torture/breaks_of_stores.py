@@ -278,9 +278,10 @@ CALLS: Final = {
             Cut(
                 _ENVIRONMENT,
                 "            txn.commit()  # also",
+                "            ended, tx.ended = tx.ended, []\n"  # which are called for as ever
                 "            _raise_counters(self.bell, [tx], [])\n"
                 "            self._ring(self.bell, [tx], [])\n"
-                "            tx.woken, tx.soon = {}, set()\n"
+                "            tx.woken, tx.soon, tx.ended = {}, set(), ended\n"
                 "            txn.commit()  # also",
             ),
         ),
