@@ -35,8 +35,6 @@ _OURS: Final = {
 }
 """What the environment says of this run alone. What is compiled in a tree stays in it."""
 
-_KIND: Final = re.compile(r"\b(memory|lmdb|mixed)\b")
-
 _BLUNDERS: Final = re.compile(
     r"^\W*(NameError|UnboundLocalError|AttributeError|ImportError|SyntaxError|IndentationError)\b",
     re.MULTILINE,
@@ -186,5 +184,9 @@ def _is_of(test: str, name: str) -> bool:
 
 def _kinds(names: Collection[str]) -> frozenset[str]:
     """The kinds of stores in the parameters of these tests."""
-    found = [_KIND.search(name.partition("[")[2]) for name in names]
-    return frozenset(kind.group() for kind in found if kind)
+    return frozenset(
+        part
+        for name in names
+        for part in name.partition("[")[2].rstrip("]").split("-")
+        if part in EVERY
+    )

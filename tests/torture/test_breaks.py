@@ -113,6 +113,12 @@ def test_it_is_told_what_the_tests_have_missed() -> None:
     ]
 
 
+def test_only_a_parameter_that_is_a_kind_of_store_is_taken_for_one() -> None:
+    seen = Said({f"{FENCING}[topics in memory-1]": "assert 1 == 2"}, set(), "")
+
+    assert misses(NOTHING._replace(kinds=LMDB), seen) == []
+
+
 def test_a_break_that_does_not_run_is_none() -> None:
     """What breaks everything shows nothing: any test would notice it."""
     why = "NameError: name 'token' is not defined\njobq/repo/operations/settle.py:99: in settle"
