@@ -216,7 +216,7 @@ COMMITS: Final = {
     ),
     "a full queue takes new jobs": Break(
         (Cut(_ENVIRONMENT, "        if size:\n", "        if False:\n"),),
-        ("repo/lmdb/test_room.py::test_a_full_queue_refuses_new_jobs_and_can_be_worked_off",),
+        ("repo/lmdb/test_room.py::test_a_job_that_is_larger_than_the_whole_quota_is_refused",),
         DURABLE,
     ),
     "a queue with its topics in memory is open to other processes": Break(
@@ -227,7 +227,7 @@ COMMITS: Final = {
                 "fcntl.LOCK_SH",
             ),
         ),
-        ("repo/lmdb/test_mixed.py::test_a_queue_with_topics_in_memory_is_for_one_process_alone",),
+        ("repo/lmdb/test_mixed.py::test_the_command_line_says_who_has_the_queue",),
         MIXED,
     ),
 }
