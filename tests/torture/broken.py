@@ -27,7 +27,8 @@ EVERY: Final = MEMORY | LMDB | MIXED
 """Kinds of stores, as the parameters of tests name them."""
 
 PATIENCE_S: Final = 240.0
-"""A break may make tests hang, each until it gives up; and what hangs for ever has no verdict."""
+"""A break may make tests hang, each until it gives up; and what hangs for ever has no verdict.
+Below the `faulthandler_timeout` of pytest, which would end all tests."""
 
 _OURS: Final = {
     *("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"),
@@ -119,7 +120,7 @@ def with_cut(cut: Cut, source: str) -> str:
     return source.replace(cut.old, cut.new)
 
 
-def run(tree: Path, tests: Collection[str], patience: float = PATIENCE_S) -> Said:
+def run(tree: Path, tests: Collection[str]) -> Said:
     """Run tests in a tree; no process of theirs is left at the end."""
     report = tree / "report.xml"
     report.unlink(missing_ok=True)  # whoever ends by a signal or a deadline writes none
@@ -133,7 +134,7 @@ def run(tree: Path, tests: Collection[str], patience: float = PATIENCE_S) -> Sai
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        output, _ = process.communicate(timeout=patience)
+        output, _ = process.communicate(timeout=PATIENCE_S)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
