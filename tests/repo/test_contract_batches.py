@@ -202,3 +202,9 @@ def test_a_batch_of_jobs_of_every_kind_keeps_each_as_it_was(queue: Queue) -> Non
         )  # fmt: skip
         assert record.payload_bytes == job.payload
         assert (record.status is Status.DELAYED) is (job.delay_us > 0)
+
+    queue.clock.advance(7)
+    held = [job for topic in "abc" for job in queue.take(topic, 300)]
+    assert sorted((job.id, job.payload) for job in held) == [
+        (job_id, job.payload) for job_id, job in zip(ids, specs, strict=True)
+    ]

@@ -7,6 +7,7 @@ import pytest
 from jobq.clock import ManualClock
 from jobq.job import Reservation, Settlement
 from jobq.repo.base import ReserveRequest
+from jobq.repo.transactional import STEP
 from jobq.states import Event, Outcome, Reason, Status
 from tests.repo.conftest import LEASE_S, Queue, done, release, retry, spec
 
@@ -147,6 +148,19 @@ def test_a_lease_is_over_when_its_time_has_passed_even_if_nobody_looked(
     clock.advance(0.000001)
     assert not queue.store.holds(held.id, held.token)
     assert queue.done(held) is Outcome.STALE
+
+
+def test_a_lease_is_over_when_its_time_has_passed_even_behind_a_backlog_of_others(
+    queue: Queue, clock: ManualClock
+) -> None:
+    """Each call moves a bounded step of what is due: whether it came to a job decides nothing."""
+    queue.add_many(2 * STEP + 2)
+    held = queue.take(n=2 * STEP + 2)
+    clock.advance(LEASE_S)
+
+    assert queue.extend(held[-1]) is Outcome.STALE
+    assert queue.done(held[-2]) is Outcome.STALE
+    assert queue.counts()["reserved"] == 2  # neither was moved by these two calls
 
 
 @settlements

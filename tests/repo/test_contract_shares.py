@@ -357,6 +357,14 @@ def test_a_name_has_its_own_share_and_the_first_pattern_has_the_rest(queue: Queu
     assert given == {"a.1": 20, "a.2": 40, "b.1": 10}
 
 
+def test_a_name_is_one_topic_whatever_its_characters(queue: Queue) -> None:
+    for topic in ("a*", "ab", "?", "x", "[a]", "a"):
+        queue.add(topic)
+    held = take(queue.store, ["a*", "?", "[a]", "**"], 9)
+
+    assert sorted(job.topic for job in held) == ["?", "[a]", "a*"]
+
+
 def test_a_choice_finds_a_topic_that_is_made_in_the_same_commit(queue: Queue) -> None:
     store = queue.store
     queue.add("a")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobq.clock import SystemClock
+from jobq.clock import ManualClock, SystemClock
 from jobq.errors import StoreUnavailable
 from jobq.repo.base import ReserveRequest, Store
 from jobq.selector import ALL_JOBS
@@ -208,6 +208,68 @@ def test_a_waiter_returns_when_a_job_of_its_topic_is_enqueued(
     assert not ended.is_set()
     live.enqueue([spec("mail")])
     assert ended.wait(DEADLINE_S)
+
+
+Readying = Callable[[Queue], Callable[[], object]]
+"""Prepares a job of the topic `mail` that is not ready; gives the call that makes it so."""
+
+
+def enqueue(queue: Queue) -> Callable[[], object]:
+    return queue.add
+
+
+def follow_up(queue: Queue) -> Callable[[], object]:
+    queue.add()
+    held = queue.take_one()
+    return lambda: queue.done(held, follow=(spec(),))
+
+
+def give_back(queue: Queue) -> Callable[[], object]:
+    queue.add()
+    held = queue.take_one()
+    return lambda: queue.release(held)
+
+
+def try_again(queue: Queue) -> Callable[[], object]:
+    queue.add()
+    held = queue.take_one()
+    return lambda: queue.retry(held)
+
+
+def reset(queue: Queue) -> Callable[[], object]:
+    job_id, _ = queue.job_in(Status.DONE)
+    return lambda: queue.reset(job_id)
+
+
+def hurry(queue: Queue) -> Callable[[], object]:
+    job_id = queue.add(delay=3600)
+    return lambda: queue.edit(job_id, delay=0)
+
+
+def move(queue: Queue) -> Callable[[], object]:
+    job_id = queue.add("other")
+    return lambda: queue.edit(job_id, topic="mail")
+
+
+def resume(queue: Queue) -> Callable[[], object]:
+    queue.store.configure("mail", {"paused": True})
+    queue.add()
+    return lambda: queue.store.configure("mail", {"paused": None})
+
+
+@pytest.mark.parametrize(
+    "readying",
+    [enqueue, follow_up, give_back, try_again, reset, hurry, move, resume],
+    ids=lambda readying: readying.__name__,
+)
+def test_whatever_makes_a_job_ready_wakes_a_waiter_at_once(
+    live: Store, crew: Crew, readying: Readying
+) -> None:
+    queue = Queue(live, ManualClock())  # which nothing here moves
+    took = [woken_after(live, crew, "mail", readying(queue)) for _ in range(3)]
+
+    assert min(took) < 0.5
+    assert live.stats().totals.reserved == 3
 
 
 def test_a_waiter_returns_at_once_when_there_is_a_job_already(live: Store) -> None:
