@@ -61,7 +61,8 @@ def to_raw(text: JobId) -> bytes:
     """
     if type(text) is not str:
         if not issubclass(type(text), str):  # not `isinstance`: a mock says that it is a str
-            raise InvalidValue(f"job id is {shown(text)}: expected text")
+            kind = f"{type(text).__name__:.60}"
+            raise InvalidValue(f"job id {shown(text)} is a {kind}: expected text")
         text = str.__str__(text)  # of a subclass, what it holds
     try:
         raw = bytes.fromhex(text.replace("-", ""))
