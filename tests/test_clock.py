@@ -49,7 +49,7 @@ def test_the_boot_clock_is_the_one_that_counts_time_asleep() -> None:
 def test_what_a_time_namespace_adds_to_the_boot_clock_is_taken_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Real ones are in tests/torture/test_namespaces.py, where there is leave to make them."""
+    """Real ones are in `tests/torture/processes`, where there is leave to make them."""
     offsets = "monotonic        -5         1\nboottime   -1000000 250000000\n"
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: offsets)
 

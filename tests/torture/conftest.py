@@ -7,7 +7,7 @@ import pytest
 from tests.crash.conftest import path, quick_path, say, seed, start
 from tests.crash.processes import Child, Pipe
 from tests.torture.calls import why_not
-from tests.torture.namespaces import Place, within
+from tests.torture.processes.namespaces import Place, within
 
 __all__ = ["path", "pytest_collection_modifyitems", "quick_path", "say", "seed", "start"]
 

@@ -1,0 +1,147 @@
+"""Random stories whose wall clock leaps at any moment, told to every store."""
+
+import random
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from jobq.clock import EARLIEST_US, ManualClock
+from jobq.job import Reservation
+from jobq.states import Outcome
+from tests.conftest import STORES, Kind
+from tests.crash.conftest import Say
+from tests.model.telling import tell
+from tests.model.test_same_story import Reopened, SameStory
+from tests.model.test_terms import Terms
+from tests.repo.conftest import Queue
+from tests.torture.clocks.clocks import DELAYS_S, HOUR_S, LEAPS_S, YEAR_S, RestlessClock
+
+LONG_LEASE_S: Final = 600.0
+
+leaps_s = st.builds(lambda way, far: way * far, st.sampled_from((1, -1)), st.sampled_from(LEAPS_S))
+
+
+# Random stories, beside the model.
+
+
+def _leap(clock: ManualClock, seconds: float) -> None:
+    """Step it; to before 1970 by an hour at most, so that what is due then can be waited for."""
+    until_1969_s = (clock.wall_us() - EARLIEST_US) / 1e6 + HOUR_S
+    clock.step_wall(max(seconds, -until_1969_s) if clock.wall_us() > EARLIEST_US else abs(seconds))
+
+
+class Leaping(SameStory):
+    """Stories of all verbs, whose wall clock leaps between any two calls."""
+
+    @rule(seconds=leaps_s)
+    def leap(self, seconds: float) -> None:
+        _leap(self.clock, seconds)
+
+    def drain(self) -> None:
+        self.clock.step_wall(2 * HOUR_S)  # it may stand before 1970
+        super().drain()
+
+
+class LeapingReopened(Reopened, Leaping):
+    """The same of durable stores, which are closed at any time, or boot."""
+
+
+class LeapingTerms(Terms):
+    """Stories of deadlines, unique keys with and without periods, and caps."""
+
+    @rule(seconds=leaps_s)
+    def leap(self, seconds: float) -> None:
+        # Nothing of it is forgotten but what `Terms` sweeps: so no farther than it keeps jobs.
+        away_s = (self.clock.wall_us() - ManualClock().wall_us()) / 1e6
+        self.model.sweep()
+        for store in self.stores:
+            store.prune(1000)
+        if abs(away_s + seconds) < 1.3 * YEAR_S:
+            _leap(self.clock, seconds)
+        self.move_time()
+        self.compare()
+
+
+STORIES: Final[tuple[type[RuleBasedStateMachine], ...]] = (Leaping, LeapingReopened, LeapingTerms)
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_every_store_answers_as_the_model_does_though_the_wall_clock_leaps(
+    story: type[RuleBasedStateMachine],
+) -> None:
+    tell(story, 3, steps=20)
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("_turn", range(2))
+@pytest.mark.parametrize("story", STORIES)
+def test_every_store_answers_a_storm_of_stories_though_the_wall_clock_leaps(
+    story: type[RuleBasedStateMachine], _turn: int
+) -> None:
+    tell(story, 40, steps=60)
+
+
+# A clock that leaps within calls too, where no model can say what a call has seen.
+
+
+@pytest.mark.parametrize("steps", [200, pytest.param(5_000, marks=pytest.mark.storm)])
+@pytest.mark.parametrize("kind", STORES, ids=repr)
+def test_a_clock_that_shows_another_time_at_each_look_confuses_nothing(
+    steps: int, kind: Kind, tmp_path: Path, seed: int, say: Say
+) -> None:
+    """What holds whatever a wall clock says: leases by the boot clock, and every job once."""
+    chance = random.Random(seed)
+    clock = RestlessClock(chance)
+    queue = Queue(kind.open(tmp_path / "queue", clock=clock), clock)
+    ids: list[bytes] = []
+    done: list[bytes] = []
+    held: dict[bytes, tuple[Reservation, int]] = {}  # and when the lease is over
+    overs = 0
+
+    def take(n: int) -> None:
+        nonlocal overs
+        due = {
+            job_id: queue.get(job_id).created_us + delays[job_id] for job_id in set(ids) - set(done)
+        }
+        for job in queue.take(n=n):
+            if job.id in held:
+                assert held[job.id][1] <= clock.boot_us(), "a lease was cut short"
+                overs += 1
+            assert due[job.id] <= clock.peak_us, "promoted before any clock has ever said so"
+            held[job.id] = job, clock.boot_us() + job.lease_us
+
+    delays: dict[bytes, int] = {}
+    for _ in range(steps):
+        match chance.randrange(6):
+            case 0 | 1:
+                delay, lease = chance.choice((0, 0, *DELAYS_S)), chance.choice((1.0, LONG_LEASE_S))
+                ids.append(queue.add(delay=delay, lease=lease, max_crashes=0))
+                delays[ids[-1]] = round(delay * 1e6)
+            case 2 | 3:
+                take(chance.randrange(1, 4))
+            case 4 if held:
+                job, until_us = held[chance.choice(list(held))]
+                lives = until_us > clock.boot_us()
+                assert queue.store.holds(job.id, job.token) is lives, "a lease is longer or shorter"
+                assert (queue.done(job) is Outcome.OK) is lives
+                if lives:
+                    done.append(job.id)
+                    del held[job.id]
+            case _:
+                clock.advance(chance.choice((0.1, 1.0, 60.0)))
+    assert ids == sorted(set(ids))
+    assert queue.store.check().problems == ()
+    clock.rest()
+    clock.step_wall(500 * YEAR_S)
+    clock.advance(2 * LONG_LEASE_S)
+    while taken := queue.take(n=100):
+        assert {queue.done(job) for job in taken} == {Outcome.OK}
+        done += [job.id for job in taken]
+    say(f"{kind}: {len(ids)} jobs, {overs} leases over")
+
+    assert sorted(done) == ids
+    assert queue.store.check().problems == ()
+    queue.store.close()

@@ -1,0 +1,134 @@
+"""Every verb by itself, as crash tests have them: recorded once, and what must be left of each.
+
+Here the oracle is the queue itself, uncut: what it holds when each commit of the verb is all there,
+is what a disk may hold; once the verb has returned, only what the last of them has made.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import jobq
+from jobq.clock import ManualClock, SystemClock
+from jobq.repo.base import Store
+from jobq.service import JobService
+from tests.crash.flow_verbs import FLOW, FLOW_MIXED
+from tests.crash.processes import Pipe
+from tests.crash.verbs import CASES, KINDS, MIXED, Case, _be_victim, _Fork, fill, found_in
+from tests.torture.power.faults import Fault
+from tests.torture.power.record import Record, Renamed, commits
+from tests.torture.power.recorder import Recorder
+from tests.torture.power.states import Cut, all_of
+from tests.torture.power.verdict import Kind, Verdict
+
+
+def _compact(path: str, _: object) -> object:
+    jobq.compact(path)
+    svc = jobq.open(path)
+    svc.enqueue("mail", "e")
+    return svc
+
+
+def _restore(path: str, backup: str, *, replace: bool) -> object:
+    jobq.restore(backup, path, replace=replace)
+    svc = jobq.open(path)
+    svc.enqueue("mail", "e")
+    return svc
+
+
+def _back_up(path: str) -> str:
+    """A backup beside the queue, which then has one job more."""
+    backup = f"{path}.backup"
+    with jobq.open(path) as svc:
+        svc.backup(backup)
+        svc.enqueue("mail", "not in the backup")
+    return backup
+
+
+UPKEEP: Final = {
+    "compact, then enqueue": Case(_compact, opens=True),
+    "restore in place, then enqueue": Case(
+        lambda path, _: _restore(path, _back_up(path), replace=True), opens=True
+    ),
+}
+"""What puts another file in place of the queue's. Afterwards the new one has to be what counts."""
+
+ALL: Final = {**CASES, **MIXED, **FLOW, **FLOW_MIXED, **UPKEEP}
+
+
+class CaseOracle:
+    """Judges what is left of one verb.
+
+    Args:
+        name: Of the case.
+        wall_us: The time at which queues are opened; it stands still.
+    """
+
+    def __init__(self, name: str, wall_us: int) -> None:
+        self._name = name
+        self._wall_us = wall_us
+        self._stages: list[Any] = []
+
+    def prepare(self, record: Record, directory: Path) -> None:
+        """Look at what each commit makes, and each file that is moved in."""
+        path = directory / "uncut"
+        moved = [at + 1 for at, one in enumerate(record.events) if isinstance(one, Renamed)]
+        for upto in sorted({0, *commits(record), *moved, len(record.events)}):
+            state = all_of(record, upto)
+            path.mkdir()
+            if state.data is not None:
+                (path / "data.mdb").write_bytes(state.data)
+            with JobService(self._store(path)) as svc:
+                found = found_in(svc)
+            if found not in self._stages[-1:]:
+                self._stages.append(found)
+            shutil.rmtree(path)
+
+    def open(self, path: Path, cut: Cut) -> Store:  # noqa: ARG002 - an oracle's signature
+        """The queue after the machine has booted again."""
+        return self._service(path).store
+
+    def nothing_may_be_lost(self, cut: Cut) -> bool:
+        """Whether there has to be a queue by now."""
+        return not ALL[self._name].new or bool(cut.acked)
+
+    def judge(self, cut: Cut) -> Verdict:
+        """Whether the verb has happened, up to one of its commits; all of it if it has returned."""
+        found = found_in(self._svc)
+        if found == self._stages[-1] or (not cut.acked and found in self._stages):
+            return Verdict(Kind.SOUND)
+        if found in self._stages:
+            return Verdict(Kind.LOST, f"{self._name!r} has returned, and has not happened")
+        return Verdict(Kind.WRONG, f"neither as before {self._name!r} nor as after")
+
+    def _service(self, path: Path) -> JobService:
+        self._svc = JobService(self._store(path))
+        return self._svc
+
+    def _store(self, path: Path) -> Store:
+        clock = ManualClock(wall_us=self._wall_us, boot_us=ManualClock.JUST_BOOTED_US)
+        return KINDS[ALL[self._name].topics](path, clock=clock)
+
+
+def act(pipe: Pipe, name: str, root: Path, fault: Fault) -> None:
+    """In a child: fill a queue, do what the case does before, then record its verb."""
+    case, path = ALL[name], str(root / "queue")
+    if not case.new:
+        fill(path, case)
+    victim = _Fork(_be_victim, case, path) if case.victim else None
+    recorder = Recorder(root)
+    fault(recorder)
+    subject: Any = path if case.opens else jobq.open(path, topics=case.topics)
+    if victim is not None:
+        victim.go()
+        victim.hear()
+        victim.end()
+    held = None if case.opens else case.hold(subject)
+    recorder.restart()
+    recorder.began(1)
+    kept = case.act(subject, held)
+    recorder.acked(1)
+    pipe.send((recorder.finish(), SystemClock().wall_us()))
+    assert kept is not pipe  # it lives until here
+    os._exit(0)

@@ -1,0 +1,93 @@
+"""The bench proves itself: the store is broken on purpose, and each time the bench says so."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.crash.processes import Start
+from tests.torture.power import faults
+from tests.torture.power.bench import judge, record_case, record_story
+from tests.torture.power.cases import UPKEEP
+from tests.torture.power.examiner import Sift
+from tests.torture.power.faults import Fault
+from tests.torture.power.story import Plot
+from tests.torture.power.verdict import Kind, Tally
+
+PLOT: Final = Plot(seed=7, length=8)
+RELAXED: Final = PLOT._replace(durability="relaxed")
+
+
+def seen(start: Start, fault: Fault, path: Path, plot: Plot = PLOT) -> Tally:
+    """What the bench says of a story told to a broken store."""
+    recorded = record_story(start, plot, path / "recorded", fault)
+    return judge(start, recorded, Sift(4096, 10, seed=1), path / "judged")
+
+
+def test_a_whole_store_passes(start: Start, quick_path: Path) -> None:
+    tally = seen(start, faults.none, quick_path)
+
+    assert tally.states > 100
+    assert not tally.faults
+
+
+LOST, SHUT, WRONG = Kind.LOST, Kind.SHUT, Kind.WRONG
+
+
+@pytest.mark.parametrize(
+    ("fault", "kinds"),
+    [
+        (faults.lying_disk, {LOST, SHUT}),
+        (faults.no_data_sync, {SHUT}),
+        (faults.no_meta_sync, {LOST}),
+        (faults.full_is_relaxed, {LOST}),
+        (faults.full_is_unsafe, {LOST, SHUT}),
+        (faults.synced_now_and_then, {LOST, SHUT}),
+        (faults.acknowledged_before_commit, {LOST}),
+        (faults.two_commits, {WRONG}),
+        (faults.no_directory_sync, {LOST}),
+        (faults.no_file_sync, {SHUT}),
+        (faults.made_in_place, {SHUT}),
+    ],
+)
+def test_a_broken_store_is_noticed(
+    fault: Fault, kinds: set[Kind], start: Start, quick_path: Path
+) -> None:
+    assert kinds <= seen(start, fault, quick_path).kinds.keys()
+
+
+def test_it_is_noticed_if_relaxed_keeps_too_little(start: Start, quick_path: Path) -> None:
+    assert not seen(start, faults.none, quick_path / "whole", RELAXED).faults
+    assert seen(start, faults.relaxed_is_unsafe, quick_path / "broken", RELAXED).kinds[Kind.LOST]
+
+
+def test_it_is_noticed_if_new_directories_above_a_queue_are_not_synced(
+    start: Start, quick_path: Path
+) -> None:
+    plot = PLOT._replace(length=1, depth=1)
+
+    assert not seen(start, faults.none, quick_path / "whole", plot).faults
+    assert seen(start, faults.no_sync_above, quick_path / "broken", plot).kinds[Kind.LOST]
+
+
+@pytest.mark.parametrize("name", UPKEEP)
+@pytest.mark.parametrize(
+    ("fault", "kind"), [(faults.no_directory_sync, LOST), (faults.no_sync_of_what_replaces, SHUT)]
+)
+def test_it_is_noticed_if_a_file_that_replaces_a_queue_does_not_last(
+    name: str, fault: Fault, kind: Kind, start: Start, quick_path: Path
+) -> None:
+    recorded = record_case(start, name, quick_path / "recorded", fault)
+
+    assert judge(start, recorded, Sift(4096, 16, seed=1), quick_path / "judged").kinds[kind]
+
+
+def test_the_flush_before_a_new_queue_is_moved_in_is_what_keeps_it_whole(
+    start: Start, quick_path: Path
+) -> None:
+    assert not seen(start, faults.built_without_sync, quick_path).faults
+
+
+def test_a_write_that_the_recorder_missed_is_noticed(start: Start, quick_path: Path) -> None:
+    with pytest.raises(AssertionError, match="not recorded"):
+        seen(start, faults.unrecorded, quick_path)
