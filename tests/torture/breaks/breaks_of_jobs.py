@@ -129,7 +129,8 @@ HOLDING: Final = {
             ),
         ),
         (
-            "repo/lmdb/test_holders.py::test_a_forked_child_of_a_killed_worker_does_not_keep_its_jobs",
+            "repo/lmdb/test_holders.py"
+            "::test_what_a_killed_worker_has_started_does_not_keep_its_jobs[a forked child]",
         ),
         LMDB,
     ),

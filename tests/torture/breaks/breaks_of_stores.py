@@ -136,8 +136,8 @@ COMMITS: Final = {
         (
             Cut(
                 _ENVIRONMENT,
-                "return data is not None and decode_meta(META_KEY, bytes(data)).group >= number",
-                "return True",
+                "there = data is not None and decode_meta(META_KEY, bytes(data)).group >= number",
+                "there = True",
             ),
         ),
         (f"{_GROUP}_what_a_failed_commit_did_is_found_out",),

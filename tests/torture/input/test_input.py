@@ -188,6 +188,7 @@ def test_hostile_lines_of_an_import_leave_a_sound_queue(
     rounds: int, svc: JobService, seed: int
 ) -> None:
     chance = random.Random(seed)
+    svc.enqueue("sound", "sound")
     for _ in range(rounds):
         line = json.loads(json_noise(chance))
         if chance.random() < 0.9:
