@@ -17,6 +17,7 @@ _SETTLE: Final = "repo/operations/settle.py"
 _VERBS: Final = "repo/transactional.py"
 _HOLDERS: Final = "repo/lmdb/holders.py"
 
+_LIFE: Final = "repo/lmdb/test_holders.py::test"
 _CAPS: Final = "repo/test_contract_caps.py::test"
 _FENCING: Final = "repo/test_contract_fencing.py::test"
 _ORDER: Final = "repo/test_contract_order.py::test"
@@ -128,10 +129,7 @@ HOLDING: Final = {
                 "self._lock = self._holders = None\n        self._shut()\n",
             ),
         ),
-        (
-            "repo/lmdb/test_holders.py"
-            "::test_what_a_killed_worker_has_started_does_not_keep_its_jobs[a forked child]",
-        ),
+        (f"{_LIFE}_what_a_killed_worker_has_started_does_not_keep_its_jobs[a forked child]",),
         LMDB,
     ),
 }
