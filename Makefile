@@ -43,8 +43,8 @@ fmt: $(DEV) ## format, and mend what ruff can mend
 storm: $(DEV) ## the long crash and stress runs
 	@$(PY) -m pytest -m storm --ignore=tests/torture $(ARGS)
 
-torture: $(DEV) ## the power cut in 170 000 ways; ARGS="-k verb" for some, JOBQ_SEED=… for others
-	@$(PY) -m pytest -m storm tests/torture $(ARGS)
+torture: $(DEV) ## all that machines do to a queue, at length; ARGS=tests/torture/power for some, JOBQ_SEED=… again
+	@$(PY) -m pytest -m storm $(if $(filter tests/%,$(ARGS)),,tests/torture) $(ARGS)
 
 bench: $(BENCH) ## the benchmarks, quick forms; ARGS=--full, --keep, or the names of some
 	@$(PY) -m benchmarks $(ARGS)
