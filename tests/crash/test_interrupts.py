@@ -628,10 +628,8 @@ class User:
 # In the child: handlers that make calls.
 
 
-def _call_from_a_handler(pipe: Pipe, path: str) -> None:
-    svc = jobq.open(path)
-    answers: list[str] = []
-    reached: list[str] = []
+def _enqueue_in_a_handler(svc: JobService, answers: list[str]) -> None:
+    """From now on SIGUSR1 has its handler enqueue; *answers* gets what became of it."""
 
     def handler(*_: object) -> None:
         try:
@@ -642,6 +640,14 @@ def _call_from_a_handler(pipe: Pipe, path: str) -> None:
             answers.append("accepted")
 
     signal.signal(signal.SIGUSR1, handler)
+
+
+def _call_from_a_handler(pipe: Pipe, path: str) -> None:
+    svc = jobq.open(path)
+    answers: list[str] = []
+    reached: list[str] = []
+
+    _enqueue_in_a_handler(svc, answers)
     with_steps(lambda *_: signal.raise_signal(signal.SIGUSR1), reached.append)
     svc.enqueue("mail")
     without_steps()
@@ -673,15 +679,7 @@ def _effect(name: str, case: Case, path: str, wrong: list[str], *, calls: bool) 
     svc = jobq.open(path, topics=case.topics)
     held = case.hold(svc)
 
-    def handler(*_: object) -> None:
-        try:
-            svc.enqueue("handler")
-        except ReentrantCall:
-            answers.append("refused")
-        else:
-            answers.append("accepted")
-
-    signal.signal(signal.SIGUSR1, handler)
+    _enqueue_in_a_handler(svc, answers)
     with_steps(lambda *_: signal.raise_signal(signal.SIGUSR1) if calls else None, reached.append)
     result = case.act(svc, held)
     without_steps()

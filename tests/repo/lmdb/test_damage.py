@@ -304,13 +304,14 @@ def test_no_damaged_file_is_read_wrong(start: Start, tmp_path: Path, seed: int, 
     assert sum(times for (_, outcome), times in outcomes.items() if "corrupt" in outcome) > 100
 
 
+@pytest.mark.parametrize("count", [90, pytest.param(2500, marks=pytest.mark.storm)])
 def test_a_file_that_gets_damaged_while_it_is_open_is_not_read_wrong(
-    start: Start, tmp_path: Path, seed: int, say: Say
+    count: int, start: Start, tmp_path: Path, seed: int, say: Say
 ) -> None:
-    outcomes, wrong = count_outcomes(start, tmp_path, 90, seed, say, is_open=True)
+    outcomes, wrong = count_outcomes(start, tmp_path, count, seed, say, is_open=True)
 
     assert not wrong, "\n".join(wrong)
-    assert outcomes.total() == 90
+    assert outcomes.total() == count
 
 
 def test_databases_that_are_gone_while_the_queue_is_open_are_damage(tmp_path: Path) -> None:
@@ -323,16 +324,6 @@ def test_databases_that_are_gone_while_the_queue_is_open_are_damage(tmp_path: Pa
         for verb in (svc.stats, lambda: svc.enqueue(TOPICS[0], 1), lambda: svc.reserve(TOPICS[0])):
             with pytest.raises(StoreCorrupt, match="restore it from a backup"):
                 verb()
-
-
-@pytest.mark.storm
-def test_a_file_that_gets_damaged_while_it_is_open_is_not_read_wrong_in_many(
-    start: Start, tmp_path: Path, seed: int, say: Say
-) -> None:
-    outcomes, wrong = count_outcomes(start, tmp_path, 2500, seed, say, is_open=True)
-
-    assert not wrong, "\n".join(wrong)
-    assert outcomes.total() == 2500
 
 
 @pytest.mark.storm
