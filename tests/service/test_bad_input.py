@@ -21,6 +21,7 @@ from jobq.repo.lmdb import LmdbStore
 from jobq.repo.memory import MemoryStore
 from jobq.selector import ALL_JOBS
 from jobq.topic import SettingArgs
+from tests.torture.input.mischief import Vague
 
 NAN = float("nan")
 HUGE = 10**5000  # past what Python writes out in decimal
@@ -481,18 +482,6 @@ class Agreeing(int):
 
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = lambda *_: True
     __hash__ = int.__hash__
-
-
-class Vague:
-    """Compares as arrays do."""
-
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> Any:
-        return self
-
-    def __bool__(self) -> bool:
-        raise ValueError("the truth value of an array is ambiguous")
 
 
 def nested_tuple(levels: int) -> tuple[Any, ...]:
