@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import lmdb
 
 from jobq import ids
-from jobq.errors import JobqError, OutcomeUnknown, StoreFull, StoreUnavailable
+from jobq.errors import JobqError, OutcomeUnknown, StoreCorrupt, StoreFull, StoreUnavailable
 from jobq.repo import forking
 from jobq.repo.entry import Entry, Mark
 from jobq.repo.lmdb import files, steps
@@ -338,7 +338,7 @@ class Environment:
                     txn.abort()
             except lmdb.Error as error:
                 if not left or not self._mend(error):
-                    raise translated(error, self.path) from error
+                    raise self._as_ours(error) from error
             except OSError as error:
                 raise translated(error, self.path) from error
         raise AssertionError("unreachable")
@@ -449,7 +449,7 @@ class Environment:
                 return
             except Exception as error:  # noqa: BLE001 - it becomes the operation's outcome
                 if not left:
-                    pending.finish(None, translated(error, self.path))
+                    pending.finish(None, self._as_ours(error))
                 elif not self._worth_another_try(error, pending):
                     return
 
@@ -468,7 +468,7 @@ class Environment:
             return True
         if isinstance(error, lmdb.Error) and self._mend(error):
             return True
-        pending.finish(None, translated(error, self.path))
+        pending.finish(None, self._as_ours(error))
         return False
 
     def _commit(self, group: list[Pending], rings: list[Transaction]) -> None:
@@ -639,7 +639,10 @@ class Environment:
         """Do what an error asks for; false if nothing can be done."""
         env = self._open()
         if isinstance(error, lmdb.MapResizedError):
-            env.set_mapsize(0)  # another process has grown it
+            try:
+                env.set_mapsize(0)  # another process has grown it
+            except lmdb.Error:  # beyond what can be mapped
+                return False
         elif isinstance(error, lmdb.ReadersFullError):
             return bool(env.reader_check())
         elif isinstance(error, lmdb.PanicError):
@@ -647,6 +650,16 @@ class Environment:
         else:
             return False
         return True
+
+    def _as_ours(self, error: Exception) -> Exception:
+        """The error as jobq's."""
+        if isinstance(error, lmdb.MapResizedError) and files.claims_too_much(self.path):
+            damage = StoreCorrupt(
+                f"{self.path}: the file is shorter than its head says; restore it from a backup"
+            )
+            damage.__cause__ = error
+            return damage
+        return translated(error, self.path)
 
     def _grow(self, adds: int) -> bool:
         """A larger map, up to the limit for what adds jobs; false if it cannot be."""

@@ -236,6 +236,15 @@ def _look_at(path: Path) -> None:
         seen = metas
 
 
+def claims_too_much(path: Path) -> bool:
+    """Whether the head of the data file counts more pages than there are, or is destroyed.
+
+    Of a sound file it may, by free pages at its end: only for what went wrong already.
+    """
+    metas, size = _read_metas(path / DATA)
+    return not metas or any((meta.told.last_page + 1) * meta.page_size > size for meta in metas)
+
+
 def contradiction(metas: Sequence["Told"]) -> str:
     """Why what both meta pages say, in their order, cannot be of one sound file; empty if it can.
 

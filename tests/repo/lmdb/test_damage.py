@@ -314,6 +314,20 @@ def test_a_file_that_gets_damaged_while_it_is_open_is_not_read_wrong(
     assert outcomes.total() == count
 
 
+def test_a_head_that_claims_more_than_can_be_mapped_while_the_queue_is_open_is_damage(
+    tmp_path: Path,
+) -> None:
+    make_small(tmp_path / "queue")
+    with jobq.open(tmp_path / "queue", durability="unsafe") as svc:
+        with (tmp_path / "queue" / "data.mdb").open("r+b") as file:
+            for page in (0, PAGE):
+                file.seek(page + 16 + 120)  # where the number of the last page stands
+                file.write((2**50).to_bytes(8, "little"))
+        for verb in (svc.stats, lambda: svc.enqueue(TOPICS[0], 1), lambda: svc.reserve(TOPICS[0])):
+            with pytest.raises(StoreCorrupt, match="restore it from a backup"):
+                verb()
+
+
 def test_databases_that_are_gone_while_the_queue_is_open_are_damage(tmp_path: Path) -> None:
     make_small(tmp_path / "queue")
     with jobq.open(tmp_path / "queue", durability="unsafe") as svc:
