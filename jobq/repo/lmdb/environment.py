@@ -641,7 +641,9 @@ class Environment:
         if isinstance(error, lmdb.MapResizedError):
             try:
                 env.set_mapsize(0)  # another process has grown it
-            except lmdb.Error:  # beyond what can be mapped
+            except lmdb.Error:  # beyond what can be mapped, and now nothing is
+                env.close()
+                self._env = self._db = None
                 return False
         elif isinstance(error, lmdb.ReadersFullError):
             return bool(env.reader_check())
@@ -653,12 +655,12 @@ class Environment:
 
     def _as_ours(self, error: Exception) -> Exception:
         """The error as jobq's."""
-        if isinstance(error, lmdb.MapResizedError) and files.claims_too_much(self.path):
-            damage = StoreCorrupt(
-                f"{self.path}: the file is shorter than its head says; restore it from a backup"
-            )
-            damage.__cause__ = error
-            return damage
+        if isinstance(error, lmdb.MapResizedError):
+            try:
+                files.refuse_too_large_claim(self.path)
+            except StoreCorrupt as damage:
+                damage.__cause__ = error
+                return damage
         return translated(error, self.path)
 
     def _grow(self, adds: int) -> bool:
@@ -681,7 +683,8 @@ class Environment:
         now = time.monotonic()
         if now - self._checked_readers >= READER_CHECK_S:
             self._checked_readers = now
-            self._open().reader_check()
+            with translating(self.path):
+                self._open().reader_check()
 
     def _is_full_disk(self, error: Exception) -> bool:
         if isinstance(error, lmdb.DiskError):

@@ -236,13 +236,21 @@ def _look_at(path: Path) -> None:
         seen = metas
 
 
-def claims_too_much(path: Path) -> bool:
-    """Whether the head of the data file counts more pages than there are, or is destroyed.
+def refuse_too_large_claim(path: Path) -> None:
+    """Refuse a data file whose head counts more pages than there are, or is destroyed.
 
-    Of a sound file it may, by free pages at its end: only for what went wrong already.
+    A sound one may count free pages at its end that are not there: this is only for finding out
+    why something went wrong.
+
+    Raises:
+        StoreCorrupt: So it is.
     """
     metas, size = _read_metas(path / DATA)
-    return not metas or any((meta.told.last_page + 1) * meta.page_size > size for meta in metas)
+    if not metas or any((meta.told.last_page + 1) * meta.page_size > size for meta in metas):
+        raise StoreCorrupt(
+            f"{path / DATA} is shorter than its head says, or that is destroyed; restore it from "
+            "a backup"
+        )
 
 
 def contradiction(metas: Sequence["Told"]) -> str:

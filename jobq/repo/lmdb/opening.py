@@ -11,7 +11,7 @@ import lmdb
 
 from jobq.clock import Clock
 from jobq.errors import StoreCorrupt
-from jobq.repo.lmdb import steps
+from jobq.repo.lmdb import files, steps
 from jobq.repo.lmdb.access import META_KEY, SETTINGS_KEY, Access, Databases
 from jobq.repo.lmdb.filelock import FileLock
 from jobq.repo.lmdb.flow import LmdbFlow
@@ -192,6 +192,7 @@ def _open_with_room(path: Path, settings: Settings) -> tuple[lmdb.Environment, i
             raise StoreCorrupt(f"{path}: the head of the data file is damaged ({error})") from error
         except lmdb.MemoryError:
             if map_size <= LEAST_MAP_SIZE:
+                files.refuse_too_large_claim(path)
                 raise
             map_size //= 2  # a limited address space: RLIMIT_AS, a small machine
 
