@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import platform
 import signal
@@ -25,6 +26,9 @@ BATCHES: Final = (1, 10, 100, 1000)
 THREADS: Final = 8
 MEASUREMENTS: Final = 3 + len(BATCHES)
 
+_LEAST_S: Final = 0.1
+_MOST_S: Final = 3600.0
+
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -40,6 +44,13 @@ class Measured:
     wake_up: Times
 
 
+def _refuse_nan(_: click.Context, __: click.Parameter, value: float) -> float:
+    """NaN, which no range refuses, as it compares false."""
+    if math.isnan(value):
+        raise click.BadParameter(f"{value} is not in the range {_LEAST_S:g}<=x<={_MOST_S:g}.")
+    return value
+
+
 @click.command()
 @click.argument("directory", metavar="[DIR]", default=".")
 @click.option(
@@ -51,7 +62,8 @@ class Measured:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.1, 3600),
+    type=click.FloatRange(_LEAST_S, _MOST_S),
+    callback=_refuse_nan,
     default=14,
     show_default=True,
     help="About how long it takes.",

@@ -365,7 +365,7 @@ class Worker:
             **os.environ,
             "JOBQ_DB": self._where,
             "JOBQ_ID": job.id,
-            "JOBQ_TOPIC": job.topic,
+            "JOBQ_TOPIC": job.topic.replace("\0", "\N{REPLACEMENT CHARACTER}"),  # it cannot hold it
             "JOBQ_ATTEMPT": str(job.attempt),
         }
         env.pop("JOBQ_PAYLOAD", None)

@@ -14,6 +14,7 @@ microseconds, and payloads as they are wherever JSON gives back the same value. 
 """
 
 import base64
+import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -101,10 +102,14 @@ def import_jobs(store: Store, lines: Iterable[Mapping[str, Any]]) -> Imported:
         InvalidValue: A line is wrong, or the end is missing; what stood before is imported.
             Or *lines* is nothing to loop over.
     """
-    if isinstance(lines, str | bytes | Mapping) or not isinstance(lines, Iterable):
+    given: Iterator[Mapping[str, Any]] | None = None
+    if not isinstance(lines, str | bytes | Mapping):
+        with contextlib.suppress(TypeError):
+            given = iter(lines)
+    if given is None:
         raise InvalidValue(f"lines is {shown(lines)}: expected several dicts, as json.loads gives")
     run = _Import(store)
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(given, start=1):
         try:
             run.read(line)
         except InvalidValue as error:

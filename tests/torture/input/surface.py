@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -108,7 +109,8 @@ class World:
             [(name, store.settings(name), store.groups(name, None, 100)) for name in topics],
             store.settings(None),
             store.keys(None, 100),
-            store.find(ALL_JOBS, None, 1000),
+            # Progress comes when the service has the time: it may be what was told before.
+            [replace(job, progress=None) for job in store.find(ALL_JOBS, None, 1000)],
         )
 
 

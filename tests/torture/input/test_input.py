@@ -36,6 +36,7 @@ SLOW = frozenset(
 LONGEST_MESSAGE = 1000
 LONGEST_WITH_A_PATH = 3 * 4096
 MAY_TIME_OUT = frozenset({"JobService.wait", "JobService.await_job"})
+DRAINS = frozenset({"JobService.drain", "JobService.adrain"})
 MAY_BE_TYPE_ERROR = frozenset({"Pattern.matches"})
 AT_ONCE = 40
 """Calls that were let through, after which a queue is put away and another one made."""
@@ -70,6 +71,8 @@ class Attempts:
         self.outcomes[outcome] += 1
         assert self.longest <= (LONGEST_WITH_A_PATH if PATHS & wrong.keys() else LONGEST_MESSAGE)
         self.longest = 0
+        if entry.name in DRAINS:
+            world.service.resume()  # or it takes no jobs any more
         if outcome == "done":
             self._let_through += 1
         else:

@@ -26,7 +26,7 @@ STATUSES: Final = frozenset({0, FAILED, WRONG_COMMAND, NOT_FOUND, STORE_UNUSABLE
 NASTY: Final = "\x1b[2J\x1b]0;owned\x07\r\n\x9b31m\u202eliam\u200f\x00\u2028 \x7f手紙"
 """What clears screens, renames windows, begins lines, hides itself, or runs from right to left."""
 
-ARGUMENTS: Final = [text[:100_000] for text in TEXTS if "\0" not in text] + [
+ARGUMENTS: Final = [text[:100_000] for text in TEXTS if not {"\0", "\ud800"} & set(text)] + [
     *(
         "--",
         "-",
@@ -42,7 +42,8 @@ ARGUMENTS: Final = [text[:100_000] for text in TEXTS if "\0" not in text] + [
     *("@/etc/passwd", "2030-01-01", "9999-12-31T23:59:59-14:00", "[" * 100_000, '{"a":' * 50_000),
     *("NaN", '"\\ud800"', "1e400", "key=value", "topic=\x1b[2J", "status=\x1b", "lease=nan"),
 ]
-"""Words that a command line may have: no NUL, which the system ends them at."""
+"""Words that a command line may have: no NUL, which the system ends them at, and of what is not
+UTF-8 only what Python makes of it."""
 
 GOOD: Final[dict[str, list[str]]] = {
     "topic": ["mail"],
