@@ -102,6 +102,7 @@ class World:
     def facts(self) -> Any:
         """All that a refused call must not change."""
         store = self.store
+        store.advance()  # what is due moves with any write, also those of the service's own thread
         topics = store.topics()
         return (
             store.stats(),
