@@ -157,13 +157,16 @@ def everything_is_there(svc: JobService, jobs: list[Job], ids: list[str]) -> Non
     """Each job is either among *jobs*, and held, or ready; soon, and none of them twice."""
     mine = [job.id for job in jobs]
     assert len(mine) == len(set(mine))
-    eventually(lambda: svc.stats().totals.ready == len(ids) - len(mine))
-    assert svc.stats().totals.reserved == len(mine)
-    for job_id in ids:
-        record = svc.get(job_id)
-        assert (record.status, record.attempt) == (
-            (Status.RESERVED, 1) if job_id in mine else (Status.READY, 0)
-        )
+    expected = [(Status.RESERVED, 1) if one in mine else (Status.READY, 0) for one in ids]
+
+    def as_expected() -> bool:
+        records = [svc.get(job_id) for job_id in ids]
+        totals = svc.stats().totals
+        return (totals.ready, totals.reserved) == (len(ids) - len(mine), len(mine)) and [
+            (record.status, record.attempt) for record in records
+        ] == expected
+
+    eventually(as_expected)
     assert not any(job.canceled for job in jobs)
 
 
