@@ -378,7 +378,8 @@ def _try_mutants(path: str, seed: int, count: int) -> None:
         try:
             found = svc.check(repair=True)
             again = svc.check()
-            assert set(again.problems) <= set(found.problems), "it was not repaired as it was said"
+            new = set(again.problems) - set(found.problems)
+            assert not new, f"it was not repaired as it was said: {new} beside {found}"
             assert not found.repaired or len(again.problems) == len(found.problems)
             look_into(svc, original)
         except JobqError:
