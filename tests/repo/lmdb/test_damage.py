@@ -10,7 +10,7 @@ import gc
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -225,20 +225,26 @@ WAYS: tuple[Way, ...] = (
 # Whole files.
 
 
-def _try_mutants(path: str, seed: int, count: int) -> None:
-    """Damage a queue *count* times, and say what came of each: the way, and the outcome."""
-    original = make(Path(path, "original"), random.Random(seed))
-    mutant = Path(path, "mutant")
-    gc.freeze()  # forks are cheaper if they do not touch what is there already
+def mutants(path: Path, original: Original, seed: int, count: int) -> Iterator[tuple[int, str]]:
+    """Put a damaged copy of a queue at *path*, *count* times; gives the number and the way."""
     for number in range(count):
         dice = random.Random(f"{seed}/{number}")
         way = WAYS[number % len(WAYS)]
         data = bytearray(original.data)
         way(data, dice, original)
-        shutil.rmtree(mutant, ignore_errors=True)
-        mutant.mkdir()
-        (mutant / "data.mdb").write_bytes(data)
-        processes.say([way.__name__, number, outcome_of(lambda: look_through(mutant, original))])
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        (path / "data.mdb").write_bytes(data)
+        yield number, way.__name__
+
+
+def _try_mutants(path: str, seed: int, count: int) -> None:
+    """Damage a queue *count* times, and say what came of each: the way, and the outcome."""
+    original = make(Path(path, "original"), random.Random(seed))
+    mutant = Path(path, "mutant")
+    gc.freeze()  # forks are cheaper if they do not touch what is there already
+    for number, way in mutants(mutant, original, seed, count):
+        processes.say([way, number, outcome_of(lambda: look_through(mutant, original))])
     processes.say(None)
 
 

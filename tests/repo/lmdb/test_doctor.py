@@ -3,7 +3,6 @@
 import contextlib
 import os
 import random
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tests.crash.conftest import Say
 from tests.repo.lmdb import processes
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import hear, outcome_of
-from tests.repo.lmdb.test_damage import PAGE, WAYS, look_through, make
+from tests.repo.lmdb.test_damage import PAGE, look_through, make, mutants
 from tests.repo.lmdb.test_salvage import (
     TXN_AT,
     make_queue,
@@ -217,18 +216,9 @@ def _try_mutants(path: str, seed: int, count: int) -> None:
     """Damage a queue, ask the doctor, and say whether it knew what others meet."""
     original = make(Path(path, "original"), random.Random(seed))
     mutant = Path(path, "mutant")
-    for number in range(count):
-        dice = random.Random(f"{seed}/{number}")
-        way = WAYS[number % len(WAYS)]
-        data = bytearray(original.data)
-        way(data, dice, original)
-        shutil.rmtree(mutant, ignore_errors=True)
-        mutant.mkdir()
-        (mutant / "data.mdb").write_bytes(data)
+    for number, way in mutants(mutant, original, seed, count):
         knew = not jobq.doctor(mutant, deep=True).ok
-        processes.say(
-            [way.__name__, number, knew, outcome_of(lambda: look_through(mutant, original))]
-        )
+        processes.say([way, number, knew, outcome_of(lambda: look_through(mutant, original))])
     processes.say(None)
 
 

@@ -23,9 +23,9 @@ from jobq.repo.lmdb.records import Topic, decode_meta, encode_meta, encode_topic
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import hear, outcome_of, say
 from tests.repo.lmdb.test_damage import (
-    WAYS,
     look_into,
     make,
+    mutants,
 )
 
 PAGE = 4096
@@ -386,14 +386,8 @@ def _try_mutants(path: str, seed: int, count: int) -> None:
             return "corrupt"
         return "repaired" if found.repaired else "not repaired"
 
-    for number in range(count):
-        dice = random.Random(f"{seed}/{number}")
-        data = bytearray(original.data)
-        WAYS[number % len(WAYS)](data, dice, original)
-        shutil.rmtree(mutant, ignore_errors=True)
-        mutant.mkdir()
-        (mutant / "data.mdb").write_bytes(data)
-        say([WAYS[number % len(WAYS)].__name__, outcome_of(repair_and_look)])
+    for _, way in mutants(mutant, original, seed, count):
+        say([way, outcome_of(repair_and_look)])
     say(None)
 
 
