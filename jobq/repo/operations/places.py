@@ -262,7 +262,8 @@ def prune(tx: Transaction, limit: int, retention: Retention, limited: Collection
     """Forget done jobs beyond the most that are kept, and finished ones whose time is over.
 
     First those beyond the limits of the topics in *limited*, then by time, and at last those beyond
-    the limit of the store.
+    the limit of the store. Where room is short, the oldest go before their time: else working a
+    full queue off would fill it, until not even forgetting works.
     """
     pruned = 0
     for number in sorted(limited, key=tx.topics.name):
@@ -276,6 +277,9 @@ def prune(tx: Transaction, limit: int, retention: Retention, limited: Collection
     excess = min(tx.topics.total(Status.DONE) - retention.max_done, limit - pruned)
     if excess > 0:
         pruned += _forget(tx, Agenda.DONE, tx.topics.due(Agenda.DONE, None, excess))
+    if pruned < limit and tx.is_short():
+        for agenda in (Agenda.DONE, Agenda.CANCELED):
+            pruned += _forget(tx, agenda, tx.topics.due(agenda, None, limit - pruned))
     return pruned
 
 

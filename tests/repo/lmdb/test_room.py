@@ -8,7 +8,6 @@ import contextlib
 import os
 import random
 import shutil
-import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,8 +21,8 @@ from jobq.clock import ManualClock
 from jobq.errors import JobqError, StoreFull
 from jobq.repo.base import Retention
 from jobq.repo.lmdb import LmdbStore
-from jobq.repo.lmdb.room import BALLAST
 from tests.repo.lmdb.conftest import Start
+from tests.repo.lmdb.disks import has_ballast, mount, stuff
 from tests.repo.lmdb.processes import hear, outcome_of, say
 
 MIB = 2**20
@@ -246,30 +245,6 @@ def test_a_process_follows_when_another_has_grown_the_file_beyond_its_map(
 
 
 # A disk of a few megabytes, which is really full.
-
-
-def mount(disk: str, mib: int = 5) -> Path:
-    """A small disk, and where the queue on it is to be."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "none", disk], check=True)
-    return Path(disk, "queue")
-
-
-def stuff(file: Path) -> None:
-    """Another program takes all the room that is left."""
-    with file.open("ab", buffering=0) as stuffing, contextlib.suppress(OSError):
-        while stuffing.write(bytes(65536)) == 65536:
-            pass
-    assert free(file.parent) == 0
-
-
-def free(directory: Path) -> int:
-    disk = os.statvfs(directory)
-    return disk.f_bavail * disk.f_frsize
-
-
-def has_ballast(path: Path) -> bool:
-    ballast = path / "ballast"
-    return ballast.exists() and ballast.stat().st_blocks * 512 == BALLAST
 
 
 def _full_by_jobq(disk: str, seed: int) -> None:
