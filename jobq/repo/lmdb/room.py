@@ -10,8 +10,8 @@ there is still room for the rest:
 - On the disk: a file of 1 MiB, the ballast, stands in the directory. When a write of draining
   hits the end of the disk, the ballast is given up and its blocks go to the data file. Until there
   is room for a new ballast, new jobs have to fit into what the data file has already.
-- What is worked off is kept for its retention, and takes more room than before. When only twice
-  the 64 pages are left of such a file, finished jobs are forgotten before their time, the oldest
+- What is worked off is kept for its retention, and takes more room than before. When only three
+  times the 64 pages are left of such a file, finished jobs are forgotten before their time, the oldest
   first: without that, of 20 000 jobs of 50 bytes on a full disk 7 000 could be done, and then
   nothing could be written any more, not even to forget them.
 """
@@ -33,6 +33,9 @@ from jobq.repo.lmdb.beside import DATA, open_beside
 
 DRAIN_PAGES: Final = 64
 BALLAST: Final = 1024 * 1024
+SHORT_PAGES: Final = 3 * DRAIN_PAGES
+"""With fewer pages than these beside its jobs, a file on a full disk is short of room. Those that
+the last two commits have freed cannot be taken yet; with 128, canceling a single job failed."""
 SURE_PAGES: Final = 1024
 """So many pages at most are taken as there without another look."""
 
@@ -93,7 +96,7 @@ class Room:
         most = self._limit
         if not held:
             # Nothing more is to be had from the disk: only what the file has already.
-            most = min(most, os.stat(self._directory / DATA).st_size)
+            most = min(most, self._bytes_of_file())
         live = _live_pages(txn, db)
         if live + need > most // page - DRAIN_PAGES:
             what = f"its limit is {self._limit} bytes" if held else "the disk is full"
@@ -112,8 +115,8 @@ class Room:
         if self._hold_ballast():
             self._warned = False
             return False
-        pages = os.stat(self._directory / DATA).st_size // int(env.stat()["psize"])
-        short = _live_pages(txn, db) > pages - 2 * DRAIN_PAGES
+        pages = self._bytes_of_file() // int(env.stat()["psize"])
+        short = _live_pages(txn, db) > pages - SHORT_PAGES
         if short and not self._warned:  # once, until there is room again
             self._warned = True
             _log.warning(
@@ -132,7 +135,14 @@ class Room:
             # At once, before anybody else takes the blocks. LMDB does not mind a longer file.
             fd = os.open(self._directory / DATA, os.O_RDWR | os.O_CLOEXEC)
             try:
-                os.posix_fallocate(fd, os.fstat(fd).st_size, BALLAST // 2)
+                size = os.fstat(fd).st_size
+                # First what it has no blocks for: LMDB never writes pages that one transaction
+                # takes and frees again, and would meet the end of the disk when it takes them anew.
+                os.posix_fallocate(fd, 0, size)
+                for part in (4, 3, 2, 1):  # the rest is for the other files
+                    with contextlib.suppress(OSError):
+                        os.posix_fallocate(fd, size, BALLAST * part // 5)
+                        break
             finally:
                 os.close(fd)
 
@@ -158,6 +168,11 @@ class Room:
         except OSError:
             return False
         return disk.f_bavail * disk.f_frsize < ALMOST_NOTHING
+
+    def _bytes_of_file(self) -> int:
+        """So much of the disk the data file has, without its holes."""
+        file = os.stat(self._directory / DATA)
+        return min(file.st_size, file.st_blocks * 512)
 
     def _hold_ballast(self) -> bool:
         """Whether the ballast is there; made if it is not, and there is room for it."""

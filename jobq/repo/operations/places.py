@@ -180,7 +180,8 @@ def finish_all(
         tx.ended += [job_id for job_id, _ in forgotten]
         tx.jobs.delete(forgotten)
     room.emptier(tx, own)
-    prune(tx, 2 * count + 16, retention, limited)
+    if prune(tx, 2 * count + 16, retention, limited) < 2 * count:
+        make_room(tx, 2 * count)
 
 
 def _by_retention(
@@ -262,8 +263,7 @@ def prune(tx: Transaction, limit: int, retention: Retention, limited: Collection
     """Forget done jobs beyond the most that are kept, and finished ones whose time is over.
 
     First those beyond the limits of the topics in *limited*, then by time, and at last those beyond
-    the limit of the store. Where room is short, the oldest go before their time: else working a
-    full queue off would fill it, until not even forgetting works.
+    the limit of the store.
     """
     pruned = 0
     for number in sorted(limited, key=tx.topics.name):
@@ -277,10 +277,17 @@ def prune(tx: Transaction, limit: int, retention: Retention, limited: Collection
     excess = min(tx.topics.total(Status.DONE) - retention.max_done, limit - pruned)
     if excess > 0:
         pruned += _forget(tx, Agenda.DONE, tx.topics.due(Agenda.DONE, None, excess))
-    if pruned < limit and tx.is_short():
-        for agenda in (Agenda.DONE, Agenda.CANCELED):
-            pruned += _forget(tx, agenda, tx.topics.due(agenda, None, limit - pruned))
     return pruned
+
+
+def make_room(tx: Transaction, limit: int) -> None:
+    """Where room is short, forget finished jobs before their time, the oldest ones first.
+
+    Else working a full queue off would fill it, until not even forgetting works.
+    """
+    if tx.is_short():
+        for agenda in (Agenda.DONE, Agenda.CANCELED):
+            limit -= _forget(tx, agenda, tx.topics.due(agenda, None, limit)) if limit else 0
 
 
 def _forget_first_done(tx: Transaction, number: int, count: int) -> int:

@@ -17,7 +17,7 @@ def mount(disk: str, mib: int = 5) -> Path:
 
 def unmount(disk: str) -> None:
     """Away with it and all that is on it."""
-    subprocess.run(["umount", disk], check=True)
+    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def stuff(file: Path) -> None:

@@ -174,14 +174,14 @@ class Brimful:
         svc, waiting = self.svc, self._waiting()
         topics = svc.stats().topics
         refused: list[Callable[[], object]] = [
-            lambda: svc.enqueue(self._shape.topics[0], b"x" * 100_000),
-            lambda: svc.enqueue_many("new", [b"x" * 10_000] * 10),
-            lambda: svc.enqueue("new", delay=60),
-            lambda: svc.edit(waiting[:20], payload=b"x" * 60_000),
+            lambda: svc.enqueue(self._shape.topics[0], LARGE),
+            lambda: svc.enqueue_many("new", [b"x" * 10_000] * 20),
+            lambda: svc.enqueue("new", LARGE, delay=60),
+            lambda: svc.edit(waiting[:20], payload=LARGE),
         ]
         if self._held:
             job = self._dice.choice(list(self._held.values()))
-            refused.append(lambda: job.done(b"result", then=[NewJob("new", b"x" * 100_000)]))
+            refused.append(lambda: job.done(b"result", then=[NewJob("new", LARGE)]))
         for call in refused:
             with pytest.raises(StoreFull):
                 call()
