@@ -11,9 +11,9 @@ there is still room for the rest:
   hits the end of the disk, the ballast is given up and its blocks go to the data file. Until there
   is room for a new ballast, new jobs have to fit into what the data file has already.
 - What is worked off is kept for its retention, and takes more room than before. When only three
-  times the 64 pages are left of such a file, finished jobs are forgotten before their time, the oldest
-  first: without that, of 20 000 jobs of 50 bytes on a full disk 7 000 could be done, and then
-  nothing could be written any more, not even to forget them.
+  times the 64 pages are left of such a file, finished jobs are forgotten before their time, the
+  oldest first, and what falls due moves in small steps. Without that, of 20 000 jobs of 50 bytes
+  on a full disk 7 000 could be done, and then nothing could be written, not even to forget them.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ class Room:
         self._ballast = directory / "ballast"
         self._limit = limit
         self._sure = 0
-        self._warned = False
+        self._warned = self._failed = False
 
     def refuse_if_full(
         self, env: lmdb.Environment, txn: lmdb.Transaction, db: Databases, size: int, *, alone: bool
@@ -113,10 +113,10 @@ class Room:
     def is_short(self, env: lmdb.Environment, txn: lmdb.Transaction, db: Databases) -> bool:
         """Whether draining itself is about to run out of room: then it has to make some."""
         if self._hold_ballast():
-            self._warned = False
+            self._warned = self._failed = False
             return False
         pages = self._bytes_of_file() // int(env.stat()["psize"])
-        short = _live_pages(txn, db) > pages - SHORT_PAGES
+        short = self._failed or _live_pages(txn, db) > pages - SHORT_PAGES
         if short and not self._warned:  # once, until there is room again
             self._warned = True
             _log.warning(
@@ -129,8 +129,10 @@ class Room:
     def give_up_ballast(self) -> None:
         """Turn the ballast into room for the data file, as far as that is possible."""
         self._sure = 0
-        with contextlib.suppress(OSError):
+        try:
             self._ballast.unlink()
+        except OSError:
+            self._failed = True  # without it, too
         with contextlib.suppress(OSError):
             # At once, before anybody else takes the blocks. LMDB does not mind a longer file.
             fd = os.open(self._directory / DATA, os.O_RDWR | os.O_CLOEXEC)

@@ -180,8 +180,8 @@ def finish_all(
         tx.ended += [job_id for job_id, _ in forgotten]
         tx.jobs.delete(forgotten)
     room.emptier(tx, own)
-    if prune(tx, 2 * count + 16, retention, limited) < 2 * count:
-        make_room(tx, 2 * count)
+    prune(tx, 2 * count + 16, retention, limited)
+    make_room(tx, 2 * count)
 
 
 def _by_retention(

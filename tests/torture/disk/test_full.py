@@ -18,13 +18,13 @@ import pytest
 from jobq import JobService
 from jobq.clock import ManualClock
 from jobq.repo.lmdb import LmdbStore
-from jobq.repo.lmdb.store import MAP_SIZE
 from tests.crash.conftest import Say
 from tests.crash.processes import Child, Pipe
 from tests.repo.lmdb.disks import has_ballast, may_mount, mount, stuff, unmount
 from tests.torture.disk.brimful import FORGETTING, KEEPING, Brimful, Shape, shape_by
 
 KIB: Final = 2**10
+LARGE: Final = 2**36
 PATIENCE_S: Final = 600.0
 LIMITS: Final = {
     "quota": 100,
@@ -55,7 +55,7 @@ def work_off(pipe: Pipe, limit: str, root: str, seeds: list[int]) -> None:
 def _in_bounds(limit: str, path: Path, dice: random.Random) -> Counter[str]:
     """A quota, or a map: beyond it LMDB itself has no page to give."""
     size = dice.randint(160, 320) * 4 * KIB
-    with _queue(path, dice, shape_by(dice), size, size if limit == "map" else MAP_SIZE) as full:
+    with _queue(path, dice, shape_by(dice), size, size if limit == "map" else LARGE) as full:
         full.fill()
         full.is_refused()
         full.is_sound()
@@ -90,8 +90,8 @@ def _queue(
     path: Path,
     dice: random.Random,
     shape: Shape,
-    max_size: int = MAP_SIZE,
-    map_size: int = MAP_SIZE,
+    max_size: int = LARGE,
+    map_size: int = LARGE,
 ) -> Iterator[Brimful]:
     clock = ManualClock()
     store = LmdbStore(
