@@ -17,7 +17,6 @@ import pytest
 
 import jobq
 from jobq import JobService, NewJob
-from jobq.clock import ManualClock
 from jobq.errors import JobqError, StoreFull
 from jobq.repo.lmdb import LmdbStore
 from tests.repo.lmdb.conftest import Start
@@ -281,28 +280,6 @@ def _full_of_small_jobs(disk: str) -> None:
 
 def test_on_a_full_disk_finished_jobs_make_room_for_those_that_are_not(on_a_disk: OnADisk) -> None:
     on_a_disk(_full_of_small_jobs)
-
-
-def _much_falls_due(disk: str) -> None:
-    path, clock = mount(disk), ManualClock()
-    with JobService(LmdbStore(path, durability="unsafe", clock=clock)) as svc:
-        dice = random.Random(1)
-        ids = svc.enqueue_many("a", [dice.randbytes(300) for _ in range(3000)], delay=60)
-        for jid in ids:
-            svc.edit(jid, weight=dice.randrange(1000))
-        stuff(Path(disk, "stuffing"))
-        clock.advance(61)
-        done = 0
-        while jobs := svc.reserve("a", 5, timeout=0):
-            for job in jobs:
-                job.done()
-                done += 1
-        assert done == len(ids)
-        assert svc.check().problems == ()
-
-
-def test_what_falls_due_on_a_full_disk_does_not_stop_all_else(on_a_disk: OnADisk) -> None:
-    on_a_disk(_much_falls_due)
 
 
 def _opens(path: Path) -> str:

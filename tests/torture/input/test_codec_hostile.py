@@ -167,9 +167,11 @@ def test_keys_of_one_hash_are_refused_before_they_are_compared(
 def test_what_has_few_keys_of_one_hash_is_stored(kind: str) -> None:
     keys = [ALIKE[kind](number) for number in range(1, MOST_ALIKE + 2)]
     few = {*keys[1:], *range(1, 5000)}  # 0 has the same one
-    for value in (few, dict.fromkeys(few), (few,)):
+    stored: tuple[Any, ...] = (few, dict.fromkeys(few), (few,))
+    for value in stored:
         assert unpack(pack(value, limit=LIMIT)) == value
 
-    for value in ({*few, keys[0]}, dict.fromkeys([*few, keys[0]]), [{*keys}]):
+    refused: tuple[Any, ...] = ({*few, keys[0]}, dict.fromkeys([*few, keys[0]]), [{*keys}])
+    for value in refused:
         with pytest.raises(InvalidValue, match="the same hash"):
             pack(value, limit=LIMIT)
