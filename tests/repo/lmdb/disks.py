@@ -15,6 +15,11 @@ def mount(disk: str, mib: int = 5) -> Path:
     return Path(disk, "queue")
 
 
+def enlarge(disk: str, mib: int) -> None:
+    """Make it a larger one."""
+    subprocess.run(["mount", "-o", f"remount,size={mib}m", disk], check=True)
+
+
 def unmount(disk: str) -> None:
     """Away with it and all that is on it."""
     subprocess.run(["umount", "--lazy", disk], check=True)

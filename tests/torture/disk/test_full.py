@@ -20,7 +20,7 @@ from jobq.clock import ManualClock
 from jobq.repo.lmdb import LmdbStore
 from tests.crash.conftest import Say
 from tests.crash.processes import Child, Pipe
-from tests.repo.lmdb.disks import has_ballast, may_mount, mount, stuff, unmount
+from tests.repo.lmdb.disks import enlarge, has_ballast, may_mount, mount, stuff, unmount
 from tests.torture.disk.brimful import FORGETTING, KEEPING, Brimful, Shape, shape_by
 
 KIB: Final = 2**10
@@ -40,7 +40,7 @@ DURABILITIES: Final = ("full", "relaxed", "unsafe")
 def work_off(pipe: Pipe, limit: str, root: str, seeds: list[int]) -> None:
     """In a child: fill a queue of each seed's shape and work it off; says what that took."""
     for seed in seeds:
-        dice = random.Random(seed)
+        dice = random.Random(f"{limit} {seed}")
         pipe.send(f"{limit}, seed {seed}")
         if limit in {"quota", "map"}:
             figures = _in_bounds(limit, Path(root, f"{seed}"), dice)
@@ -82,6 +82,7 @@ def _on_a_disk(limit: str, path: Path, dice: random.Random) -> Counter[str]:
             stuff(stuffing)
         full.drain()
         stuffing.unlink(missing_ok=True)
+        enlarge(str(path.parent), 12)
         return _goes_on(full)
 
 
