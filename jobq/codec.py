@@ -5,7 +5,8 @@ So whatever could not come back (a subclass, a `bytearray`, an int past 64 bits)
 job is enqueued, not when a worker reads it. Nothing that decodes can run code.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import date, datetime, timedelta, timezone
 from decimal import Context, Decimal, InvalidOperation
 from functools import partial
@@ -32,6 +33,14 @@ MAX_INNER_DEPTH: Final = 32
 
 Each of those is packed on its own, inside its parent: at 32 tuples with 1 020 lists between each
 two of them, msgpack 1.2.4 overran an 8 MB stack and killed the process.
+"""
+
+
+MOST_ALIKE: Final = 64
+"""So many keys of a dict, or members of a set, may have the same hash.
+
+Each is compared with all that came before it: 58 000 UUIDs that somebody has chosen for it, 1 MiB,
+took two minutes to read. Text and bytes cannot be chosen so, since Python salts their hashes.
 """
 
 
@@ -189,6 +198,8 @@ def _verify(value: Any, data: bytes) -> None:
 
 _ODD_BYTES: Final = bytes([*range(0xC4, 0xCA), *range(0xD4, 0xD9)])  # bin and ext headers
 
+_HASHING: Final = frozenset({dict, set})
+_ALIKE: Final = f"more than {MOST_ALIKE} keys or members have the same hash"
 _CONTAINERS: Final = frozenset({dict, list, tuple, set})
 _LEAVES: Final = frozenset({type(None), bool, int, float, str, bytes, *_ENCODERS})
 
@@ -199,12 +210,21 @@ def _is_storable(value: Any) -> bool:
     while pending:
         item = pending.pop()
         if type(item) in _CONTAINERS:
+            if type(item) in _HASHING and _are_alike(item):
+                raise ValueError(_ALIKE)
             for members in _members(item):
                 if not _LEAVES.issuperset(map(type, members)):  # a loop in C
                     pending += [one for one in members if type(one) not in _LEAVES]
         elif type(item) not in _LEAVES:
             return False
     return True
+
+
+def _are_alike(keys: Collection[Any]) -> bool:
+    """Whether too many of *keys* have the same hash."""
+    if len(keys) <= MOST_ALIKE or len(keys) - len(set(map(hash, keys))) < MOST_ALIKE:
+        return False
+    return max(Counter(map(hash, keys)).values()) > MOST_ALIKE
 
 
 def _is_deep(value: Any) -> bool:
@@ -341,9 +361,25 @@ def _joined(steps: list[str]) -> str:
 
 
 def _unpack(depth: int, data: bytes) -> Any:
+    pairs = None
     if len(data) > _TRUSTED:
         _read_through(data)
-    return unpackb(data, strict_map_key=False, timestamp=3, ext_hook=_HOOKS[depth])
+        if len(data.translate(None, _ODD_BYTES)) != len(data):
+            pairs = _dict_of
+    return unpackb(
+        data,
+        strict_map_key=False,
+        timestamp=3,
+        ext_hook=_HOOKS[depth],
+        object_pairs_hook=pairs,
+    )
+
+
+def _dict_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The dict of these keys and values, of which only extension types can be alike."""
+    if len(pairs) > MOST_ALIKE and _are_alike([key for key, _ in pairs]):
+        raise ValueError(_ALIKE)
+    return dict(pairs)
 
 
 def _decode(depth: int, code: int, data: bytes) -> Any:
@@ -358,7 +394,11 @@ def _decode(depth: int, code: int, data: bytes) -> Any:
         # few for that, and from the outermost tuple or set on all that is inside is counted.
         if depth == 0 and len(data) > MAX_INNER_DEPTH and _is_deep(items):
             raise ValueError(f"nested deeper than {MAX_INNER_DEPTH} levels in a tuple or set")
-        return tuple(items) if code == _TUPLE else set(items)
+        if code == _TUPLE:
+            return tuple(items)
+        if _are_alike(items):
+            raise ValueError(_ALIKE)
+        return set(items)
     decode = _DECODERS.get(code)
     if decode is None:
         raise ValueError(f"unknown extension type {code}")
@@ -377,6 +417,8 @@ def _read_through(data: bytes) -> None:
     reader.skip()
 
 
-_TRUSTED: Final = 4096  # bytes; all heads of nested arrays in so few claim 32 MB at most
+# Bytes. All heads of nested arrays in so few claim 32 MB at most, and as many keys of one hash as
+# there can be are read in 5 ms.
+_TRUSTED: Final = 4096
 
 _HOOKS: Final = [partial(_decode, depth) for depth in range(MAX_INNER_DEPTH + 1)]

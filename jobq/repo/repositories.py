@@ -650,6 +650,8 @@ class Transaction:
             `caps.room_id`s.
         unseated: Lanes for which something has changed, and the topics of each, in the order of
             the changes; see `operations.flow.groups`. Empty at the end of each operation.
+        is_short: Whether there is next to no room left, so that what is finished has to make some
+            before its time, and errors are kept short.
     """
 
     __slots__ = (
@@ -658,6 +660,7 @@ class Transaction:
         "flow",
         "holder",
         "holder_name",
+        "is_short",
         "jobs",
         "soon",
         "topics",
@@ -687,3 +690,4 @@ class Transaction:
         self.soon: set[int] = set()
         self.ended: list[bytes] = []
         self.unseated: dict[int, int] = {}
+        self.is_short: Callable[[], bool] = bool  # which is False, as nearly always

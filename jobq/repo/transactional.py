@@ -83,6 +83,10 @@ STEP: Final = 256
 256 jobs costs a few milliseconds: a caller does not feel it, and a backlog of 100 000 is gone
 after 400 calls or one waiting process."""
 
+SHORT_STEP: Final = 4
+"""How many instead where room is short: each move copies some pages before it frees them, and when
+256 jobs fell due on a full disk, nothing at all could be written any more."""
+
 FEW: Final = 16
 """So many jobs of one call may be added together with those of others: more cost little alone."""
 
@@ -225,7 +229,7 @@ class TransactionalStore(Store):
     def purge(
         self, topic: str, statuses: frozenset[Status], after: PurgeFrom | None, limit: int
     ) -> Purged:
-        return self._write(lambda tx: purge(tx, topic, statuses, after, limit), DRAINS)
+        return self._write(lambda tx: purge(tx, topic, statuses, after, _step(tx, limit)), DRAINS)
 
     def edit(
         self, ids: Sequence[bytes], change: Change, where: Selector | None = None
@@ -247,14 +251,15 @@ class TransactionalStore(Store):
         return self._write(lambda tx: overview.release_limits(tx, topic), DRAINS)
 
     def advance(self, limit: int = 1000) -> Advanced:
-        return self._write(lambda tx: self._advance(tx, limit), TIMELESS)
+        return self._write(lambda tx: self._advance(tx, _step(tx, limit)), TIMELESS)
 
     def prune(self, limit: int = 1000) -> int:
         def operation(tx: Transaction) -> int:
-            pruned = prune(tx, limit, self._retention, tx.topics.configured())
-            sweep(tx, limit)
-            if pruned < limit:
-                forget_idle(tx, limit, limit)
+            step = _step(tx, limit)
+            pruned = prune(tx, step, self._retention, tx.topics.configured())
+            sweep(tx, step)
+            if pruned < step:
+                forget_idle(tx, step, step)
             return pruned
 
         return self._write(operation, DRAINS)
@@ -430,11 +435,11 @@ class TransactionalStore(Store):
         """
         topics = tx.topics
         if topics.total(Status.DELAYED) and topics.is_due(Agenda.DELAYED, tx.wall_us):
-            promote(tx, STEP)
+            promote(tx, _step(tx, STEP))
         if topics.total(Status.RESERVED) and topics.is_due(Agenda.LEASE, tx.boot_us):
-            self._expire_due(tx, STEP)
+            self._expire_due(tx, _step(tx, STEP))
         if topics.is_watchful():
-            self._look_at_watched(tx, STEP)
+            self._look_at_watched(tx, _step(tx, STEP))
         if tx.unseated:
             seat_all(tx)
 
@@ -521,3 +526,8 @@ def seconds_to_next(tx: Transaction) -> float:
         if at_us is not None:
             waits.append((at_us - (tx.boot_us if agenda in BY_BOOT_CLOCK else tx.wall_us)) / 1e6)
     return min(waits)
+
+
+def _step(tx: Transaction, limit: int) -> int:
+    """How many jobs one commit is to move: so many, or fewer where room is short."""
+    return min(limit, SHORT_STEP) if tx.is_short() else limit

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from jobq import ids
-from jobq.errors import InvalidValue, shown
+from jobq.errors import InvalidValue, StoreFull, shown
 from jobq.options import flag, number_in
 from jobq.repo.base import LookFrom, Store
 from jobq.selector import Selector
@@ -170,7 +170,7 @@ class Run:
                     if self.how.rate is not None:
                         yield Pause(max(0.0, began + taken / self.how.rate - self._now()))
                     some = found[at : at + self._at_once]
-                    outcomes = self._verb(some)
+                    outcomes = _in_halves(self._verb, some)
                     self._counts.update(outcomes)
                     taken += len(some)
                     yield self._progress(some, outcomes)
@@ -180,6 +180,21 @@ class Run:
     def _progress(self, jobs: list[bytes], outcomes: list[Outcome]) -> BulkProgress:
         told = {ids.to_text(raw): one for raw, one in zip(jobs, outcomes, strict=True)}
         return BulkProgress(self._looked, self._matched, self._counts[Outcome.OK], told)
+
+
+def _in_halves(verb: Verb, jobs: list[bytes]) -> list[Outcome]:
+    """What *verb* gives for *jobs*, in smaller commits if there is no room for one.
+
+    Raises:
+        StoreFull: There is none for a single job.
+    """
+    try:
+        return verb(jobs)
+    except StoreFull:
+        if len(jobs) == 1:
+            raise
+    half = len(jobs) // 2
+    return _in_halves(verb, jobs[:half]) + _in_halves(verb, jobs[half:])
 
 
 def checked(rate: object, dry_run: object, progress: object) -> How:

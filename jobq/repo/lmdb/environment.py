@@ -489,6 +489,7 @@ class Environment:
             steps.reached("transaction begun")
             remembered, self._kept = self._kept, None
             tx, access, topics = self._transaction(txn, remembered)
+            tx.is_short = partial(self._room.is_short, self._open(), txn, access.db)
             alone = access.kept is remembered
             work = partial(self._work, txn, tx, access, topics, group, outcomes, alone=alone)
             number = self._slices.run(work)
@@ -661,6 +662,8 @@ class Environment:
             except StoreCorrupt as damage:
                 damage.__cause__ = error
                 return damage
+        if isinstance(error, lmdb.Error) and self._is_full_disk(error):
+            return self._full(error)  # also where LMDB calls it an I/O error
         return translated(error, self.path)
 
     def _grow(self, adds: int) -> bool:

@@ -10,9 +10,14 @@ there is still room for the rest:
 - On the disk: a file of 1 MiB, the ballast, stands in the directory. When a write of draining
   hits the end of the disk, the ballast is given up and its blocks go to the data file. Until there
   is room for a new ballast, new jobs have to fit into what the data file has already.
+- What is worked off is kept for its retention, and takes more room than before. When only three
+  times the 64 pages are left of such a file, finished jobs are forgotten before their time, the
+  oldest first, and what falls due moves in small steps. Without that, of 20 000 jobs of 50 bytes
+  on a full disk 7 000 could be done, and then nothing could be written, not even to forget them.
 """
 
 import contextlib
+import logging
 import mmap
 import os
 import tempfile
@@ -28,12 +33,18 @@ from jobq.repo.lmdb.beside import DATA, open_beside
 
 DRAIN_PAGES: Final = 64
 BALLAST: Final = 1024 * 1024
+SHORT_PAGES: Final = 3 * DRAIN_PAGES
+"""With fewer pages than these beside its jobs, a file on a full disk is short of room. Those that
+the last two commits have freed cannot be taken yet; with 128, canceling a single job failed."""
 SURE_PAGES: Final = 1024
 """So many pages at most are taken as there without another look."""
 
 ALMOST_NOTHING: Final = 128 * 1024
 """Free bytes of a disk below which an I/O error of a write is taken for a full disk: a write that
 ends in the middle of a page is reported as EIO."""
+
+
+_log = logging.getLogger("jobq")
 
 
 class Room:
@@ -48,6 +59,7 @@ class Room:
         self._ballast = directory / "ballast"
         self._limit = limit
         self._sure = 0
+        self._warned = self._failed = False
 
     def refuse_if_full(
         self, env: lmdb.Environment, txn: lmdb.Transaction, db: Databases, size: int, *, alone: bool
@@ -84,7 +96,7 @@ class Room:
         most = self._limit
         if not held:
             # Nothing more is to be had from the disk: only what the file has already.
-            most = min(most, os.stat(self._directory / DATA).st_size)
+            most = min(most, self._bytes_of_file())
         live = _live_pages(txn, db)
         if live + need > most // page - DRAIN_PAGES:
             what = f"its limit is {self._limit} bytes" if held else "the disk is full"
@@ -98,16 +110,41 @@ class Room:
         if _live_pages(txn, db) + need > map_pages - DRAIN_PAGES:
             raise lmdb.MapFullError("the map has to grow first")
 
+    def is_short(self, env: lmdb.Environment, txn: lmdb.Transaction, db: Databases) -> bool:
+        """Whether draining itself is about to run out of room: then it has to make some."""
+        if self._hold_ballast():
+            self._warned = self._failed = False
+            return False
+        pages = self._bytes_of_file() // int(env.stat()["psize"])
+        short = self._failed or _live_pages(txn, db) > pages - SHORT_PAGES
+        if short and not self._warned:  # once, until there is room again
+            self._warned = True
+            _log.warning(
+                "%s: the disk is full, so finished jobs are forgotten before their time: else the "
+                "others could not be worked off",
+                self._directory,
+            )
+        return short
+
     def give_up_ballast(self) -> None:
         """Turn the ballast into room for the data file, as far as that is possible."""
         self._sure = 0
-        with contextlib.suppress(OSError):
+        try:
             self._ballast.unlink()
+        except OSError:
+            self._failed = True  # without it, too
         with contextlib.suppress(OSError):
             # At once, before anybody else takes the blocks. LMDB does not mind a longer file.
             fd = os.open(self._directory / DATA, os.O_RDWR | os.O_CLOEXEC)
             try:
-                os.posix_fallocate(fd, os.fstat(fd).st_size, BALLAST // 2)
+                size = os.fstat(fd).st_size
+                # First what it has no blocks for: LMDB never writes pages that one transaction
+                # takes and frees again, and would meet the end of the disk when it takes them anew.
+                os.posix_fallocate(fd, 0, size)
+                for part in (4, 3, 2, 1):  # the rest is for the other files
+                    with contextlib.suppress(OSError):
+                        os.posix_fallocate(fd, size, BALLAST * part // 5)
+                        break
             finally:
                 os.close(fd)
 
@@ -133,6 +170,11 @@ class Room:
         except OSError:
             return False
         return disk.f_bavail * disk.f_frsize < ALMOST_NOTHING
+
+    def _bytes_of_file(self) -> int:
+        """So much of the disk the data file has, without its holes."""
+        file = os.stat(self._directory / DATA)
+        return min(file.st_size, file.st_blocks * 512)
 
     def _hold_ballast(self) -> bool:
         """Whether the ballast is there; made if it is not, and there is room for it."""

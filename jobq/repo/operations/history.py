@@ -72,7 +72,8 @@ def with_attempt(
     tx: Transaction, job_id: bytes, state: JobState, event: Event, error: str | None
 ) -> int:
     """Note how the reservation in *state* ended; gives the bits of the notes then."""
-    text = None if error is None else clipped(error, MOST_ERRORS)
+    most = LONGEST_LINE if tx.is_short() else MOST_ERRORS
+    text = None if error is None else clipped(error, most)
     holder = tx.holder_name(state.holder)
     attempt = Attempt(state.attempt, event, holder, state.reserved_us, tx.wall_us, text)
     return keep_attempt(tx, job_id, state, attempt)

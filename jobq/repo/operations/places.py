@@ -181,6 +181,7 @@ def finish_all(
         tx.jobs.delete(forgotten)
     room.emptier(tx, own)
     prune(tx, 2 * count + 16, retention, limited)
+    make_room(tx, 2 * count)
 
 
 def _by_retention(
@@ -277,6 +278,16 @@ def prune(tx: Transaction, limit: int, retention: Retention, limited: Collection
     if excess > 0:
         pruned += _forget(tx, Agenda.DONE, tx.topics.due(Agenda.DONE, None, excess))
     return pruned
+
+
+def make_room(tx: Transaction, limit: int) -> None:
+    """Where room is short, forget finished jobs before their time, the oldest ones first.
+
+    Else working a full queue off would fill it, until not even forgetting works.
+    """
+    if tx.is_short():
+        for agenda in (Agenda.DONE, Agenda.CANCELED):
+            limit -= _forget(tx, agenda, tx.topics.due(agenda, None, limit)) if limit else 0
 
 
 def _forget_first_done(tx: Transaction, number: int, count: int) -> int:

@@ -10,7 +10,7 @@ from jobq.repo.base import Retention
 from jobq.repo.operations.enqueue import carry_out, plan
 from jobq.repo.operations.flow import deadlines, lingering
 from jobq.repo.operations.history import with_attempt
-from jobq.repo.operations.places import End, Endings, finish_all, leave, put_back
+from jobq.repo.operations.places import End, Endings, finish_all, leave, make_room, put_back
 from jobq.repo.operations.reports import keep
 from jobq.repo.operations.soon import note_due
 from jobq.repo.repositories import TERMS, Agenda, JobState, Note, Transaction
@@ -62,6 +62,8 @@ def settle(
             for jobs in plain.values():
                 jobs.sort(key=lambda job: place[job[0]])
         finish_all(tx, plain, retention, order)
+        if not plain:  # what comes back has a longer history
+            make_room(tx, 2 * len(chosen))
         if planned is not None:
             added = carry_out(tx, planned, retention)
             for (position, _), new_id in zip(follow, added, strict=True):

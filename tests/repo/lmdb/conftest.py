@@ -1,8 +1,6 @@
 """What the tests of the LMDB adapter share: children, small disks, bells, and raw LMDB."""
 
-import subprocess
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 
 from jobq.repo.lmdb.bell import Bell
 from tests.crash.conftest import say, seed
+from tests.repo.lmdb.disks import may_mount
 from tests.repo.lmdb.processes import CANNOT, LONG_S, Child
 
 __all__ = ["bell", "bell_path", "on_a_disk", "say", "seed", "sound_sleep", "start"]
@@ -55,7 +54,7 @@ def on_a_disk(start: Start, tmp_path: Path) -> Callable[..., None]:
 
     The function gets a directory to mount on. They are gone with the child.
     """
-    wrap = _may_mount()
+    wrap = may_mount()
     if wrap is None:
         pytest.skip("nobody may mount a file system here: needs root or user namespaces")
 
@@ -68,15 +67,3 @@ def on_a_disk(start: Start, tmp_path: Path) -> Callable[..., None]:
         assert status == 0, f"the child ended with status {status}"
 
     return run
-
-
-@cache
-def _may_mount() -> tuple[str, ...] | None:
-    for wrap in (("unshare", "--mount"), ("unshare", "--map-root-user", "--mount")):
-        probe = [*wrap, "mount", "-t", "tmpfs", "-o", "size=64k", "none", "/mnt"]
-        try:
-            if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
-                return wrap
-        except FileNotFoundError:
-            return None
-    return None

@@ -8,7 +8,6 @@ import contextlib
 import os
 import random
 import shutil
-import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,12 +17,10 @@ import pytest
 
 import jobq
 from jobq import JobService, NewJob
-from jobq.clock import ManualClock
 from jobq.errors import JobqError, StoreFull
-from jobq.repo.base import Retention
 from jobq.repo.lmdb import LmdbStore
-from jobq.repo.lmdb.room import BALLAST
 from tests.repo.lmdb.conftest import Start
+from tests.repo.lmdb.disks import has_ballast, mount, stuff
 from tests.repo.lmdb.processes import hear, outcome_of, say
 
 MIB = 2**20
@@ -74,66 +71,6 @@ def assert_it_goes_on(svc: JobService, dice: random.Random) -> None:
     assert len(again) > 5
     drain(svc, again, dice)
     assert svc.check().problems == ()
-
-
-# A quota, or a map, of a few hundred pages.
-
-
-def a_quota(size: int) -> dict[str, int]:
-    return {"max_size": size}
-
-
-def a_map(size: int) -> dict[str, int]:
-    """The map ends where the quota ends: beyond it LMDB itself has no page to give."""
-    return {"max_size": size, "map_size": size}
-
-
-@pytest.mark.parametrize("limit", [a_quota, a_map])
-@pytest.mark.parametrize("turn", range(10))
-def test_a_full_queue_refuses_new_jobs_and_can_be_worked_off(
-    tmp_path: Path, limit: Callable[[int], dict[str, int]], turn: int
-) -> None:
-    _is_worked_off(tmp_path, limit, random.getrandbits(32), turn)
-
-
-def _is_worked_off(
-    directory: Path, limit: Callable[[int], dict[str, int]], seed: int, turn: int
-) -> None:
-    print(f"seed {seed}, turn {turn}")
-    dice = random.Random(seed)
-    clock, size = ManualClock(), dice.choice((MIB, 5 * MIB // 4))
-    # Finished jobs take room for as long as they are kept.
-    keep = Retention() if turn % 2 else Retention(0, 0)
-    with JobService(
-        LmdbStore(
-            directory / "queue",
-            durability="unsafe",
-            clock=clock,
-            retention=keep,
-            **limit(size),  # type: ignore[arg-type]
-        )
-    ) as svc:
-        jobs = fill(svc, dice)
-        assert svc.stats().totals.ready == len(jobs)
-        assert int(svc.stats().store["file_bytes"]) <= size
-
-        drain(svc, jobs, dice)
-        clock.advance(8 * 86_400)
-        svc.prune()
-        assert_it_goes_on(svc, dice)
-
-
-@pytest.mark.storm
-@pytest.mark.parametrize("limit", [a_quota, a_map])
-@pytest.mark.parametrize("part", range(10))
-def test_a_hundred_full_shapes_can_be_worked_off(
-    tmp_path: Path, limit: Callable[[int], dict[str, int]], part: int
-) -> None:
-    for turn in range(10 * part, 10 * part + 10):
-        directory = tmp_path / f"{turn}"
-        directory.mkdir()
-        _is_worked_off(directory, limit, random.getrandbits(32), turn)
-        shutil.rmtree(directory)
 
 
 def test_a_refused_job_leaves_nothing(tmp_path: Path) -> None:
@@ -248,30 +185,6 @@ def test_a_process_follows_when_another_has_grown_the_file_beyond_its_map(
 # A disk of a few megabytes, which is really full.
 
 
-def mount(disk: str, mib: int = 5) -> Path:
-    """A small disk, and where the queue on it is to be."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "none", disk], check=True)
-    return Path(disk, "queue")
-
-
-def stuff(file: Path) -> None:
-    """Another program takes all the room that is left."""
-    with file.open("ab", buffering=0) as stuffing, contextlib.suppress(OSError):
-        while stuffing.write(bytes(65536)) == 65536:
-            pass
-    assert free(file.parent) == 0
-
-
-def free(directory: Path) -> int:
-    disk = os.statvfs(directory)
-    return disk.f_bavail * disk.f_frsize
-
-
-def has_ballast(path: Path) -> bool:
-    ballast = path / "ballast"
-    return ballast.exists() and ballast.stat().st_blocks * 512 == BALLAST
-
-
 def _full_by_jobq(disk: str, seed: int) -> None:
     path, dice = mount(disk), random.Random(seed)
     with jobq.open(path, keep_done=0, keep_canceled=0) as svc:
@@ -345,14 +258,28 @@ def test_a_disk_that_others_keep_full_can_be_worked_off(on_a_disk: OnADisk) -> N
     on_a_disk(_full_again_and_again, random.getrandbits(32))
 
 
-@pytest.mark.storm
-@pytest.mark.parametrize("part", range(20))
-def test_a_hundred_shapes_of_a_full_disk_can_be_worked_off(on_a_disk: OnADisk, part: int) -> None:
-    """Filled by jobq, by others, and by others again and again."""
-    for turn in range(5 * part, 5 * part + 5):
-        seed = random.getrandbits(32)
-        print(f"seed {seed}, turn {turn}")
-        on_a_disk((_full_by_jobq, _full_by_others, _full_again_and_again)[turn % 3], seed)
+def _full_of_small_jobs(disk: str) -> None:
+    """Finished jobs are kept, and take more room than those that wait."""
+    path = mount(disk)
+    with jobq.open(path, durability="unsafe") as svc:
+        ids = svc.enqueue_many("a", [b"x" * 50] * 12_000)
+        stuff(Path(disk, "stuffing"))
+        done = 0
+        while jobs := svc.reserve("a", 50, timeout=0):
+            done += len(svc.done_many(jobs))
+        assert done == len(ids)
+
+        totals = svc.stats().totals
+        assert totals.unfinished == 0
+        assert 100 < totals.done < done  # the oldest have made room
+        assert svc.status(ids[-1]) == "done"
+        svc.purge("a", "done")
+        assert svc.stats().totals.done == 0
+        assert svc.check().problems == ()
+
+
+def test_on_a_full_disk_finished_jobs_make_room_for_those_that_are_not(on_a_disk: OnADisk) -> None:
+    on_a_disk(_full_of_small_jobs)
 
 
 def _opens(path: Path) -> str:

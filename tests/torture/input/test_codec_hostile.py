@@ -5,12 +5,15 @@ import random
 import subprocess
 import sys
 import tracemalloc
-from typing import Any
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
 
 import pytest
 
-from jobq.codec import MAX_INNER_DEPTH, pack, unpack
-from jobq.errors import StoreCorrupt
+from jobq.codec import LIMIT, MAX_INNER_DEPTH, MOST_ALIKE, pack, unpack
+from jobq.errors import InvalidValue, StoreCorrupt
 from tests.cli.conftest import ROOT, environment
 from tests.crash.conftest import Say
 from tests.torture.input.buffers import MADE, Buffers, ext
@@ -127,3 +130,48 @@ def test_a_record_whose_checksum_is_wrong_is_never_read(decoder: Any) -> None:
         assert not decoder.try_on(flipped)
         assert not decoder.try_on(sound[:at])
         assert not decoder.try_on(sound + sound[: at + 1])
+
+
+ALIKE: Final[dict[str, Callable[[int], Any]]] = {
+    "UUID": lambda n: UUID(int=n * (2**61 - 1)),
+    "Decimal": lambda n: Decimal(n * (2**61 - 1)),
+    "tuple": lambda n: tuple(-1 - (n >> bit & 1) for bit in range(16)),  # hash(-1) is hash(-2)
+}
+"""Values of one hash, which anybody can choose."""
+
+
+def _map(keys: list[Any]) -> bytes:
+    return (
+        b"\xdf" + len(keys).to_bytes(4) + b"".join(pack(key, limit=LIMIT) + b"\xc0" for key in keys)
+    )
+
+
+def _set(keys: list[Any]) -> bytes:
+    items = pack(keys, limit=10 * LIMIT)
+    return b"\xc9" + len(items).to_bytes(4) + b"\x07" + items
+
+
+@pytest.mark.parametrize("packed", [_map, _set])
+@pytest.mark.parametrize("kind", ALIKE)
+def test_keys_of_one_hash_are_refused_before_they_are_compared(
+    kind: str, packed: Callable[[list[Any]], bytes]
+) -> None:
+    """It would take minutes, and the whole process waits."""
+    keys = [ALIKE[kind](number) for number in range(1, 50_001)]
+
+    with pytest.raises(StoreCorrupt, match="the same hash"):
+        unpack(packed(keys))
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_what_has_few_keys_of_one_hash_is_stored(kind: str) -> None:
+    keys = [ALIKE[kind](number) for number in range(1, MOST_ALIKE + 2)]
+    few = {*keys[1:], *range(1, 5000)}  # 0 has the same one
+    stored: tuple[Any, ...] = (few, dict.fromkeys(few), (few,))
+    for value in stored:
+        assert unpack(pack(value, limit=LIMIT)) == value
+
+    refused: tuple[Any, ...] = ({*few, keys[0]}, dict.fromkeys([*few, keys[0]]), [{*keys}])
+    for value in refused:
+        with pytest.raises(InvalidValue, match="the same hash"):
+            pack(value, limit=LIMIT)
