@@ -379,7 +379,7 @@ class TransactionalStore(Store):
         def operation(tx: Transaction) -> CheckReport:
             tx.topics.clear()
             rebuild(tx, mend=True)
-            return check(tx, self._damage)
+            return check(tx, (StoreCorrupt,))  # what the engine itself says ends the repair
 
         self._choices.forget()
         try:
