@@ -294,6 +294,52 @@ def test_a_damaged_tree_is_reported_and_nothing_is_written(
         assert (path / "data.mdb").read_bytes() == before
 
 
+def test_a_repair_that_was_led_over_other_pages_says_so(path: Path, raw: Raw) -> None:
+    """A damaged list of free pages has one of the jobs: it is met early, late, or by the commit."""
+    with jobq.open(path) as svc:
+        svc.enqueue_many("mail", [b"x" * 300] * 100)
+    leave_no_copies_of_pages(path)
+    raw.empty("queue")
+    with jobq.open(path) as svc:  # what one commit frees, the next but one may use
+        svc.enqueue_many("another", range(100))
+        svc.done_many(svc.reserve("another", 100))
+        svc.prune()
+    leaf = leaves_of(path, "jobs")[1] // PAGE
+    data = (path / "data.mdb").read_bytes()
+    told = []
+    for place in free_places(data):
+        damaged = bytearray(data)
+        damaged[place : place + 8] = leaf.to_bytes(8, "little")
+        (path / "data.mdb").write_bytes(damaged)
+        with jobq.open(path, durability="unsafe") as svc:
+            report = svc.check(repair=True)
+            left = svc.check()
+        if report.repaired:
+            told.append(report.ok)
+            assert report.problems == left.problems
+        else:
+            assert "nothing was repaired" in report.problems[-1]
+            assert report.problems[:-1] == left.problems
+
+    assert True in told
+    assert len(told) < len(free_places(data)), "none was noticed before it was too late"
+
+
+def free_places(data: bytes) -> list[int]:
+    """Where the numbers of free pages stand, oldest first, and then as they are used."""
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], "little")
+
+    newest = max(0, PAGE, key=lambda head: number(head + 144, 8))
+    leaf = number(newest + 80, 8) * PAGE
+    found = []
+    for record in range((number(leaf + 12, 2) - 16) // 2):
+        value = leaf + number(leaf + 16 + 2 * record, 2) + 16  # behind head and key of the node
+        found += [value + 8 * place for place in range(number(value, 8), 0, -1)]
+    return found
+
+
 def leave_no_copies_of_pages(path: Path) -> None:
     """Of a page that was written again, the one before would be found as well."""
     copy = path.with_name("copy")
