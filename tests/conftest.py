@@ -3,6 +3,7 @@
 A store joins every test of the contract by one line in `STORES`.
 """
 
+import faulthandler
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 from jobq import JobService
 from jobq.clock import ManualClock
@@ -23,6 +25,17 @@ from jobq.repo.mixed import MixedStore
 DEADLINE_S = 20.0
 """How long a test waits for another thread or process before it fails: what takes longer hangs. A
 busy machine must stay far below."""
+
+LONGEST_S = 3600.0
+"""How long a test of the long runs may take: `faulthandler_timeout` is for the others. A part of
+them has minutes of work to do, and on a busy machine a small share of a processor to do it with."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let long runs be long: what ends a test that hangs ends all tests that follow as well."""
+    stderr = item.config.stash.get(fault_handler_stderr_fd_key, None)
+    if stderr is not None and item.get_closest_marker("storm"):
+        faulthandler.dump_traceback_later(LONGEST_S, exit=True, file=stderr)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,19 +5,18 @@ import json
 import math
 import os
 import platform
-import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from jobq.cli import measuring
 from jobq.cli.context import FAILED, NOT_FOUND, absolute, as_json_option, refuse, say
+from jobq.cli.ending import Ending
 from jobq.cli.measuring import Lives, Times
 from jobq.cli.render import Table, printable
 from jobq.factory import DURABILITIES
@@ -28,8 +27,6 @@ MEASUREMENTS: Final = 3 + len(BATCHES)
 
 _LEAST_S: Final = 0.1
 _MOST_S: Final = 3600.0
-
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +75,13 @@ def bench(
     In a new queue inside of it, which is removed at the end and after an interrupt too. Other
     queues are not touched, and take part of the disk and the processors if they are used meanwhile.
     """
-    with _interruptible(), _place(ctx, directory) as place:
+    with Ending() as ending, _place(ctx, directory) as place:
         where = printable(absolute(directory))
         say(f"measuring in {where}, for about {seconds:g} s")
         try:
-            measured = _measure(place, absolute(directory), durability, seconds / MEASUREMENTS)
+            measured = _measure(
+                ending, place, absolute(directory), durability, seconds / MEASUREMENTS
+            )
         except OSError as error:
             refuse(ctx, f"cannot measure in {directory!r}: {error.strerror}")
 
@@ -91,17 +90,19 @@ def bench(
         say("a flush this fast reaches no disk: what is kept here may not outlive a power cut")
 
 
-def _measure(place: Path, directory: str, durability: str, seconds: float) -> Measured:
+def _measure(
+    ending: Ending, place: Path, directory: str, durability: str, seconds: float
+) -> Measured:
     return Measured(
         directory,
         durability,
-        measuring.flushes(place, seconds),
+        measuring.flushes(ending, place, seconds),
         [
-            measuring.lives(place / f"lives-{batch}", durability, batch, seconds)
+            measuring.lives(ending, place / f"lives-{batch}", durability, batch, seconds)
             for batch in BATCHES
         ],
-        measuring.enqueues(place / "enqueues", durability, THREADS, seconds),
-        measuring.wake_up(place / "wake-up", durability, seconds),
+        measuring.enqueues(ending, place / "enqueues", durability, THREADS, seconds),
+        measuring.wake_up(ending, place / "wake-up", durability, seconds),
     )
 
 
@@ -116,29 +117,6 @@ def _place(ctx: click.Context, directory: str) -> Iterator[Path]:
         refuse(ctx, reason, NOT_FOUND if missing else FAILED)
     with made as path:
         yield Path(path)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, and no second signal cuts that short.
-
-    Signals that are ignored (nohup, `&`) stay ignored.
-    """
-    before: dict[signal.Signals, Any] = {}
-
-    def interrupt(number: int, _: FrameType | None) -> None:
-        for other in before:
-            signal.signal(other, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # What was measured, for people and for programs.

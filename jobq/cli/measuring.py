@@ -3,6 +3,9 @@
 Each works in a queue of its own for about as long as it is told, so that a slow disk is measured
 with fewer calls and not for longer. Every call is on the disk before it returns, as the queue's
 durability has it. Payloads have about 200 bytes.
+
+Each looks between its calls whether a signal has come, and raises SystemExit then, as `Ending` has
+it, when it has put away what it made.
 """
 
 import contextlib
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from jobq import factory
+from jobq.cli.ending import Ending
 from jobq.errors import JobqError, StoreUnavailable
 from jobq.service import Job, JobService
 from jobq.states import Outcome
@@ -69,7 +73,7 @@ class Lives:
     done_ms: float
 
 
-def flushes(directory: Path, seconds: float) -> Times:
+def flushes(ending: Ending, directory: Path, seconds: float) -> Times:
     """How long the disk takes for one flush: 4 KiB of a file in place, then `fdatasync`.
 
     Raises:
@@ -88,13 +92,14 @@ def flushes(directory: Path, seconds: float) -> Times:
             os.pwrite(descriptor, block, BLOCK * (len(taken) % 16))
             os.fdatasync(descriptor)
             taken.append(time.perf_counter_ns() - start)
+            ending.look()
     finally:
         os.close(descriptor)
         path.unlink()
     return Times.of(taken)
 
 
-def lives(path: Path, durability: str, batch: int, seconds: float) -> Lives:
+def lives(ending: Ending, path: Path, durability: str, batch: int, seconds: float) -> Lives:
     """One thread and a short queue: *batch* jobs come, are reserved, and done, again and again.
 
     Raises:
@@ -106,13 +111,14 @@ def lives(path: Path, durability: str, batch: int, seconds: float) -> Lives:
         _cycle(svc, batch)  # opens handles, makes the topic
         end = time.monotonic() + seconds
         while not cycles or time.monotonic() < end:
+            ending.look()
             spent = [sum(pair) for pair in zip(spent, _cycle(svc, batch), strict=True)]
             cycles += 1
     enqueue, reserve, done = (part / cycles / 1e6 for part in spent)
     return Lives(batch, cycles * batch * 1e9 / sum(spent), enqueue, reserve, done)
 
 
-def enqueues(path: Path, durability: str, threads: int, seconds: float) -> float:
+def enqueues(ending: Ending, path: Path, durability: str, threads: int, seconds: float) -> float:
     """Jobs a second that *threads* threads enqueue, each one after the other.
 
     Raises:
@@ -140,7 +146,7 @@ def enqueues(path: Path, durability: str, threads: int, seconds: float) -> float
                 thread.start()
             start = time.perf_counter_ns()
             begin.set()
-            time.sleep(seconds)
+            ending.sleep(seconds)
         finally:
             over.set()
             begin.set()
@@ -153,7 +159,7 @@ def enqueues(path: Path, durability: str, threads: int, seconds: float) -> float
     return sum(counts) * 1e9 / taken
 
 
-def wake_up(path: Path, durability: str, seconds: float) -> Times:
+def wake_up(ending: Ending, path: Path, durability: str, seconds: float) -> Times:
     """From the call of `enqueue` to the return of `reserve` in another process that waits for it.
 
     That holds both commits. The receiver sleeps when a job comes.
@@ -164,15 +170,17 @@ def wake_up(path: Path, durability: str, seconds: float) -> Times:
     """
     with factory.open(path, durability=durability) as svc, _receiver(path, durability) as other:
         assert other.stdout is not None
+        ending.wait_for(other.stdout.fileno())
         if not other.stdout.readline():
             raise _failed(other)
         sent = 0
         end = time.monotonic() + seconds
         while sent <= _NOT_COUNTED or time.monotonic() < end:
-            time.sleep(PAUSE_S)
+            ending.sleep(PAUSE_S)
             svc.enqueue(TOPIC, time.monotonic_ns())
             sent += 1
         svc.enqueue(TOPIC, 0)
+        ending.wait_for(other.stdout.fileno())
         said = other.stdout.readline()
         taken = json.loads(said) if said else []
         if len(taken) != sent:

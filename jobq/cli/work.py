@@ -20,6 +20,7 @@ import click
 
 from jobq.cli.child import Ended, Orders, Why, run
 from jobq.cli.context import FAILED, NOT_FOUND, absolute, open_queue, queue_path, refuse
+from jobq.cli.ending import SIGNALS
 from jobq.cli.mix import shown_topics, topics_of
 from jobq.cli.options import duration
 from jobq.cli.plain import plain
@@ -44,7 +45,6 @@ the store keeps the end only; how the command ended stands at its head."""
 LOST: Final = "canceled meanwhile, or its lease was over: nothing was said of it"
 
 _MARKS: Final = ("--exec", "--")
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Work(click.Command):
@@ -257,7 +257,7 @@ class Worker:
         """Take signals as requests to end; those that are ignored (nohup, `&`) stay ignored."""
         before = {}
         bell = signal.set_wakeup_fd(self._bell, warn_on_full_buffer=False)
-        for number in _SIGNALS:
+        for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, self._asked_to_end)
         try:

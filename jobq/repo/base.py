@@ -682,7 +682,7 @@ class Store(ABC):
         With *repair*, and if anything is wrong, all queues, agendas and counts are made anew out of
         the jobs, in one commit. Jobs are not changed: one that cannot be read is left out, so that
         it does not stop its topic, and stays reported. Where that cannot be done because the engine
-        does not come by all jobs, nothing is written, and a problem says so.
+        does not come by all that is kept of jobs, nothing is written, and a problem says so.
         """
 
     def backup(

@@ -379,6 +379,14 @@ class JobRepository(ABC):
     def strays(self) -> Iterator[str]:
         """Sentences about records that belong to no job, for `check`."""
 
+    @abstractmethod
+    def refuse_damage(self) -> None:
+        """Before a repair: whether all that is kept of jobs can be come by, read or not.
+
+        Raises:
+            StoreCorrupt: Something cannot: what a repair made of the rest might undo what was done.
+        """
+
 
 class TopicRepository(ABC):
     """Topics: their numbers, settings, queues, agendas and counts.

@@ -42,6 +42,10 @@ class Pipe(Protocol):
     def fileno(self) -> int: ...
 
 
+class Silent(AssertionError):
+    """A child has said nothing for too long, and was killed for that."""
+
+
 class Failure(NamedTuple):
     """What a child says whose function raised."""
 
@@ -80,11 +84,15 @@ class Child:
         self._pipe.send(message)
 
     def hear(self, timeout: float = DEADLINE_S) -> Any:
-        """The next thing that it says; one that hangs is made to show where, on its stderr."""
+        """The next thing that it says; one that hangs is made to show where, on its stderr.
+
+        Raises:
+            Silent: It hangs. All other assertions say how it ended, or what it raised.
+        """
         if not self._pipe.poll(timeout):
             self.signal(signal.SIGABRT)
             self._process.join(2)
-            raise AssertionError(f"a child has said nothing for {timeout:g} s")
+            raise Silent(f"a child has said nothing for {timeout:g} s")
         try:
             said = self._pipe.recv()
         except (EOFError, ConnectionResetError):

@@ -17,6 +17,9 @@ V = TypeVar("V")
 META_KEY: Final = b"meta"
 SETTINGS_KEY: Final = b"settings"
 
+LONGEST_KEY: Final = 511
+"""Bytes: LMDB takes no longer one."""
+
 
 class Databases(NamedTuple):
     """The handles of the named databases; see `keys` for what stands in them."""
@@ -145,18 +148,40 @@ class Access:
 def ascending(entries: Iterable[tuple[Raw, V]]) -> Iterator[tuple[Raw, V]]:
     """The entries of a walk over a database, as long as their keys ascend.
 
-    In a damaged tree a walk may meet the same page again and never end.
+    In a damaged tree a walk may meet the same page again and never end, and a key may be whatever
+    stands behind the page.
 
     Raises:
-        StoreCorrupt: A key does not follow the one before.
+        StoreCorrupt: A key does not follow the one before, or can be none of LMDB's.
     """
     last = b""
     for entry in entries:
+        if len(entry[0]) > LONGEST_KEY:
+            raise StoreCorrupt(f"a key has {len(entry[0])} bytes: the tree is damaged")
         key = bytes(entry[0])
         if key <= last:
             raise StoreCorrupt(f"the key {key.hex()} comes after {last.hex()}: the tree is damaged")
         last = key
         yield entry
+
+
+def walked(access: Access, db: lmdb._Database) -> Iterator[bytes]:
+    """All keys of a database, as long as its tree is whole.
+
+    Values are not looked at: one whose length is damaged may end beyond the file, and with that the
+    process.
+
+    Raises:
+        StoreCorrupt: It is not, which may be known only at its end.
+    """
+    entries = 0
+    with access.txn.cursor(db) as cursor:
+        for key, _ in ascending((key, None) for key in cursor.iternext(values=False)):
+            yield bytes(key)
+            entries += 1
+    said = access.txn.stat(db)["entries"]
+    if entries != said:
+        raise StoreCorrupt(f"of {said} records only {entries} can be come by: a tree is damaged")
 
 
 def refuse_damaged_tree(
@@ -169,10 +194,5 @@ def refuse_damaged_tree(
     Raises:
         StoreCorrupt: It is not.
     """
-    entries = 0
-    with access.txn.cursor(db) as cursor:
-        for key, _ in ascending(cursor.iternext()):
-            read(bytes(key))
-            entries += 1
-    if entries != access.txn.stat(db)["entries"]:
-        raise StoreCorrupt("the tree of an index is damaged, so its pages cannot be used again")
+    for key in walked(access, db):
+        read(key)

@@ -1,14 +1,14 @@
 """Jobs by id, in LMDB: a body, a state once the job has moved, and notes."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import lmdb
 
 from jobq import ids as job_ids
 from jobq.errors import StoreCorrupt
 from jobq.repo.lmdb import steps
-from jobq.repo.lmdb.access import Access
+from jobq.repo.lmdb.access import Access, refuse_damaged_tree, walked
 from jobq.repo.lmdb.keys import note_key, note_prefix, read_note_key
 from jobq.repo.lmdb.records import (
     decode_bodies,
@@ -20,6 +20,8 @@ from jobq.repo.lmdb.records import (
     encode_state,
 )
 from jobq.repo.repositories import JobBody, JobRepository, JobState, Move, Note, initial_state
+
+ID_SIZE: Final = 16
 
 
 class LmdbJobs(JobRepository):
@@ -124,6 +126,7 @@ class LmdbJobs(JobRepository):
         with self._access.txn.cursor(db) as cursor:
             if cursor.first() if after is None else cursor.set_range(after + b"\0"):
                 for key in cursor.iternext(keys=True, values=False):
+                    _check_id(key)
                     last = found[-1] if found else after or b""
                     if bytes(key) <= last:  # in a damaged tree a walk may never end
                         raise StoreCorrupt(f"job {bytes(key).hex()} comes after {last.hex()}")
@@ -141,24 +144,28 @@ class LmdbJobs(JobRepository):
 
     def strays(self) -> Iterator[str]:
         txn, db = self._access.txn, self._access.db
-        with txn.cursor(db.states) as cursor:
-            for key in cursor.iternext(keys=True, values=False):
-                if txn.get(bytes(key), db=db.jobs) is None:
-                    yield f"a state record belongs to no job: {job_ids.to_text(bytes(key))}"
-        with txn.cursor(db.notes) as cursor:
-            for raw in cursor.iternext(keys=True, values=False):
-                key = bytes(raw)
-                try:
-                    job_id, note, _ = read_note_key(key)
-                except StoreCorrupt as error:
-                    yield str(error)
-                    continue
-                try:
-                    (state,) = self.states([job_id])
-                except StoreCorrupt:
-                    continue  # reported as what it is by the scan of the jobs
-                if state is None or not state.notes & note:
-                    yield f"a note belongs to no job: {key.hex()}"
+        for key in walked(self._access, db.states):
+            _check_id(key)
+            if txn.get(key, db=db.jobs) is None:
+                yield f"a state record belongs to no job: {job_ids.to_text(key)}"
+        for key in walked(self._access, db.notes):
+            try:
+                job_id, note, _ = read_note_key(key)
+            except StoreCorrupt as error:
+                yield str(error)
+                continue
+            try:
+                (state,) = self.states([job_id])
+            except StoreCorrupt:
+                continue  # reported as what it is by the scan of the jobs
+            if state is None or not state.notes & note:
+                yield f"a note belongs to no job: {key.hex()}"
+
+    def refuse_damage(self) -> None:
+        db = self._access.db
+        for tree in (db.jobs, db.states):
+            refuse_damaged_tree(self._access, tree, _check_id)
+        refuse_damaged_tree(self._access, db.notes, bytes)  # a key that is none is a stray
 
     def _put(self, db: lmdb._Database, items: Sequence[tuple[bytes, bytes]]) -> None:
         if not items:
@@ -183,3 +190,8 @@ class LmdbJobs(JobRepository):
             return [data for _, data in found]
         by_id = dict(found)
         return [by_id.get(job_id) for job_id in ids]
+
+
+def _check_id(key: bytes | memoryview) -> None:
+    if len(key) != ID_SIZE:
+        raise StoreCorrupt(f"a job has a key of {len(key)} bytes: the tree is damaged")

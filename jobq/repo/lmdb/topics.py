@@ -704,6 +704,7 @@ class LmdbTopics(TopicRepository):
         whose settings are has none.
         """
         txn, db = self._access.txn, self._access.db.topics
+        refuse_damaged_tree(self._access, db, bytes)  # what stands there is looked at below
         named: dict[int, str] = {}
         found: dict[int, Topic] = {}
         configured: set[int] = set()

@@ -113,6 +113,9 @@ class MemoryJobs(JobRepository):
             if state is None or not state.notes & note:
                 yield f"a {note.name.lower()} belongs to no job: {job_ids.to_text(job_id)}"
 
+    def refuse_damage(self) -> None:
+        pass
+
     def _state(self, job_id: bytes) -> JobState | None:
         state = self._states.get(job_id)
         if state is None:

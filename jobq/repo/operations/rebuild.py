@@ -56,6 +56,7 @@ def rebuild(tx: Transaction, *, mend: bool = False) -> Rebuilt:
     """
     topics = _numbers(tx)
     if mend:
+        tx.jobs.refuse_damage()
         mending.begin(tx, topics)
     flow = FlowAnew(tx, topics)
     left_out = met = 0

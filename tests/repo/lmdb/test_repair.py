@@ -246,11 +246,25 @@ def spoil_a_leaf(data: bytearray, leaves: list[int]) -> None:
     data[leaves[0] + 10 : leaves[0] + 12] = bytes(2)
 
 
+def lose_a_record(data: bytearray, leaves: list[int]) -> None:
+    """A leaf whose head says that it has one record less: without a state, a job is ready again."""
+    at = leaves[1] + 12
+    data[at : at + 2] = (int.from_bytes(data[at : at + 2], "little") - 2).to_bytes(2, "little")
+
+
+def lengthen_a_key(data: bytearray, leaves: list[int]) -> None:
+    """A key that goes on far beyond its page, where something else is found at each look."""
+    first = leaves[0] + int.from_bytes(data[leaves[0] + 16 : leaves[0] + 18], "little")
+    data[first + 6 : first + 8] = (40_000).to_bytes(2, "little")
+
+
 @pytest.mark.parametrize(
     ("name", "spoil"),
     [
-        *((name, swap_leaves) for name in ("queue", "agenda", "jobs")),
-        *((name, spoil_a_leaf) for name in ("queue", "jobs")),
+        *((name, swap_leaves) for name in ("queue", "agenda", "jobs", "states", "notes")),
+        *((name, spoil_a_leaf) for name in ("queue", "jobs", "states", "notes")),
+        *((name, lose_a_record) for name in ("queue", "agenda", "jobs", "states", "notes")),
+        *((name, lengthen_a_key) for name in ("queue", "agenda", "jobs", "states", "notes")),
     ],
 )
 def test_a_damaged_tree_is_reported_and_nothing_is_written(
@@ -259,21 +273,80 @@ def test_a_damaged_tree_is_reported_and_nothing_is_written(
     """Its pages may be anybody's: who gave them away would damage more."""
     with jobq.open(path) as svc:
         svc.enqueue_many("mail", [b"x" * 300] * 1000)
-        with svc.batch() as batch:  # in one commit, or there are copies of pages
+        with svc.batch() as batch:
             for at in range(300):
                 batch.enqueue("late", delay=3600 + at)
+        svc.done_many(svc.reserve("mail", 300), [b"y" * 100] * 300)
+    leave_no_copies_of_pages(path)
     leaves = leaves_of(path, name)
     data = bytearray((path / "data.mdb").read_bytes())
     spoil(data, leaves)
     (path / "data.mdb").write_bytes(data)
     with jobq.open(path) as svc:
         before = (path / "data.mdb").read_bytes()
+        found = svc.check()
         report = svc.check(repair=True)
 
-        assert not report.ok
+        assert not found.ok
+        assert report.problems[:-1] == found.problems
         assert "nothing was repaired" in report.problems[-1]
         assert report.repaired == ()
         assert (path / "data.mdb").read_bytes() == before
+
+
+def test_a_repair_that_was_led_over_other_pages_says_so(path: Path, raw: Raw) -> None:
+    """A damaged list of free pages has one of the jobs: it is met early, late, or by the commit."""
+    with jobq.open(path) as svc:
+        svc.enqueue_many("mail", [b"x" * 300] * 100)
+    leave_no_copies_of_pages(path)
+    raw.empty("queue")
+    with jobq.open(path) as svc:  # what one commit frees, the next but one may use
+        svc.enqueue_many("another", range(100))
+        svc.done_many(svc.reserve("another", 100))
+        svc.prune()
+    leaf = leaves_of(path, "jobs")[1] // PAGE
+    data = (path / "data.mdb").read_bytes()
+    told = []
+    for place in free_places(data):
+        damaged = bytearray(data)
+        damaged[place : place + 8] = leaf.to_bytes(8, "little")
+        (path / "data.mdb").write_bytes(damaged)
+        with jobq.open(path, durability="unsafe") as svc:
+            report = svc.check(repair=True)
+            left = svc.check()
+        if report.repaired:
+            told.append(report.ok)
+            assert report.problems == left.problems
+        else:
+            assert "nothing was repaired" in report.problems[-1]
+            assert report.problems[:-1] == left.problems
+
+    assert True in told
+    assert len(told) < len(free_places(data)), "none was noticed before it was too late"
+
+
+def free_places(data: bytes) -> list[int]:
+    """Where the numbers of free pages stand, oldest first, and then as they are used."""
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], "little")
+
+    newest = max(0, PAGE, key=lambda head: number(head + 144, 8))
+    leaf = number(newest + 80, 8) * PAGE
+    found = []
+    for record in range((number(leaf + 12, 2) - 16) // 2):
+        value = leaf + number(leaf + 16 + 2 * record, 2) + 16  # behind head and key of the node
+        found += [value + 8 * place for place in range(number(value, 8), 0, -1)]
+    return found
+
+
+def leave_no_copies_of_pages(path: Path) -> None:
+    """Of a page that was written again, the one before would be found as well."""
+    copy = path.with_name("copy")
+    copy.mkdir()
+    with lmdb.open(str(path), max_dbs=20, lib_version=0) as env:
+        env.copy(str(copy), compact=True)
+    (copy / "data.mdb").replace(path / "data.mdb")
 
 
 def leaves_of(path: Path, name: str) -> list[int]:

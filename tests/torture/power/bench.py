@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from jobq.clock import ManualClock
-from tests.crash.processes import Child, Pipe, Start, kill_myself
+from tests.crash.processes import Child, Pipe, Silent, Start, kill_myself
 from tests.model.told import Told
 from tests.torture.disk import stubborn
 from tests.torture.disk.failing import Fault as Trouble
@@ -18,8 +18,9 @@ from tests.torture.power.recorder import Recorder
 from tests.torture.power.story import RETENTION, Plot, StoryOracle, kind_of, place, told_by
 from tests.torture.power.verdict import Kind, Tally, Verdict
 
-PATIENCE_S: Final = 120.0
-"""The states of one cut take less."""
+PATIENCE_S: Final = 1200.0
+"""A story, or the states of one cut, take seconds of work: that is minutes on a machine that has a
+hundredth of a processor for each of us. So this is only for what hangs."""
 
 DEADLY: Final = frozenset({signal.SIGBUS, signal.SIGABRT, signal.SIGSEGV})
 """What a broken file may do to whoever maps it."""
@@ -85,7 +86,9 @@ def record_killed_maker(
     start: Start, plot: Plot, root: Path, last: int, fault: Fault = none
 ) -> Recorded:
     """Kill a process that makes a queue, at event *last*; another one makes it, or goes on."""
-    first: Record = start(die_making, plot, _new(root), last).hear(PATIENCE_S)
+    maker = start(die_making, plot, _new(root), last)
+    first: Record = maker.hear(PATIENCE_S)
+    maker.ended(PATIENCE_S)
     then, ids = start(tell_story, plot, root, fault).hear(PATIENCE_S)
     record = joined(first, then)
     assert replay(record) == record.final, "something was written that was not recorded"
@@ -103,6 +106,8 @@ def judge(start: Start, recorded: Recorded, sift: Sift, directory: Path, workers
         for part, child in list(waiting.items()):
             try:
                 tally = child.hear(PATIENCE_S)
+            except Silent:
+                raise  # it was killed by us, and not by what it has read
             except AssertionError:
                 status = child.ended()
                 if -status not in DEADLY:

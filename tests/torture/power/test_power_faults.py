@@ -1,17 +1,20 @@
 """The bench proves itself: the store is broken on purpose, and each time the bench says so."""
 
+import signal
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.crash.processes import Start
-from tests.torture.power import faults
-from tests.torture.power.bench import judge, record_case, record_story
+from jobq.repo.base import Store
+from tests.crash.processes import Silent, Start
+from tests.torture.power import bench, faults
+from tests.torture.power.bench import Recorded, judge, record_case, record_story
 from tests.torture.power.cases import UPKEEP
 from tests.torture.power.examiner import Sift
 from tests.torture.power.faults import Fault
-from tests.torture.power.story import Plot
+from tests.torture.power.states import Cut
+from tests.torture.power.story import Plot, StoryOracle
 from tests.torture.power.verdict import Kind, Tally
 
 PLOT: Final = Plot(seed=7, length=8)
@@ -91,3 +94,21 @@ def test_the_flush_before_a_new_queue_is_moved_in_is_what_keeps_it_whole(
 def test_a_write_that_the_recorder_missed_is_noticed(start: Start, quick_path: Path) -> None:
     with pytest.raises(AssertionError, match="not recorded"):
         seen(start, faults.unrecorded, quick_path)
+
+
+class Asleep(StoryOracle):
+    """Never comes to an end."""
+
+    def open(self, path: Path, cut: Cut) -> Store:
+        signal.pause()
+        return super().open(path, cut)
+
+
+def test_who_judges_too_slowly_was_not_killed_by_what_it_read(
+    start: Start, quick_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, _ = record_story(start, PLOT._replace(length=1), quick_path / "recorded")
+    monkeypatch.setattr(bench, "PATIENCE_S", 0.1)
+
+    with pytest.raises(Silent):
+        judge(start, Recorded(record, Asleep(PLOT, [])), Sift(4096, 1, 1), quick_path / "judged")
