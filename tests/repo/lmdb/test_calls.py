@@ -87,6 +87,7 @@ def test_what_comes_before_any_line_of_a_wait_ends_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(Bell, "_wait", fall_asleep)
+        patch.setattr(Bell, "_wait_for_any", fall_asleep)
         wait = wait_for(queue)
         with pytest.raises(AsleepError), before_line(0, wait, lines):
             wait.call(LONG_S)
