@@ -313,10 +313,8 @@ class Choice:
 
     def is_whole(self, tx: Transaction) -> bool:
         """Whether no topic that is made from now on can be one of them."""
-        if self._patterns:
-            return False
-        named = {tx.topics.known(name) for name in self._named}  # a name may have gone since
-        return named <= set(self)
+        # What it knew of may be gone since, and would come back under another number.
+        return not self._patterns and all(tx.topics.known(name) is not None for name in self._named)
 
     def __len__(self) -> int:
         return sum(len(tier.turns) for tier in self.tiers)
