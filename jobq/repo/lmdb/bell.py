@@ -62,6 +62,13 @@ Only the holder of the write lock raises a counter for a commit, so none is lost
 
 Behind all these stands one more flag, which wakes nobody: `doubt`. This file is the one thing that
 processes share without a disk, and what a failed sync leaves in doubt has to be known to all.
+
+Behind that are two lines for the locks of `filelock`, a counter and a flag each. Who waits for a
+lock reads the counter, sets the flag, tries the lock once more, and sleeps on the counter; who has
+given it back finds the flag set, clears it, changes the counter (to a random one, for the reason
+above) and calls one. So either the waiter finds the lock free, or the other finds the flag. Whoever
+has slept, and gives back what it got, calls one more whatever the flag says: it was set once for
+all who stand in line.
 """
 
 import ctypes
@@ -89,6 +96,8 @@ _SEVERAL: Final = COUNTERS + SLOTS + SLOTS // 4
 """The place of the counter of those who wait for several topics; behind it is their flag."""
 _SEVERAL_FLAG_AT: Final = 4 * (_SEVERAL + 1)
 _DOUBT_AT: Final = _SEVERAL_FLAG_AT + 4
+_LINES: Final = _SEVERAL + 3
+_LINE_FLAGS_AT: Final = 4 * (_LINES + 2)
 _NOBODY_WAITS: Final = bytes(SLOTS)
 
 _Counters = ctypes.c_uint32 * (SIZE // 4)
@@ -253,6 +262,32 @@ class Bell:
     def wait_slot(self, slot: int, seen: int, timeout: float) -> None:
         """Sleep as `wait` does, until woken at the slot."""
         self._wait(COUNTERS + slot, seen, timeout)
+
+    # Standing in line for a lock; *line* is 0 or 1.
+
+    def ask_in_line(self, line: int) -> int:
+        """Ask to be called when the lock may be free; to be done before looking whether it is.
+
+        Gives the counter, for `wait_in_line`.
+        """
+        count = self._read(_LINES + line)
+        self._map[_LINE_FLAGS_AT + line] = 1
+        return count
+
+    def call_in_line(self, line: int, *, anyway: bool) -> None:
+        """Call who has stood longest, if somebody has asked, or *anyway*; the lock is free."""
+        if anyway or self.is_asked_in_line(line):
+            self._map[_LINE_FLAGS_AT + line] = 0
+            self._counters[_LINES + line] = int.from_bytes(os.urandom(4))
+            self._wake(_LINES + line, 1)
+
+    def is_asked_in_line(self, line: int) -> bool:
+        """Whether somebody has asked who may not have been called yet."""
+        return self._map[_LINE_FLAGS_AT + line] != 0
+
+    def wait_in_line(self, line: int, seen: int, timeout: float) -> None:
+        """Sleep as `wait` does, until called."""
+        self._wait(_LINES + line, seen, timeout)
 
     # What a failed commit has left.
 
