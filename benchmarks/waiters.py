@@ -55,6 +55,7 @@ CROWDS = (
     Crowd("100 threads of a process", 1, 100),
     Crowd("20 processes with 5 threads", 20, 5),
     Crowd("100 threads, for two topics", 1, 100, (TOPIC, "other")),
+    Crowd("20 processes, for two topics", 20, 5, (TOPIC, "other")),
     Crowd("100 threads, for another topic", 1, 100, "other"),
     Crowd("100 threads, for two others", 1, 100, ("other", "more")),
 )

@@ -173,10 +173,11 @@ class TransactionalStore(Store):
         return [list(islice(ids, len(specs))) for specs in calls]
 
     def reserve(self, request: ReserveRequest) -> list[Reservation]:
-        def operation(tx: Transaction) -> list[Reservation]:
-            return take(tx, request, self._retention, self._choices)
+        return self._write(self._taking(request), DRAINS, self._give_back)
 
-        return self._write(operation, DRAINS, self._give_back)
+    def _taking(self, request: ReserveRequest) -> Callable[[Transaction], list[Reservation]]:
+        """The operation that reserves."""
+        return lambda tx: take(tx, request, self._retention, self._choices)
 
     def settle(
         self, settlements: Sequence[Settlement], reserve: ReserveRequest | None = None

@@ -7,23 +7,29 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import jobq
 from jobq import Pattern
+from jobq.repo.lmdb import futex
 from jobq.repo.lmdb.bell import COUNTERS
 from jobq.shares import Topics
+from tests.conftest import eventually
 from tests.crash.conftest import Say
-from tests.crash.processes import Pipe, Start
+from tests.crash.processes import Child, Pipe, Start, waits
 from tests.crash.waiters import (
     MISSED_S,
     SOON_S,
     Player,
     asleep,
+    at_the_one,
     enqueue_and_die,
     get,
+    get_and_die,
     hesitate,
     make_topics,
     play,
@@ -59,6 +65,7 @@ def test_all_who_wait_for_several_topics_are_called(start: Start, path: str) -> 
             for topics in (ANY, ["second", "never"], {"first": 2, "second": 1}, Pattern("s*"))
         ]
         waiters.append(asleep(start(get, path, "second")))
+        waiters.append(asleep(start(at_the_one, get, path, ANY)))
         since_ns = time.monotonic_ns()
         svc.enqueue_many("second", range(len(waiters)))
 
@@ -94,8 +101,23 @@ def test_a_call_between_a_waiters_last_look_and_its_sleep_is_not_missed(
     """Wherever it is on its way: before it asks to be called, after it, and just before sleep."""
     with jobq.open(path) as svc:
         make_topics(svc, "first", "second")
-        for step in ("page", "ask_for_several", "stand", "wait_for_several"):
+        for step in ("page", "may_wait_for", "wait_for_any"):
             waiter = start(hesitate, path, ANY, step)
+            assert waiter.hear() == step
+            svc.enqueue("second")
+            since_ns = time.monotonic_ns()
+            waiter.tell("go on")
+
+            assert seconds(waiter, since_ns) < SOON_S, step
+
+
+def test_where_the_kernel_cannot_sleep_at_several_no_call_is_missed_before_the_sleep(
+    start: Start, path: str
+) -> None:
+    with jobq.open(path) as svc:
+        make_topics(svc, "first", "second")
+        for step in ("page", "ask_for_several", "stand", "wait_for_several"):
+            waiter = start(at_the_one, hesitate, path, ANY, step)
             assert waiter.hear() == step
             svc.enqueue("second")
             since_ns = time.monotonic_ns()
@@ -110,7 +132,7 @@ def test_a_call_that_is_answered_for_another_topic_is_asked_for_again(
     """Each call clears the flag of all waiters; each of them sets it again before it sleeps."""
     with jobq.open(path) as svc:
         make_topics(svc, "first", "second", "other")
-        waiters = [asleep(start(get, path, ANY)) for _ in range(3)]
+        waiters = [asleep(start(at_the_one, get, path, ANY)) for _ in range(3)]
         for _ in range(20):
             svc.enqueue("other")
         since_ns = time.monotonic_ns()
@@ -133,14 +155,33 @@ def test_a_producer_that_dies_before_it_calls_costs_a_waiter_a_second_at_most(
         assert after < 1.0 + SOON_S
 
 
-def test_traffic_on_other_topics_costs_a_waiter_next_to_nothing(
-    start: Start, path: str, say: Say
+@pytest.mark.skipif(not futex.can_wait_for_any(), reason="here all of them are called")
+def test_a_waiter_that_is_killed_when_it_was_called_costs_another_one_a_second_at_most(
+    start: Start, path: str
 ) -> None:
-    """It is called by each of their commits, and sleeps on without looking into the store."""
+    with jobq.open(path) as svc:
+        make_topics(svc, "first", "second")
+        first = start(get_and_die, path, ["first", "second"])
+        eventually(lambda: waits(first.pid))
+        waiter = asleep(start(get, path, ["second", "first"]))
+        since_ns = time.monotonic_ns()
+        svc.enqueue("second")
+        after = seconds(waiter, since_ns)
+
+        assert first.ended() == -signal.SIGKILL
+        assert after < 1.0 + SOON_S
+
+
+@pytest.mark.parametrize("way", ["at their counters", "at the one"])
+def test_traffic_on_other_topics_costs_a_waiter_next_to_nothing(
+    way: str, start: Start, path: str, say: Say
+) -> None:
+    """It is not called; or called by each of their commits, and does not look into the store."""
     commits = 2000
     with jobq.open(path, durability="unsafe") as svc:
         make_topics(svc, "first", "other")
-        waiter = asleep(start(get, path, ANY))
+        work = (get,) if way == "at their counters" else (at_the_one, get)
+        waiter = asleep(start(*work, path, ANY))
         before, since_ns = cpu_seconds(waiter.pid), time.monotonic_ns()
         for number in range(commits):
             svc.enqueue("other", number)
@@ -160,16 +201,33 @@ def test_stop_wakes_all_threads_that_wait(path: str) -> None:
         assert stop_threads(svc, ANY, 4) < SOON_S
 
 
-def test_no_call_is_missed_while_processes_pass_jobs_on(start: Start, path: str, say: Say) -> None:
+@pytest.mark.parametrize("way", ["at their counters", "at the one", "both"])
+def test_no_call_is_missed_while_processes_pass_jobs_on(
+    way: str, start: Start, path: str, say: Say
+) -> None:
     """Each waits for two topics of its own, in turns with who waits for one; all nearly asleep."""
-    n, passes, balls = 4, 1500, 3
+    started = 0
+
+    def start_in_that_way(work: Callable[..., object], *arguments: Any) -> Child:
+        nonlocal started
+        started += 1
+        at_one = way == "at the one" or (way == "both" and started % 3 == 0)
+        return start(at_the_one, work, *arguments) if at_one else start(work, *arguments)
+
+    n, passes, balls = 4, 500, 3
     names = [[f"player {me}.{side}" for side in "ab"] for me in range(n)]
     players: list[Player] = [
         (Pattern(f"player {me}.*") if me % 2 else names[me][::-1], names[(me + 1) % n])
         for me in range(n)
     ]
     count, slowest = play(
-        start, path, players, passes=passes, balls=balls, end=["end", "never"], durability="unsafe"
+        start_in_that_way,
+        path,
+        players,
+        passes=passes,
+        balls=balls,
+        end=["end", "never"],
+        durability="unsafe",
     )
     say(f"{count} passes between {n} processes, the slowest took {slowest:.3f} s")
 

@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import jobq
 from jobq import JobService
+from jobq.repo.lmdb import futex
 from jobq.repo.lmdb.bell import Bell
 from jobq.shares import Topics
 from tests.conftest import eventually
-from tests.crash.processes import Child, Pipe, Start, die_at, threads_of, waits
+from tests.crash.processes import Child, Pipe, die_at, threads_of, waits
 
 SOON_S: Final = 0.5
 MISSED_S: Final = 0.9
@@ -74,7 +75,7 @@ Player = tuple[Topics, Sequence[str]]
 
 
 def play(
-    start: Start,
+    start: Callable[..., Child],
     path: str,
     players: Sequence[Player],
     *,
@@ -121,6 +122,27 @@ def get(pipe: Pipe, path: str, topics: Topics, strict: bool = False) -> None:
         jobs = svc.reserve(topics, strict=strict, timeout=30)
         pipe.send(time.monotonic_ns())
         svc.done_many(jobs)
+
+
+def at_the_one(pipe: Pipe, work: Callable[..., object], *arguments: Any) -> None:
+    """The same where the kernel lets nobody sleep at the counters of several topics."""
+    futex.can_wait_for_any = lambda: False  # type: ignore[assignment]
+    work(pipe, *arguments)
+
+
+def get_and_die(_: Pipe, path: str, topics: Topics) -> None:
+    """Wait for a job, and be killed as soon as called for one."""
+    wait = Bell._wait_for_any
+
+    def wait_and_die(bell: Bell, words: list[tuple[int, int]], end: float) -> int | None:
+        place = wait(bell, words, end)
+        if place is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return place
+
+    Bell._wait_for_any = wait_and_die  # type: ignore[method-assign]
+    with jobq.open(path) as svc:
+        svc.reserve(topics, timeout=30)
 
 
 def hesitate(pipe: Pipe, path: str, topics: Topics, at: str) -> None:

@@ -31,13 +31,24 @@ locks and system calls: processors do not reorder the two sides of these.
 Slot 0 is no job's: who waits for several jobs sleeps there, and every call to a slot calls there
 too.
 
-Who waits for several topics cannot sleep at all of their counters. Behind the flags of slots the
-third page has one more counter and one more flag for all of these:
+Who waits for several topics sleeps at the counters of all of them at once (and at that of topics
+that do not exist yet, if one of those may be waited for). It notes all counters, a copy of the
+first page, then looks for jobs, then sleeps if the counters of its topics are as noted. So a job
+wakes one waiter here too, and no job of another topic does. But one thread may be called at
+several counters before it gets up, for one job each, and then takes only one of them; or it is
+called for a job of one topic, and takes one of another. Nobody else would be called for what is
+left. So whoever was called looks, in the commit in which it takes jobs, whether there are more of
+the topics whose counters had moved, and wakes one more for each of these (`LmdbStore.reserve`).
+One that is killed in between leaves the others to look by themselves, within a second.
 
-- who waits notes all topics' counters (a copy of the first page), then looks for jobs, then reads
-  the one counter, sets the flag, sees that the counters of its own topics are still as noted, and
-  sleeps on the one counter; woken, it does the same from the reading on, and does not look for
-  jobs as long as the counters of its own topics have not moved;
+The kernel cannot always do that: not before Linux 5.16, not in every sandbox, and for no more than
+128 counters. Behind the flags of slots the third page has one more counter and one more flag for
+all who wait for several topics then:
+
+- who waits notes all topics' counters, then looks for jobs, then reads the one counter, sets the
+  flag, sees that the counters of its own topics are still as noted, and sleeps on the one counter;
+  woken, it does the same from the reading on, and does not look for jobs as long as the counters
+  of its own topics have not moved;
 - who commits raises the counters of topics, calls who waits for these, then finds the flag set,
   clears it, changes the one counter and calls all who sleep there.
 
@@ -51,19 +62,26 @@ Only the holder of the write lock raises a counter for a commit, so none is lost
 
 Behind all these stands one more flag, which wakes nobody: `doubt`. This file is the one thing that
 processes share without a disk, and what a failed sync leaves in doubt has to be known to all.
+
+Behind that are two lines for the locks of `filelock`, a counter and a flag each. Who waits for a
+lock reads the counter, sets the flag, tries the lock once more, and sleeps on the counter; who has
+given it back finds the flag set, clears it, changes the counter (to a random one, for the reason
+above) and calls one. So either the waiter finds the lock free, or the other finds the flag. Whoever
+has slept, and gives back what it got, calls one more whatever the flag says: it was set once for
+all who stand in line.
 """
 
 import ctypes
-import errno
 import mmap
 import os
-import platform
-import time
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
+from jobq.repo.lmdb import futex
 from jobq.repo.lmdb.beside import open_beside
+from jobq.repo.lmdb.futex import EVERYBODY, Word
 
 PAGE: Final = 4096
 COUNTERS: Final = PAGE // 4
@@ -73,36 +91,16 @@ SIZE: Final = 3 * PAGE
 ANY: Final = 0
 """The slot of those who wait for the end of several jobs."""
 
-EVERYBODY: Final = 2**31 - 1
-
-_FUTEX_WAIT: Final = 0
-_FUTEX_WAKE: Final = 1
-_SYSCALL: Final = {
-    "x86_64": 202,
-    "aarch64": 98,
-    "riscv64": 98,
-    "loongarch64": 98,
-    "armv7l": 240,
-    "armv6l": 240,
-    "i386": 240,
-    "i686": 240,
-    "ppc64le": 221,
-    "s390x": 238,
-}
-_NAP_WITHOUT_FUTEX: Final = 0.02
-
 _FLAGS_AT: Final = 2 * PAGE
 _SEVERAL: Final = COUNTERS + SLOTS + SLOTS // 4
 """The place of the counter of those who wait for several topics; behind it is their flag."""
 _SEVERAL_FLAG_AT: Final = 4 * (_SEVERAL + 1)
 _DOUBT_AT: Final = _SEVERAL_FLAG_AT + 4
+_LINES: Final = _SEVERAL + 3
+_LINE_FLAGS_AT: Final = 4 * (_LINES + 2)
 _NOBODY_WAITS: Final = bytes(SLOTS)
 
 _Counters = ctypes.c_uint32 * (SIZE // 4)
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
 
 class Bell:
@@ -119,7 +117,6 @@ class Bell:
             os.close(fd)
         self._counters = _Counters.from_buffer(self._map)
         self._address = ctypes.addressof(self._counters)
-        self._number = _SYSCALL.get(platform.machine())
 
     # Topics.
 
@@ -145,25 +142,56 @@ class Bell:
     # Several topics.
 
     def page(self) -> bytes:
-        """All topics' counters, to be given to `stand`."""
+        """All topics' counters, to be given to `wait_for_any` or `stand`."""
         return self._map[:PAGE]
+
+    def may_wait_for(self, topics: Collection[int]) -> bool:
+        """Whether one thread can sleep at the counters of all of these, for `wait_for_any`."""
+        return len(topics) < futex.MOST_WORDS and futex.can_wait_for_any()
+
+    def wait_for_any(
+        self, topics: Collection[int], page: bytes, own: tuple[Word, int], end: float
+    ) -> list[int]:
+        """Sleep until woken for one of the topics, or at the caller's own word.
+
+        Not at all if a counter is not as it is on the page, or the word not as it was seen; and
+        no longer than until *end*, a time of `time.monotonic`.
+
+        Returns:
+            For which topics this one may have been woken while others sleep on; none if it was
+            not woken. If jobs of these are left when it has taken what it wants, it has to wake
+            another one.
+        """
+        word, seen = own
+        places = sorted({_place(topic) for topic in topics})
+        at = self._wait_for_any(
+            [(self._address + 4 * place, _on(page, place)) for place in places]
+            + [(word.address, seen)],
+            end,
+        )
+        if at is None:
+            return []
+        now = self.page()
+        moved = {place for place in places if _on(now, place) != _on(page, place)}
+        moved.update(places[at : at + 1])
+        # For a new topic, and for those that share a counter, everybody was woken.
+        return [topic for topic in topics if topic and _place(topic) in moved]
+
+    # Several topics, where one cannot sleep at the counters of all.
 
     def stand(self, page: bytes, topics: Iterable[int]) -> bool:
         """Whether the counters of these topics are as they were on that page."""
         now = self.page()
         if now == page:  # a quarter of a microsecond
             return True
-        return all(
-            now[4 * place : 4 * place + 4] == page[4 * place : 4 * place + 4]
-            for place in {_place(topic) for topic in topics}
-        )
+        return all(_on(now, place) == _on(page, place) for place in map(_place, topics))
 
     def ask_for_several(self) -> int:
         """Ask to be called for jobs of any topic; gives the counter, for `wait_for_several`."""
         count = self._read(_SEVERAL)
         self._map[_SEVERAL_FLAG_AT] = 1
         # No sleep, but what it takes for the flag to be set before what follows is read.
-        self._futex(_SEVERAL, _FUTEX_WAIT, ~count & 0xFFFFFFFF, ctypes.byref(_Timespec()))
+        futex.wait(self._address + 4 * _SEVERAL, ~count & 0xFFFFFFFF, 0)
         return count
 
     def wake_several(self) -> None:
@@ -235,6 +263,32 @@ class Bell:
         """Sleep as `wait` does, until woken at the slot."""
         self._wait(COUNTERS + slot, seen, timeout)
 
+    # Standing in line for a lock; *line* is 0 or 1.
+
+    def ask_in_line(self, line: int) -> int:
+        """Ask to be called when the lock may be free; to be done before looking whether it is.
+
+        Gives the counter, for `wait_in_line`.
+        """
+        count = self._read(_LINES + line)
+        self._map[_LINE_FLAGS_AT + line] = 1
+        return count
+
+    def call_in_line(self, line: int, *, anyway: bool) -> None:
+        """Call who has stood longest, if somebody has asked, or *anyway*; the lock is free."""
+        if anyway or self.is_asked_in_line(line):
+            self._map[_LINE_FLAGS_AT + line] = 0
+            self._counters[_LINES + line] = int.from_bytes(os.urandom(4))
+            self._wake(_LINES + line, 1)
+
+    def is_asked_in_line(self, line: int) -> bool:
+        """Whether somebody has asked who may not have been called yet."""
+        return self._map[_LINE_FLAGS_AT + line] != 0
+
+    def wait_in_line(self, line: int, seen: int, timeout: float) -> None:
+        """Sleep as `wait` does, until called."""
+        self._wait(_LINES + line, seen, timeout)
+
     # What a failed commit has left.
 
     @property
@@ -259,45 +313,13 @@ class Bell:
         self._counters[place] = (self._counters[place] + 1) & 0xFFFFFFFF
 
     def _wake(self, place: int, waiters: int) -> None:
-        self._futex(place, _FUTEX_WAKE, waiters, None)
+        futex.wake(self._address + 4 * place, waiters)
 
     def _wait(self, place: int, seen: int, timeout: float) -> None:
-        if self._number is None:
-            # An architecture whose system call number is not known here: look often instead.
-            end = time.monotonic() + timeout
-            while self._read(place) == seen and (left := end - time.monotonic()) > 0:
-                time.sleep(min(left, _NAP_WITHOUT_FUTEX))
-            return
-        nanoseconds = max(0, int(timeout * 1e9))
-        pause = _Timespec(nanoseconds // 10**9, nanoseconds % 10**9)
-        self._futex(place, _FUTEX_WAIT, seen, ctypes.byref(pause))
+        futex.wait(self._address + 4 * place, seen, timeout)
 
-    def _futex(self, place: int, operation: int, value: int, timeout: object) -> None:
-        if self._number is None:
-            return
-        call = _keeping_gil if operation == _FUTEX_WAKE else _releasing_gil
-        address = self._address + 4 * place
-        if call(self._number, address, operation, value, timeout, None, 0) == -1:
-            code = ctypes.get_errno()
-            if code not in (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT):
-                raise OSError(code, os.strerror(code))
-
-
-def _syscall_of(library: ctypes.CDLL) -> Callable[..., int]:
-    """The function `syscall`, for the arguments of a futex."""
-    syscall = library.syscall
-    syscall.restype = ctypes.c_long
-    syscall.argtypes = (
-        ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32,
-        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int,
-    )  # fmt: skip
-    return cast("Callable[..., int]", syscall)
-
-
-_releasing_gil: Final = _syscall_of(ctypes.CDLL(None, use_errno=True))
-_keeping_gil: Final = _syscall_of(ctypes.PyDLL(None, use_errno=True))
-"""For calls that return at once: to give the interpreter away for them may cost 5 ms, until another
-thread gives it back."""
+    def _wait_for_any(self, words: list[tuple[int, int]], end: float) -> int | None:
+        return futex.wait_for_any(words, end)
 
 
 def slot_of(job_id: bytes) -> int:
@@ -307,6 +329,11 @@ def slot_of(job_id: bytes) -> int:
     (1, 6)
     """
     return 1 + int.from_bytes(job_id[-4:]) % (SLOTS - 1)
+
+
+def _on(page: bytes, place: int) -> int:
+    """The counter of a place on a page."""
+    return int.from_bytes(page[4 * place : 4 * place + 4], sys.byteorder)
 
 
 def _place(topic: int) -> int:

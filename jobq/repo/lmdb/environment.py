@@ -397,6 +397,7 @@ class Environment:
                 self._check_identity()
                 self._check_readers()
                 bell = self.bell  # made now, if it is not there: after the commit nothing may fail
+                lock.bell = bell
                 try:
                     self._run_group(take(), rings)
                 finally:  # an interrupt may come after the commit, and anywhere in this

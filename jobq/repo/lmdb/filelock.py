@@ -5,6 +5,10 @@ cannot say who has it. So writers take this one first. It is two `flock` locks. 
 `write`; to wait for it, it must stand in the `turn`stile. A process that has let go of `write` and
 wants it again when its turn is over has to pass the turnstile like everybody else, so a busy
 process cannot shut out the others. The kernel releases both when their process dies.
+
+Who waits for either sleeps in a line at the bell, and who gives one back calls the first in its
+line. That is only to be quick: nobody gets a lock by being called, and who is not called (its
+caller was killed, or has no bell yet) looks again soon.
 """
 
 import contextlib
@@ -17,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from jobq.errors import StoreBusy, StoreLocked, StoreUnavailable
+from jobq.repo.lmdb.bell import Bell
 from jobq.repo.lmdb.beside import open_beside
 
 FIRST_NAP_S: Final = 0.00005
@@ -27,6 +32,8 @@ LONGEST_WRITE_NAP_S: Final = 0.0002
 would hardly ever find the turnstile free: where commits take 100 ms, as on slow disks, it would be
 shut out by those who come anew, who look most often of all."""
 
+LINE_NAP_S: Final = 0.002
+"""So long sleeps who is to be called: four times as long as who is not."""
 
 TURN_S: Final = 0.0005
 """For so long from its turn on a process may take the lock again without standing in line: two or
@@ -98,16 +105,24 @@ class OpenLock:
 
 _TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 
+_TURN, _WRITE = range(2)
+
 
 class FileLock:
-    """The write lock of one queue directory, as this process sees it. One thread at a time."""
+    """The write lock of one queue directory, as this process sees it. One thread at a time.
+
+    Attributes:
+        bell: Where to wait and to call; None as long as it is not there.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._paths = (directory / "turn.lock", directory / "write.lock")
-        self._turn, self._write = (open_beside(path, directory) for path in self._paths)
+        self._files = [open_beside(path, directory) for path in self._paths]
+        self.bell: Bell | None = None
         self._mutex = threading.Lock()
         self._busy = False
         self._in_turn = False
+        self._was_asleep = [False, False]
         self._turn_ends = 0.0
         self._doomed = False
 
@@ -130,19 +145,19 @@ class FileLock:
                 raise self._was_closed()
             self._busy = True
         start = time.monotonic()
-        if start < self._turn_ends and self._take():
+        if start < self._turn_ends and self._take(_WRITE):
             return
         self._in_turn = True
-        self._get(self._turn, start, timeout, LONGEST_TURN_NAP_S)
-        self._get(self._write, start, timeout, LONGEST_WRITE_NAP_S)
-        fcntl.flock(self._turn, fcntl.LOCK_UN)
+        self._get(_TURN, start, timeout, LONGEST_TURN_NAP_S)
+        self._get(_WRITE, start, timeout, LONGEST_WRITE_NAP_S)
+        self._give_back(_TURN)
         self._in_turn = False
         self._turn_ends = time.monotonic() + TURN_S
 
-    def _take(self) -> bool:
+    def _take(self, which: int) -> bool:
         """Whether the lock was free, and is taken."""
         try:
-            fcntl.flock(self._write, _TRY)
+            fcntl.flock(self._files[which], _TRY)
         except BlockingIOError:
             return False
         return True
@@ -151,9 +166,9 @@ class FileLock:
         """Give it back; harmless without it."""
         with self._mutex:
             if self._busy:
-                fcntl.flock(self._write, fcntl.LOCK_UN)
+                self._give_back(_WRITE)
                 if self._in_turn:
-                    fcntl.flock(self._turn, fcntl.LOCK_UN)
+                    self._give_back(_TURN)
                     self._in_turn = False
                 self._busy = False
                 if self._doomed:
@@ -171,27 +186,41 @@ class FileLock:
         self._close()
 
     def _close(self) -> None:
-        for fd in (self._turn, self._write):
+        for fd in self._files:
             with contextlib.suppress(OSError):
                 os.close(fd)
 
-    def _get(self, fd: int, start: float, timeout: float, longest_nap: float) -> None:
+    def _give_back(self, which: int) -> None:
+        fcntl.flock(self._files[which], fcntl.LOCK_UN)
+        if self.bell is not None:
+            # The call that ended a sleep was the only one, and others may sleep behind. So it is
+            # passed on, also by who was interrupted and has not had the lock at all.
+            self.bell.call_in_line(which, anyway=self._was_asleep[which])
+            self._was_asleep[which] = False
+
+    def _get(self, which: int, start: float, timeout: float, longest_nap: float) -> None:
         nap = FIRST_NAP_S
-        while True:
-            try:
-                fcntl.flock(fd, _TRY)
-            except BlockingIOError:
-                pass
-            else:
-                return
+        while not self._take(which):
             if self._doomed:
                 raise self._was_closed()
             waited = time.monotonic() - start
             if waited >= timeout:
                 raise StoreBusy(self._says_who(waited))
-            time.sleep(min(nap, timeout - waited))
-            # Spread a little, so that waiting processes do not look in step.
-            nap = min(longest_nap, nap * random.uniform(1.2, 2.0))
+            if self.bell is None:
+                time.sleep(min(nap, timeout - waited))
+                # Spread a little, so that waiting processes do not look in step.
+                nap = min(longest_nap, nap * random.uniform(1.2, 2.0))
+            elif self._sleep_in_line(self.bell, which, min(LINE_NAP_S, timeout - waited)):
+                return
+
+    def _sleep_in_line(self, bell: Bell, which: int, seconds: float) -> bool:
+        """Sleep until called, unless the lock is free meanwhile: then it is taken."""
+        self._was_asleep[which] = True
+        count = bell.ask_in_line(which)
+        if self._take(which):  # given back before anybody could see that somebody has asked
+            return True
+        bell.wait_in_line(which, count, seconds)
+        return False
 
     def _was_closed(self) -> StoreUnavailable:
         return StoreUnavailable(f"the store of {self._paths[0].parent} was closed meanwhile")

@@ -25,13 +25,14 @@ from jobq.repo.base import (
 from jobq.repo.lmdb.bell import ANY, Bell, slot_of
 from jobq.repo.lmdb.environment import Environment
 from jobq.repo.lmdb.faults import translating
+from jobq.repo.lmdb.futex import Word
 from jobq.repo.lmdb.group import Pending
 from jobq.repo.lmdb.index import Index
 from jobq.repo.lmdb.opening import LEVELS, MAP_SIZE, Settings
 from jobq.repo.lmdb.registry import REGISTRY
 from jobq.repo.lmdb.topics import UNKNOWN
 from jobq.repo.operations.flow import groups, limits
-from jobq.repo.operations.flow.shares import ready_in
+from jobq.repo.operations.flow.shares import ready_in, with_ready
 from jobq.repo.repositories import Agenda, Transaction
 from jobq.repo.transactional import TIMELESS, Kind, TransactionalStore, seconds_to_next
 from jobq.shares import Mix
@@ -112,7 +113,8 @@ class LmdbStore(TransactionalStore):
         self._waiting: set[tuple[int, int]] = set()
         self._awaiting: set[tuple[int, int]] = set()
         self._waiting_for_several: set[object] = set()
-        self._calls = 0
+        self._call = Word()
+        self._owed = _Owed()
         self._numbers: dict[str, int] = {}
         self._probed = 0.0
         self._closed = False
@@ -179,6 +181,19 @@ class LmdbStore(TransactionalStore):
             taken = super().reserve(request)
         return taken
 
+    def _taking(self, request: ReserveRequest) -> Callable[[Transaction], list[Reservation]]:
+        operation, owed = super()._taking(request), self._owed.topics
+        if not owed:
+            return operation
+        self._owed.topics = []
+
+        def take_and_pass_on(tx: Transaction) -> list[Reservation]:
+            taken = operation(tx)
+            _pass_on(tx, owed, taken)
+            return taken
+
+        return take_and_pass_on
+
     def settle(
         self, settlements: Sequence[Settlement], reserve: ReserveRequest | None = None
     ) -> Settled:
@@ -236,16 +251,24 @@ class LmdbStore(TransactionalStore):
         return sleep if known is None else min(sleep, limits.ready_in(tx, known))
 
     def _wait_for_several(self, mix: Mix, timeout: float) -> None:
-        bell = self._env.bell
-        calls, waiter = self._calls, object()
+        bell, call, waiter = self._env.bell, self._call, object()
         self._waiting_for_several.add(waiter)
         try:
-            page = bell.page()
+            calls, page = call.read(), bell.page()
             topics, sleep = self._read(lambda tx: self._look(tx, mix))
             end = time.monotonic() + min(timeout, sleep)
+            if bell.may_wait_for(topics):
+                owed = bell.wait_for_any(topics, page, (call, calls), end)
+                if owed and calls != call.read():
+                    # It was called to stop, and may look no more: another one has to.
+                    for topic in owed:
+                        bell.wake(topic, 1)
+                else:
+                    self._owed.topics = owed
+                return
             while (left := end - time.monotonic()) > 0:
                 count = bell.ask_for_several()
-                if calls != self._calls or not bell.stand(page, topics):
+                if calls != call.read() or not bell.stand(page, topics):
                     return
                 bell.wait_for_several(count, left)
         finally:
@@ -254,7 +277,7 @@ class LmdbStore(TransactionalStore):
     def _look(self, tx: Transaction, mix: Mix) -> tuple[list[int], float]:
         """The numbers of the topics, and how long who waits for them may sleep at most."""
         choice = self._choices.of(tx, mix)
-        topics = [UNKNOWN, *choice]  # a new topic may be one of them
+        topics = [*choice] if choice.is_whole(tx) else [UNKNOWN, *choice]
         return topics, min(ready_in(tx, choice), _until_next(tx))
 
     def wait_ended(self, seen: dict[bytes, int | None], timeout: float) -> list[bytes]:
@@ -294,7 +317,7 @@ class LmdbStore(TransactionalStore):
     def wake(self) -> None:
         numbers = {number for number, _ in list(self._waiting)}
         slots = {slot for slot, _ in list(self._awaiting)}
-        self._calls += 1
+        self._call.call()
         if (numbers or slots or self._waiting_for_several) and not self._closed:
             bell = self._env.bell
             if self._waiting_for_several:
@@ -350,6 +373,23 @@ class LmdbStore(TransactionalStore):
 
     def _is_closed(self) -> StoreUnavailable:
         return StoreUnavailable(f"the store of {self._env.path} is closed: open another")
+
+
+class _Owed(threading.local):
+    """For which topics a thread was called, and has not looked for jobs since."""
+
+    topics: Sequence[int] = ()
+
+
+def _pass_on(tx: Transaction, owed: Sequence[int], taken: Sequence[Reservation]) -> None:
+    """Have another waiter called for each topic that this one was called for, and has left jobs of.
+
+    It was called once at each counter at most: so if that was for one topic, and it has a job of
+    that, it owes nothing. If it has found nothing at all, there is nothing to be called for.
+    """
+    if taken and (len(owed) > 1 or all(tx.topics.known(job.topic) not in owed for job in taken)):
+        for topic in with_ready(tx, owed):
+            tx.woken[topic] = tx.woken.get(topic, 0) + 1
 
 
 def _all_holders(tx: Transaction) -> set[bytes]:

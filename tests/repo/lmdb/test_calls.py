@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from jobq.clock import ManualClock
-from jobq.repo.lmdb import LmdbStore
+from jobq.repo.lmdb import LmdbStore, futex
 from jobq.repo.lmdb.bell import EVERYBODY, Bell
 from jobq.shares import mix_of
 from jobq.states import Status
@@ -73,11 +73,24 @@ class AsleepError(Exception):
 
 
 @pytest.mark.usefixtures("sound_sleep")
-@pytest.mark.parametrize("wait_for", [for_a_topic, for_several_topics, for_an_end])
+@pytest.mark.parametrize(
+    ("wait_for", "can_wait_for_any"),
+    [
+        pytest.param(for_a_topic, True, id="for_a_topic"),
+        pytest.param(for_several_topics, True, id="for_several_topics"),
+        pytest.param(for_several_topics, False, id="for_several_topics at one counter"),
+        pytest.param(for_an_end, True, id="for_an_end"),
+    ],
+)
 def test_what_comes_before_any_line_of_a_wait_ends_it(
-    wait_for: Callable[[Queue], Wait], queue: Queue, monkeypatch: pytest.MonkeyPatch
+    wait_for: Callable[[Queue], Wait],
+    can_wait_for_any: bool,
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Between the look and the sleep, too: the counter has to be read before the look."""
+    if not can_wait_for_any:
+        monkeypatch.setattr(futex, "can_wait_for_any", lambda: False)
     lines: list[int] = []
     way: list[int] = []
 
@@ -87,6 +100,7 @@ def test_what_comes_before_any_line_of_a_wait_ends_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(Bell, "_wait", fall_asleep)
+        patch.setattr(Bell, "_wait_for_any", fall_asleep)
         wait = wait_for(queue)
         with pytest.raises(AsleepError), before_line(0, wait, lines):
             wait.call(LONG_S)

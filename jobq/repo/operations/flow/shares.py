@@ -80,6 +80,12 @@ def ready_in(tx: Transaction, choice: "Choice") -> float:
     return soonest
 
 
+def with_ready(tx: Transaction, topics: Sequence[int]) -> list[int]:
+    """Those of these topics of which a job may be handed out now."""
+    there = _with_jobs(tx, sorted(topics), len(topics))
+    return [topic for topic in there if limits.ready_in(tx, topic) <= 0]
+
+
 class Room:
     """What one reservation of several topics may still take, and how.
 
@@ -304,6 +310,11 @@ class Choice:
         other.tiers = [tier.copy() for tier in self.tiers]
         other._add(tx.topics.numbered(self.stamp))
         return other
+
+    def is_whole(self, tx: Transaction) -> bool:
+        """Whether no topic that is made from now on can be one of them."""
+        # What it knew of may be gone since, and would come back under another number.
+        return not self._patterns and all(tx.topics.known(name) is not None for name in self._named)
 
     def __len__(self) -> int:
         return sum(len(tier.turns) for tier in self.tiers)

@@ -1,0 +1,211 @@
+"""Standing in line for the write lock: who gives it back calls the next one, and no call is lost.
+
+Naps are of ten minutes here: who is not called comes too late.
+"""
+
+import signal
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from jobq.errors import StoreBusy
+from jobq.repo.lmdb import filelock
+from jobq.repo.lmdb.bell import Bell
+from jobq.repo.lmdb.filelock import FileLock
+from tests.conftest import Crew, eventually
+from tests.crash.processes import state_of
+from tests.repo.lmdb.conftest import Start
+from tests.repo.lmdb.processes import LONG_S, hear, put, say
+
+NAP_S = 600.0
+
+
+@pytest.fixture(autouse=True)
+def _long_naps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filelock, "LINE_NAP_S", NAP_S)
+
+
+def lock_in(directory: Path) -> FileLock:
+    """The write lock, by descriptors of its own: as another process has it."""
+    lock = FileLock(directory)
+    lock.bell = Bell(directory / "bell")
+    return lock
+
+
+def _takes_turns(directory: str, turns: int) -> None:
+    put(filelock, "LINE_NAP_S", NAP_S)
+    put(filelock, "TURN_S", 0.0)
+    lock = lock_in(Path(directory))
+    say("ready")
+    hear()
+    for _ in range(turns):
+        lock.acquire(NAP_S)
+        lock.release()
+    say("done")
+
+
+def test_six_processes_that_want_the_lock_all_the_time_lose_no_call(
+    tmp_path: Path, start: Start
+) -> None:
+    children = [start(_takes_turns, str(tmp_path), 500) for _ in range(6)]
+    for child in children:
+        assert child.said() == "ready"
+    for child in children:
+        child.tell("go")
+
+    assert [child.said() for child in children] == ["done"] * 6
+
+
+def _waits_for_the_lock(directory: str) -> None:
+    put(filelock, "LINE_NAP_S", NAP_S)
+    lock = lock_in(Path(directory))
+    say("waiting")
+    lock.acquire(NAP_S)
+    say("held")
+    hear()
+
+
+def test_who_waits_sleeps_until_the_lock_is_given_back(tmp_path: Path, start: Start) -> None:
+    lock = lock_in(tmp_path)
+    lock.acquire(0)
+    child = start(_waits_for_the_lock, str(tmp_path))
+    assert child.said() == "waiting"
+    eventually(lambda: in_line(lock, child.pid))
+    lock.release()
+
+    assert child.said() == "held"
+    lock.close()
+
+
+def in_line(lock: FileLock, pid: int) -> bool:
+    """Whether somebody has asked to be called, and the process sleeps."""
+    asked = any(bell_of(lock).is_asked_in_line(line) for line in (0, 1))
+    return asked and state_of(pid) == "S"
+
+
+def stands_in_turn(lock: FileLock) -> bool:
+    """Whether it is in the line of those who do not stand first."""
+    return lock._was_asleep == [True, False]
+
+
+def bell_of(lock: FileLock) -> Bell:
+    assert lock.bell is not None
+    return lock.bell
+
+
+def test_one_call_for_several_who_asked_reaches_them_all_in_the_end(
+    tmp_path: Path, crew: Crew
+) -> None:
+    """Each call clears what they have asked for together, and wakes one of them."""
+    held, first, *behind = (lock_in(tmp_path) for _ in range(5))
+
+    def stand(lock: FileLock) -> None:
+        lock.acquire(NAP_S)
+        lock.release()
+
+    held.acquire(0)
+    crew.start(stand, first)
+    eventually(lambda: first._was_asleep == [False, True])
+    for lock in behind:
+        crew.start(stand, lock)
+        eventually(partial(stands_in_turn, lock))
+    held.release()
+    crew.join()
+
+    for lock in (held, first, *behind):
+        lock.close()
+
+
+class Gone(BaseException):
+    """An interrupt."""
+
+
+def test_who_is_interrupted_when_called_passes_the_call_on(
+    tmp_path: Path, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, interrupted, behind = (lock_in(tmp_path) for _ in range(3))
+    called = threading.Event()
+    bell = bell_of(interrupted)
+    sleep = bell.wait_in_line
+
+    def wait_and_be_interrupted(line: int, seen: int, timeout: float) -> None:
+        sleep(line, seen, timeout)
+        called.set()
+        raise Gone
+
+    monkeypatch.setattr(bell, "wait_in_line", wait_and_be_interrupted)
+
+    def stand_first() -> None:
+        try:
+            interrupted.acquire(NAP_S)
+        except Gone:
+            interrupted.release()
+
+    def stand_behind() -> None:
+        behind.acquire(NAP_S)
+        behind.release()
+
+    held.acquire(0)
+    crew.start(stand_first)
+    eventually(lambda: interrupted._was_asleep == [False, True])
+    crew.start(stand_behind)
+    eventually(partial(stands_in_turn, behind))
+    held.release()
+    crew.join()
+
+    assert called.is_set()
+    for lock in (held, interrupted, behind):
+        lock.close()
+
+
+def test_whoever_was_called_and_is_killed_keeps_nobody_from_the_lock_for_long(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filelock, "LINE_NAP_S", 0.05)
+    held, behind = lock_in(tmp_path), lock_in(tmp_path)
+    held.acquire(0)
+    child = start(_waits_for_the_lock, str(tmp_path))
+    assert child.said() == "waiting"
+    eventually(lambda: in_line(held, child.pid))
+    child.signal(signal.SIGSTOP)
+    eventually(lambda: state_of(child.pid) == "T")
+    held.release()  # the only call is for who can do nothing with it
+    child.kill()
+
+    behind.acquire(LONG_S)
+
+    behind.release()
+    held.close()
+    behind.close()
+
+
+def test_a_lock_that_nobody_waits_for_calls_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    lock = lock_in(tmp_path)
+    monkeypatch.setattr(Bell, "_wake", lambda *call: calls.append(call[1]))
+    for _ in range(3):
+        lock.acquire(0)
+        lock.release()
+
+    assert calls == []
+    lock.close()
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.1])
+def test_who_stands_in_line_waits_no_longer_than_asked(tmp_path: Path, timeout: float) -> None:
+    lock, mine = lock_in(tmp_path), lock_in(tmp_path)
+    lock.acquire(0)
+    began = time.monotonic()
+    with pytest.raises(StoreBusy):
+        mine.acquire(timeout)
+    mine.release()
+
+    assert timeout <= time.monotonic() - began < LONG_S
+    lock.release()
+    for one in (lock, mine):
+        one.close()
