@@ -19,6 +19,7 @@ from tests.torture.power import faults
 from tests.torture.power.bench import (
     Recorded,
     judge,
+    record_backups,
     record_case,
     record_crowd,
     record_killed_maker,
@@ -27,6 +28,7 @@ from tests.torture.power.bench import (
 )
 from tests.torture.power.cases import ALL as CASES
 from tests.torture.power.cases import UPKEEP
+from tests.torture.power.copier import WAYS
 from tests.torture.power.examiner import Sift
 from tests.torture.power.record import Flush, Resize, Write
 from tests.torture.power.story import Plot
@@ -39,6 +41,18 @@ LONG: Final = 60
 
 MAKING: Final = 48
 """Events of making a queue, more or less: with the directories above it there are a few more."""
+
+
+COPIED: Final = [
+    "copy begun",
+    "copied",
+    "copy verified",
+    "copy synced",
+    "copy named",
+    "copy's directory synced",
+    "closed",
+]
+"""The steps of a backup."""
 
 
 def look(start: Start, recorded: Recorded, sift: Sift, path: Path, workers: int = 1) -> Tally:
@@ -102,6 +116,19 @@ def test_a_verb_cut_off_by_the_power_is_whole_or_absent(
         recorded = record_case(start, name, quick_path / f"{name}, recorded")
         total += look(start, recorded, Sift(PAGE, 8, seed), quick_path / name)
     say(f"verbs by themselves: {total}")
+
+
+def test_a_backup_is_whole_or_absent_and_lasts_once_it_is_acknowledged(
+    start: Start, quick_path: Path, seed: int, say: Say
+) -> None:
+    """And the queue is as safe as ever, though it is written to meanwhile."""
+    way = random.Random(seed).choice(WAYS)
+    plot = Plot(seed, 14)
+    recorded, steps = record_backups(start, plot, quick_path / "recorded", way)
+    tally = look(start, recorded, Sift(PAGE, 4, seed), quick_path / "judged")
+    say(f"a story with a backup, {way}: {tally}")
+
+    assert steps == COPIED
 
 
 @pytest.mark.parametrize("depth", [0, 2])
@@ -175,6 +202,28 @@ def test_long_crowds(
     recorded = record_crowd(start, 20, durability, quick_path / "recorded")
     tally = look(start, recorded, Sift(grain, 64, seed), quick_path / "judged", WORKERS)
     say(f"threads that share commits, {durability}, pieces of {grain}: {tally}")
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("topics", ["lmdb", "memory"])
+@pytest.mark.parametrize("durability", ["full", "relaxed", "unsafe"])
+def test_backups_in_long_stories(
+    durability: str,
+    topics: str,
+    way: str,
+    start: Start,
+    quick_path: Path,
+    seed: int,
+    say: Say,
+) -> None:
+    plot = Plot(seed, LONG, topics, durability)
+    recorded, _ = record_backups(start, plot, quick_path / "recorded", way)
+    total = Tally()
+    for grain in (PAGE, SECTOR):
+        path = quick_path / f"judged {grain}"
+        total += look(start, recorded, Sift(grain, 16, seed), path, WORKERS)
+    say(f"backups, {way}, in a story, {durability}, topics in {topics}: {total}")
 
 
 @pytest.mark.storm
