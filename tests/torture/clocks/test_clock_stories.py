@@ -10,12 +10,15 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from jobq.clock import EARLIEST_US, ManualClock
 from jobq.job import Reservation
+from jobq.repo.base import Store
 from jobq.states import Outcome
 from tests.conftest import STORES, Kind
 from tests.crash.conftest import Say
 from tests.model.telling import tell
+from tests.model.test_flow import Aged, FlowStory
+from tests.model.test_flow import Reopened as ReopenedFlow
 from tests.model.test_same_story import Reopened, SameStory
-from tests.model.test_terms import Terms
+from tests.model.test_terms import ENDLESS, Terms
 from tests.repo.conftest import Queue
 from tests.torture.clocks.clocks import DELAYS_S, HOUR_S, LEAPS_S, YEAR_S, RestlessClock
 
@@ -31,6 +34,11 @@ def _leap(clock: ManualClock, seconds: float) -> None:
     """Step it; to before 1970 by an hour at most, so that what is due then can be waited for."""
     until_1969_s = (clock.wall_us() - EARLIEST_US) / 1e6 + HOUR_S
     clock.step_wall(max(seconds, -until_1969_s) if clock.wall_us() > EARLIEST_US else abs(seconds))
+
+
+def _away_s(clock: ManualClock) -> float:
+    """How far it has gone and was stepped since it was made."""
+    return (clock.wall_us() - ManualClock().wall_us()) / 1e6
 
 
 class Leaping(SameStory):
@@ -49,23 +57,56 @@ class LeapingReopened(Reopened, Leaping):
     """The same of durable stores, which are closed at any time, or boot."""
 
 
+class LeapingFlow(FlowStory):
+    """Stories of groups, limits, rates and ageing."""
+
+    @rule(seconds=leaps_s)
+    def leap(self, seconds: float) -> None:
+        if abs(_away_s(self.clock) + seconds) < 1.3 * YEAR_S:  # as long as all jobs are kept
+            self._step(seconds)
+            self._compare()
+
+    def _step(self, seconds: float) -> None:
+        before_us = self.clock.wall_us()
+        self.clock.step_wall(seconds)
+        self.model.step(self.clock.wall_us() - before_us)
+        for store in self.stores.values():
+            store.advance()
+
+    def _open(self, kind: Kind) -> Store:
+        return kind.open(self.directory / kind.name, clock=self.clock, retention=ENDLESS)
+
+    def _serve_all(self) -> None:
+        self._step(3 * YEAR_S)  # all that is delayed is due
+        super()._serve_all()
+
+
+class LeapingFlowReopened(ReopenedFlow, LeapingFlow):
+    """The same of durable stores, whose holder dies at any time."""
+
+
+class LeapingAged(Aged, LeapingFlow):
+    """The same of jobs and groups that age."""
+
+
 class LeapingTerms(Terms):
     """Stories of deadlines, unique keys with and without periods, and caps."""
 
     @rule(seconds=leaps_s)
     def leap(self, seconds: float) -> None:
         # Nothing of it is forgotten but what `Terms` sweeps: so no farther than it keeps jobs.
-        away_s = (self.clock.wall_us() - ManualClock().wall_us()) / 1e6
         self.model.sweep()
         for store in self.stores:
             store.prune(1000)
-        if abs(away_s + seconds) < 1.3 * YEAR_S:
+        if abs(_away_s(self.clock) + seconds) < 1.3 * YEAR_S:
             _leap(self.clock, seconds)
         self.move_time()
         self.compare()
 
 
-STORIES: Final[tuple[type[RuleBasedStateMachine], ...]] = (Leaping, LeapingReopened, LeapingTerms)
+STORIES: Final[tuple[type[RuleBasedStateMachine], ...]] = (
+    Leaping, LeapingReopened, LeapingTerms, LeapingFlow, LeapingFlowReopened, LeapingAged,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("story", STORIES)
