@@ -44,7 +44,7 @@ storm: $(DEV) ## the long crash and stress runs
 	@$(PY) -m pytest -m storm --ignore=tests/torture $(ARGS)
 
 torture: $(DEV) ## all that machines do to a queue, at length; ARGS=tests/torture/power for some, JOBQ_SEED=… again
-	@$(PY) -m pytest -m storm $(if $(filter tests/%,$(ARGS)),,tests/torture) $(ARGS)
+	@$(PY) -m pytest -m storm --numprocesses $$(nproc) --dist worksteal $(if $(filter tests/%,$(ARGS)),,tests/torture) $(ARGS)
 
 bench: $(BENCH) ## the benchmarks, quick forms; ARGS=--full, --keep, or the names of some
 	@$(PY) -m benchmarks $(ARGS)
