@@ -1,12 +1,13 @@
 """Random stories whose wall clock leaps at any moment, told to every store."""
 
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from jobq.clock import EARLIEST_US, ManualClock
 from jobq.job import Reservation
@@ -41,11 +42,28 @@ def _away_s(clock: ManualClock) -> float:
     return (clock.wall_us() - ManualClock().wall_us()) / 1e6
 
 
-class Leaping(SameStory):
+counted: Final = Counter[str]()
+"""How many stories were told, with how many steps, of which so many were leaps."""
+
+
+class Counting:
+    """A story that is counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        counted["stories"] += 1
+
+    @invariant()
+    def count(self) -> None:
+        counted["steps"] += 1
+
+
+class Leaping(Counting, SameStory):
     """Stories of all verbs, whose wall clock leaps between any two calls."""
 
     @rule(seconds=leaps_s)
     def leap(self, seconds: float) -> None:
+        counted["leaps"] += 1
         _leap(self.clock, seconds)
 
     def drain(self) -> None:
@@ -57,12 +75,13 @@ class LeapingReopened(Reopened, Leaping):
     """The same of durable stores, which are closed at any time, or boot."""
 
 
-class LeapingFlow(FlowStory):
+class LeapingFlow(Counting, FlowStory):
     """Stories of groups, limits, rates and ageing."""
 
     @rule(seconds=leaps_s)
     def leap(self, seconds: float) -> None:
         if abs(_away_s(self.clock) + seconds) < 1.3 * YEAR_S:  # as long as all jobs are kept
+            counted["leaps"] += 1
             self._step(seconds)
             self._compare()
 
@@ -89,7 +108,7 @@ class LeapingAged(Aged, LeapingFlow):
     """The same of jobs and groups that age."""
 
 
-class LeapingTerms(Terms):
+class LeapingTerms(Counting, Terms):
     """Stories of deadlines, unique keys with and without periods, and caps."""
 
     @rule(seconds=leaps_s)
@@ -99,6 +118,7 @@ class LeapingTerms(Terms):
         for store in self.stores:
             store.prune(1000)
         if abs(_away_s(self.clock) + seconds) < 1.3 * YEAR_S:
+            counted["leaps"] += 1
             _leap(self.clock, seconds)
         self.move_time()
         self.compare()
@@ -120,9 +140,11 @@ def test_every_store_answers_as_the_model_does_though_the_wall_clock_leaps(
 @pytest.mark.parametrize("_turn", range(2))
 @pytest.mark.parametrize("story", STORIES)
 def test_every_store_answers_a_storm_of_stories_though_the_wall_clock_leaps(
-    story: type[RuleBasedStateMachine], _turn: int
+    story: type[RuleBasedStateMachine], _turn: int, say: Say
 ) -> None:
+    counted.clear()
     tell(story, 40, steps=60)
+    say(f"{story.__name__}: {dict(counted)}")
 
 
 # A clock that leaps within calls too, where no model can say what a call has seen.
