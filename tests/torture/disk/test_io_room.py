@@ -62,7 +62,7 @@ def test_a_map_grows_under_busy_processes(start: Start, path: str, seed: int, sa
 
 
 @pytest.mark.storm
-@pytest.mark.parametrize("turn", range(10))
+@pytest.mark.parametrize("turn", range(5))
 def test_a_map_grows_by_far_under_many_busy_processes(
     turn: int, start: Start, path: str, seed: int, say: Say
 ) -> None:
