@@ -66,6 +66,8 @@ class Leaping(Counting, SameStory):
         counted["leaps"] += 1
         _leap(self.clock, seconds)
 
+    leap_soon = leap_again = leap  # as often as three other rules
+
     def drain(self) -> None:
         self.clock.step_wall(2 * HOUR_S)  # it may stand before 1970
         super().drain()
@@ -84,6 +86,8 @@ class LeapingFlow(Counting, FlowStory):
             counted["leaps"] += 1
             self._step(seconds)
             self._compare()
+
+    leap_soon = leap_again = leap
 
     def _step(self, seconds: float) -> None:
         before_us = self.clock.wall_us()
@@ -122,6 +126,8 @@ class LeapingTerms(Counting, Terms):
             _leap(self.clock, seconds)
         self.move_time()
         self.compare()
+
+    leap_soon = leap_again = leap
 
 
 STORIES: Final[tuple[type[RuleBasedStateMachine], ...]] = (

@@ -201,10 +201,10 @@ class _Story:
 
 def act(pipe: Pipe, plot: Plot, root: Path, way: str, fault: Fault, broken: Break) -> None:
     """In a child: record a story and its backups, made in one of the `WAYS`."""
-    (root / BACKUPS).mkdir()
     recorder = Recorder(root)
     fault(recorder)
     story = _Story(plot, root, recorder)
+    (root / BACKUPS).mkdir()  # by somebody who does not sync
     backups, steps = 0, list[str]()
     while story.tell(APART) == APART:
         backups += 1

@@ -123,7 +123,7 @@ def no_directory_sync(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's s
 
 def no_sync_above(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
     """The directories above that of the queue are not synced, though they are new."""
-    files._sync_names = files.sync_directory
+    files.sync_above = _no_sync
 
 
 def built_without_sync(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
@@ -193,7 +193,7 @@ def no_sync_of_what_replaces(recorder: Recorder) -> None:  # noqa: ARG001 - a fa
     vars(restore)["os"] = SimpleNamespace(**{**vars(os), "fsync": _no_sync})
 
 
-# How a backup is made; the first four are called in the child that copies.
+# How a backup is made; the first five are called in the child that copies.
 
 
 def copy_not_synced(recorder: Recorder) -> None:
@@ -223,6 +223,11 @@ def copy_made_in_place(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's 
 def copy_name_not_synced(recorder: Recorder) -> None:
     """The name of the copy is not flushed."""
     recorder.ignored |= {"directory"}
+
+
+def names_above_copy_not_synced(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
+    """The name of the copy is flushed, but not that of the new directory in which it is."""
+    files.sync_above = _no_sync
 
 
 def backup_acknowledged_at_once(recorder: Recorder) -> None:

@@ -86,13 +86,14 @@ def test_it_is_noticed_if_a_file_that_replaces_a_queue_does_not_last(
     ("way", "fault", "broken", "kind"),
     [
         ("nameless", faults.none, faults.copy_named_first, SHUT),
-        ("nameless", faults.none, faults.copy_name_not_synced, LOST),
+        ("nameless", faults.none, faults.names_above_copy_not_synced, LOST),
         *(
             pytest.param(*broken, marks=pytest.mark.storm)
             for broken in (
                 ("nameless", faults.none, faults.copy_not_synced, SHUT),
                 ("hidden", faults.none, faults.copy_not_synced, SHUT),
                 ("hidden", faults.none, faults.copy_made_in_place, SHUT),
+                ("nameless", faults.none, faults.copy_name_not_synced, LOST),
                 ("renamed", faults.none, faults.copy_name_not_synced, LOST),
                 ("nameless", faults.backup_acknowledged_at_once, copier.none, LOST),
                 ("nameless", faults.backup_of_long_ago, copier.none, LOST),
