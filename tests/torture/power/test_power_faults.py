@@ -91,7 +91,6 @@ def test_it_is_noticed_if_a_file_that_replaces_a_queue_does_not_last(
             pytest.param(*broken, marks=pytest.mark.storm)
             for broken in (
                 ("nameless", faults.none, faults.copy_not_synced, SHUT),
-                ("hidden", faults.none, faults.copy_not_synced, SHUT),
                 ("hidden", faults.none, faults.copy_made_in_place, SHUT),
                 ("nameless", faults.none, faults.copy_name_not_synced, LOST),
                 ("renamed", faults.none, faults.copy_name_not_synced, LOST),
