@@ -78,8 +78,8 @@ class BackupOracle(StoryOracle):
         """The queue after the machine has booted again; another one, if it promises nothing."""
         if self._plot.durability != "unsafe":
             return super().open(path, cut)
-        shutil.rmtree(path)
-        return kind_of(self._plot).open(path, clock=ManualClock())
+        another = path.with_name("another")
+        return kind_of(self._plot).open(another, clock=ManualClock(), retention=RETENTION)
 
     def nothing_may_be_lost(self, cut: Cut) -> bool:
         """Whether there has to be a queue by now."""

@@ -220,7 +220,8 @@ def test_backups_in_long_stories(
     seed: int,
     say: Say,
 ) -> None:
-    plot = Plot(seed, LONG, topics, durability)
+    # What is never synced makes each disk a patchwork of all writes so far.
+    plot = Plot(seed, 24 if durability == "unsafe" else LONG, topics, durability)
     recorded, _ = record_backups(start, plot, quick_path / "recorded", way)
     total = Tally()
     for grain in (PAGE, SECTOR):
