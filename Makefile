@@ -17,6 +17,9 @@ BENCH := $(VENV)/.holds-bench
 # `pytest` runs them one after the other.
 AT_ONCE = --numprocesses $$(( $$(nproc) + 2 )) --dist worksteal
 
+# Those of the torture keep two processes busy, or wait. One may take minutes on a busy machine.
+TORTURE = --numprocesses $$(nproc) --dist worksteal --override-ini faulthandler_timeout=1200
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fmt storm torture bench report clean
 
@@ -44,7 +47,7 @@ storm: $(DEV) ## the long crash and stress runs
 	@$(PY) -m pytest -m storm --ignore=tests/torture $(ARGS)
 
 torture: $(DEV) ## all that machines do to a queue, at length; ARGS=tests/torture/power for some, JOBQ_SEED=… again
-	@$(PY) -m pytest -m storm $(if $(filter tests/%,$(ARGS)),,tests/torture) $(ARGS)
+	@$(PY) -m pytest -m storm $(TORTURE) $(if $(filter tests/%,$(ARGS)),,tests/torture) $(ARGS)
 
 bench: $(BENCH) ## the benchmarks, quick forms; ARGS=--full, --keep, or the names of some
 	@$(PY) -m benchmarks $(ARGS)

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,13 +50,21 @@ Say = Callable[[str], None]
 
 @pytest.fixture
 def say(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Prints the figures of a test: at once in the long runs, else with what pytest captures."""
+    """Prints the figures of a test: at once in the long runs, else with what pytest captures.
+
+    Where several tests run at once, whose figures they are stands before them; and they go to
+    stderr, since nobody sees the stdout of pytest's workers.
+    """
     loud = request.node.get_closest_marker("storm") is not None
+    one_of_several = "PYTEST_XDIST_WORKER" in os.environ
 
     def say(text: str) -> None:
         if loud:
             with capsys.disabled():
-                print(f"\n{text}", end="", flush=True)
+                if one_of_several:
+                    print(f"\n{request.node.name}: {text}", end="", file=sys.stderr, flush=True)
+                else:
+                    print(f"\n{text}", end="", flush=True)
         else:
             print(text)
 

@@ -3,7 +3,8 @@
 Written from the words of the design: each question goes through all jobs. A lane is (topic, group),
 None for the jobs without a group; `turns` has those that may be served now, `made` the groups that
 are remembered at all, each with the number of its coming. Time never passes over an event: whoever
-moves the clock stops at `next_event`.
+lets it pass stops `until_next` something happens. The wall clock may be stepped beside that: what
+is delayed follows it; leases and rates count on the boot clock.
 """
 
 import itertools
@@ -19,7 +20,12 @@ WAITS: Final = frozenset({Status.READY, Status.DELAYED})
 
 @dataclass
 class Job:
-    """A job; its number is its place in `FlowModel.jobs`."""
+    """A job; its number is its place in `FlowModel.jobs`.
+
+    Attributes:
+        at_us: If it is delayed, when it is due on the wall clock; if it is reserved, when its lease
+            is over on the boot clock.
+    """
 
     topic: str
     group: str | None
@@ -52,7 +58,8 @@ class FlowModel:
     """What a store must answer."""
 
     now_us: int
-    boot_us: int  # minus now_us it is always the same
+    boot_us: int
+    youngest_us: int = 0  # no job is born before this: ids grow though the clock goes back
     jobs: list[Job] = field(default_factory=list)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
@@ -188,7 +195,8 @@ class FlowModel:
     def enqueue(
         self, topic: str, group: str | None, weight: int, delay_us: int, lease_us: int
     ) -> None:
-        job = Job(topic, group, weight, next(self.counter), self.now_us // 1000 * 1000, lease_us)
+        self.youngest_us = max(self.youngest_us, self.now_us // 1000 * 1000)
+        job = Job(topic, group, weight, next(self.counter), self.youngest_us, lease_us)
         self._wait(job, delay_us)
         self.jobs.append(job)
         self.settle_lanes()
@@ -216,7 +224,7 @@ class FlowModel:
                 break
             job = self.ready(lane)[0]
             job.status, job.token, job.settled = Status.RESERVED, job.token + 1, None
-            job.at_us = self.now_us + job.lease_us
+            job.at_us = self.boot_us + job.lease_us
             taken.append((self.jobs.index(job), job.token))
             self._pour(topic)
             if self.groups(topic):
@@ -267,7 +275,7 @@ class FlowModel:
     def extend(self, number: int, token: int, lease_us: int) -> Outcome:
         held = self._hears(number, token)
         if held:
-            self.jobs[number].at_us = self.now_us + lease_us
+            self.jobs[number].at_us = self.boot_us + lease_us
         self.settle_lanes()
         lost = Outcome.MISSING if number in self.gone else Outcome.STALE
         return Outcome.OK if held else lost
@@ -360,25 +368,30 @@ class FlowModel:
 
     # Time.
 
-    def next_event(self) -> int | None:
-        """When something falls due, by the clock of `now_us`."""
-        ahead = self.now_us - self.boot_us
-        times = [job.at_us for job in self.jobs if job.status in {Status.DELAYED, Status.RESERVED}]
+    def until_next(self) -> int | None:
+        """How long it takes until something falls due, if nobody sets the clock."""
+        ahead = self.boot_us - self.now_us
+        times = [job.at_us + ahead for job in self.jobs if job.status is Status.DELAYED]
+        times += [job.at_us for job in self.jobs if job.status is Status.RESERVED]
         times += [hold.until_us for hold in self.lingering]
-        times += [self._full_us(lane) + ahead for lane in self.made if lane not in self.turns]
-        times += [-(-self.tats.get(lane, 0) // 1000) + ahead for lane in self.made]
-        return min((at_us for at_us in times if at_us > self.now_us), default=None)
+        times += [self._full_us(lane) for lane in self.made if lane not in self.turns]
+        times += [-(-self.tats.get(lane, 0) // 1000) for lane in self.made]
+        return min((at_us - self.boot_us for at_us in times if at_us > self.boot_us), default=None)
 
-    def move_to(self, now_us: int) -> None:
-        self.boot_us += now_us - self.now_us
-        self.now_us = now_us
+    def let_pass(self, us: int) -> None:
+        self.boot_us += us
+        self.step(us)
+
+    def step(self, us: int) -> None:
+        """Set the wall clock ahead, or with a negative number back; what falls due then, does."""
+        self.now_us += us
         for job in self._due(Status.DELAYED) + self._due(Status.RESERVED):
             self.touch(job.lane)
             job.keeps = False
             if job.status is Status.RESERVED:
                 job.settled = None
             self._wait(job, 0)
-        for hold in [one for one in self.lingering if one.until_us <= now_us]:
+        for hold in [one for one in self.lingering if one.until_us <= self.boot_us]:
             self._end(hold)
         for lane in sorted(self.made, key=lambda lane: (self._full_us(lane), self.made[lane])):
             if lane not in self.turns and lane not in self.changed:
@@ -399,5 +412,6 @@ class FlowModel:
         self.settle_lanes()
 
     def _due(self, status: Status) -> list[Job]:
-        due = [job for job in self.jobs if job.status is status and job.at_us <= self.now_us]
+        now_us = self.now_us if status is Status.DELAYED else self.boot_us
+        due = [job for job in self.jobs if job.status is status and job.at_us <= now_us]
         return sorted(due, key=lambda job: job.at_us)

@@ -214,12 +214,12 @@ class FlowStory(RuleBasedStateMachine):
             store.configure(topic, changes)
 
     def _pass(self, us: int) -> None:
-        end_us = self.model.now_us + us
-        while self.model.now_us < end_us:
-            event_us = self.model.next_event()
-            to_us = end_us if event_us is None else min(event_us, end_us)
-            self.clock.advance((to_us - self.model.now_us) / 1e6)
-            self.model.move_to(to_us)
+        while us:
+            until_us = self.model.until_next()
+            passes_us = us if until_us is None else min(us, until_us)
+            self.clock.advance(passes_us / 1e6)
+            self.model.let_pass(passes_us)
+            us -= passes_us
             for store in self.stores.values():
                 store.advance()
 

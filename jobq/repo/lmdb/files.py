@@ -445,13 +445,20 @@ def sync_file(path: Path) -> None:
 
 
 def _sync_names(path: Path) -> None:
-    """Have the data file's name last, and those of the directories above it.
+    """Have the data file's name last, and those of the directories above it."""
+    path = path.absolute()
+    sync_directory(path)
+    sync_above(path)
+
+
+def sync_above(path: Path) -> None:
+    """Have the name of a directory last, and those of the directories above it.
 
     Which of them are new, nobody knows: who has made them may have been killed before it came to
-    this. Those above the mount point stand on another file system, and were there before.
+    this, or never syncs. Those above the mount point stand on another file system, and were there
+    before.
     """
     path = path.absolute()  # the parent of "." is "."
-    sync_directory(path)
     while not os.path.ismount(path):
         path = path.parent
         try:

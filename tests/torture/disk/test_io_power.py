@@ -137,7 +137,7 @@ def test_the_bench_notices_what_is_not_done_about_a_failed_commit(
 
 
 @pytest.mark.storm
-@pytest.mark.parametrize("part", range(12))
+@pytest.mark.parametrize("part", range(6))
 @pytest.mark.parametrize("durability", ["full", "relaxed"])
 def test_long_stories_on_a_failing_disk(
     durability: str, part: int, start: Start, quick_path: Path, seed: int, say: Say
@@ -176,6 +176,6 @@ def test_every_write_and_sync_fails_and_then_the_power_goes(
         )
         calls = len(made)
         raised.update(errors)
-        total += whole(judge(start, recorded, Sift(PAGE, 16, seed), path / "judged", WORKERS))
+        total += whole(judge(start, recorded, Sift(PAGE, 10, seed), path / "judged", WORKERS))
         at += 1
     say(f"{durability}, each of {at - 1} calls, {way}: {total}; {dict(raised)}")

@@ -10,7 +10,7 @@ from tests.crash.processes import Child, Pipe, Silent, Start, kill_myself
 from tests.model.told import Told
 from tests.torture.disk import stubborn
 from tests.torture.disk.failing import Fault as Trouble
-from tests.torture.power import cases, crowd
+from tests.torture.power import backups, cases, copier, crowd
 from tests.torture.power.examiner import Oracle, Sift, examine
 from tests.torture.power.faults import Fault, none
 from tests.torture.power.record import Record, joined, replay
@@ -47,6 +47,19 @@ def record_case(start: Start, name: str, root: Path, fault: Fault = none) -> Rec
     """Have one verb called in a queue that is full of all sorts."""
     record, wall_us = _record(start(cases.act, name, _new(root), fault))
     return Recorded(record, cases.CaseOracle(name, wall_us))
+
+
+def record_backups(
+    start: Start,
+    plot: Plot,
+    root: Path,
+    way: str,
+    fault: Fault = none,
+    broken: copier.Break = copier.none,
+) -> tuple[Recorded, list[str]]:
+    """Tell a story while backups are made; also the steps in which the last one was made."""
+    record, ids, steps = _record(start(backups.act, plot, _new(root), way, fault, broken))
+    return Recorded(record, backups.BackupOracle(plot, ids)), steps
 
 
 def record_crowd(

@@ -18,7 +18,7 @@ from jobq.errors import JobqError
 from jobq.repo.base import Store
 from jobq.service import JobService
 from tests.crash.processes import Pipe
-from tests.torture.power.record import Record
+from tests.torture.power.record import BACKUPS, Record
 from tests.torture.power.states import Cut, State, cuts, states
 from tests.torture.power.verdict import Kind, Tally, Verdict
 
@@ -68,6 +68,7 @@ class Examiner:
     def __init__(self, oracle: Oracle, directory: Path) -> None:
         self._oracle = oracle
         self._path = directory / QUEUE
+        self._backups = directory / BACKUPS
 
     def examine(self, state: State, cut: Cut, chance: random.Random) -> Verdict:
         """Put it there, open it, compare it, check it, go on with it."""
@@ -88,7 +89,7 @@ class Examiner:
             if verdict.kind is not Kind.SOUND:
                 return verdict
             try:
-                return _go_on(svc) or verdict
+                return go_on(svc) or verdict
             except (JobqError, lmdb.Error, OSError) as error:
                 return Verdict(Kind.STUCK, f"{type(error).__name__}: {error}")
 
@@ -102,6 +103,10 @@ class Examiner:
         if state.left is not None:
             (path / ".new-left").mkdir()
             (path / ".new-left" / "data.mdb").write_bytes(state.left)
+        shutil.rmtree(self._backups, ignore_errors=True)
+        self._backups.mkdir()
+        for name, data in state.backups:
+            (self._backups / name).write_bytes(data)
         _litter(path, chance)
 
 
@@ -117,7 +122,7 @@ def _litter(path: Path, chance: random.Random) -> None:
                 (path / name).write_bytes(chance.randbytes(size // 2))
 
 
-def _go_on(svc: JobService) -> Verdict | None:
+def go_on(svc: JobService) -> Verdict | None:
     """Three more operations: add a job, reserve all there are, finish them."""
     svc.enqueue("mail", LAST)
     jobs = svc.reserve("mail", 1000, timeout=0)
@@ -161,6 +166,8 @@ def examine(
                 continue
             image = hashlib.blake2b(state.data or b"", digest_size=16)
             image.update(b"" if state.left is None else b"left" + state.left)
+            for name, data in state.backups:
+                image.update(name.encode() + data)
             if image.digest() in seen:
                 tally.repeated += 1
                 continue

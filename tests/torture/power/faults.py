@@ -5,6 +5,7 @@ work. What it breaks stays broken until that process ends.
 """
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ import lmdb
 
 from jobq.repo.lmdb import environment, files, opening, steps
 from jobq.repo.lmdb.bell import Bell
-from jobq.repo.lmdb.upkeep import restore
+from jobq.repo.lmdb.upkeep import backup, restore
+from jobq.repo.lmdb.upkeep.copying import NewFile
 from tests.model.told import Told
 from tests.torture.power.recorder import Recorder
 
@@ -121,7 +123,7 @@ def no_directory_sync(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's s
 
 def no_sync_above(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
     """The directories above that of the queue are not synced, though they are new."""
-    files._sync_names = files.sync_directory
+    files.sync_above = _no_sync
 
 
 def built_without_sync(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
@@ -189,6 +191,70 @@ def no_sync_of_what_replaces(recorder: Recorder) -> None:  # noqa: ARG001 - a fa
     """Compaction and restoration put a file in place that was not flushed."""
     files.sync_file = _no_sync
     vars(restore)["os"] = SimpleNamespace(**{**vars(os), "fsync": _no_sync})
+
+
+# How a backup is made; the first five are called in the child that copies.
+
+
+def copy_not_synced(recorder: Recorder) -> None:
+    """The copy is named before it is flushed."""
+    recorder.ignored |= {"fsync"}
+
+
+def copy_named_first(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
+    """The copy is flushed, but only once it has its name."""
+
+    def appear(self: NewFile) -> None:
+        self._link()
+        os.fsync(self.fd)
+        os.fsync(self._directory)
+
+    NewFile.appear = appear  # type: ignore[method-assign]
+
+
+def copy_made_in_place(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
+    """The copy has its name from the beginning."""
+    NewFile._make = lambda self: os.open(  # type: ignore[method-assign]
+        self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+    )
+    NewFile._link = lambda self: None  # type: ignore[method-assign]  # noqa: ARG005
+
+
+def copy_name_not_synced(recorder: Recorder) -> None:
+    """The name of the copy is not flushed."""
+    recorder.ignored |= {"directory"}
+
+
+def names_above_copy_not_synced(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
+    """The name of the copy is flushed, but not that of the new directory in which it is."""
+    files.sync_above = _no_sync
+
+
+def backup_acknowledged_at_once(recorder: Recorder) -> None:
+    """A backup returns while it is being made."""
+    began, acked = recorder.began, recorder.acked
+
+    def note(number: int, strand: int = 0) -> None:
+        began(number, strand)
+        if strand:
+            acked(number, strand)
+
+    recorder.began = note  # type: ignore[method-assign]
+
+
+def backup_of_long_ago(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
+    """The second backup is of the queue as it was when the first one had been made."""
+    older, real = Path(tempfile.mkdtemp()), backup.backup
+
+    def late(directory: Path, target: Path, progress: backup.Told = None) -> Any:
+        data = older / files.DATA
+        if data.exists():
+            return real(older, target, progress)
+        made = real(directory, target, progress)
+        data.write_bytes((directory / files.DATA).read_bytes())
+        return made
+
+    backup.backup = late
 
 
 def unrecorded(recorder: Recorder) -> None:

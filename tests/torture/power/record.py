@@ -4,11 +4,17 @@ A file goes by its inode, so it stays the same under another name. Names are rel
 directory in which the queue's own directory stands.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
 META_PAGES: Final = 2
 PAGE: Final = 4096
+DATA: Final = "data.mdb"
+"""The name of a queue's file."""
+
+BACKUPS: Final = "backups"
+"""The directory of its backups."""
 
 
 class Write(NamedTuple):
@@ -73,6 +79,25 @@ class Created(NamedTuple):
     file: int
 
 
+class Nameless(NamedTuple):
+    """A file without a name (O_TMPFILE): gone after a cut, unless it is given one."""
+
+    file: int
+
+
+class Linked(NamedTuple):
+    """The file has one name more."""
+
+    path: str
+    file: int
+
+
+class Removed(NamedTuple):
+    """A name is taken away."""
+
+    path: str
+
+
 class Renamed(NamedTuple):
     """The file has another name."""
 
@@ -110,12 +135,15 @@ Event: TypeAlias = (
     | Dropped
     | Made
     | Created
+    | Nameless
+    | Linked
+    | Removed
     | Renamed
     | FlushNames
     | Began
     | Acked
 )
-Naming: TypeAlias = Made | Created | Renamed
+Naming: TypeAlias = Made | Created | Linked | Removed | Renamed
 
 
 @dataclass
@@ -138,17 +166,30 @@ class Record:
 def joined(first: Record, then: Record) -> Record:
     """What two processes did, one after the other."""
     shift = len(first.events)
-    events = list(first.events)
-    for event in then.events:
-        if isinstance(event, Flush | FlushNames):
-            events.append(event._replace(upto=event.upto + shift))
-        elif isinstance(event, FlushOne):
-            events.append(FlushOne(event.at + shift))
-        elif isinstance(event, Dropped):
-            events.append(Dropped(event.file, event.since + shift, event.upto + shift))
-        else:
-            events.append(event)
+    events = [*first.events, *(moved(event, lambda at: at + shift) for event in then.events)]
     return Record(first.names, first.files, events, then.final)
+
+
+def moved(event: Event, place: Callable[[int], int]) -> Event:
+    """An event in another record, in which the others that it speaks of have other places."""
+    if isinstance(event, Flush | FlushNames):
+        return event._replace(upto=place(event.upto))
+    if isinstance(event, FlushOne):
+        return FlushOne(place(event.at))
+    if isinstance(event, Dropped):
+        return Dropped(event.file, place(event.since), place(event.upto))
+    return event
+
+
+def is_of_queue(path: str) -> bool:
+    """Whether that is a queue's file, and not one that is being made."""
+    parent, _, name = path.rpartition("/")
+    return name == DATA and not is_being_made(parent.split("/")[-1])
+
+
+def is_backup(path: str) -> bool:
+    """Whether that is a backup, and not one that is being made under a hidden name."""
+    return path.startswith(f"{BACKUPS}/") and not path.startswith(f"{BACKUPS}/.")
 
 
 def is_being_made(directory: str) -> bool:
@@ -176,9 +217,9 @@ def replay(record: Record, upto: int | None = None) -> bytes:
     files = {file: bytearray(data) for file, data in record.files.items()}
     last = next(iter(files), None)
     for event in record.events[:upto]:
-        if isinstance(event, Created):
+        if isinstance(event, Created | Nameless):
             files[event.file] = bytearray()
-        if isinstance(event, Created | Renamed) and not is_being_made(event.path.split("/")[-2]):
+        if isinstance(event, Created | Renamed) and is_of_queue(event.path):
             last = event.file
         if isinstance(event, Write | Resize):
             put(files[event.file], event)

@@ -19,6 +19,7 @@ from typing import Any, Final
 from tests.torture.calls import divert, failures
 from tests.torture.disk.failing import Fault, How, Trouble
 from tests.torture.power.record import (
+    DATA,
     Acked,
     Began,
     Created,
@@ -35,7 +36,6 @@ from tests.torture.power.record import (
     is_being_made,
 )
 
-DATA: Final = "data.mdb"
 SYNCS: Final = frozenset({"fsync", "fdatasync", "msync"})
 Real = Callable[..., int]
 

@@ -14,6 +14,7 @@ from itertools import pairwise, product
 from typing import NamedTuple, TypeAlias
 
 from tests.torture.power.record import (
+    DATA,
     META_PAGES,
     PAGE,
     Acked,
@@ -24,12 +25,15 @@ from tests.torture.power.record import (
     FlushNames,
     FlushOne,
     Made,
+    Nameless,
     Naming,
     Record,
+    Removed,
     Renamed,
     Resize,
     Write,
-    is_being_made,
+    is_backup,
+    is_of_queue,
     put,
 )
 
@@ -66,10 +70,12 @@ class State(NamedTuple):
     Attributes:
         data: The data file of the queue, or None if there is none.
         left: A data file that was being made, if it is there still.
+        backups: What there is in the directory of backups under names that are not hidden.
     """
 
     data: bytes | None
     left: bytes | None
+    backups: tuple[tuple[str, bytes], ...] = ()
 
 
 def cuts(record: Record) -> Iterator[Cut]:
@@ -127,9 +133,11 @@ class _Disk:
         if not event.strand:
             self._commits[event.number] = self._written
 
-    def take(self, position: int, event: Piece) -> None:
-        if isinstance(event, Created):
+    def take(self, position: int, event: Piece | Nameless) -> None:
+        if isinstance(event, Created | Nameless):
             self._files.setdefault(event.file, bytearray())
+        if isinstance(event, Nameless):
+            return
         if isinstance(event, Write) and event.is_meta:
             self._settled = dict(self._acked)
             self._written += 1
@@ -182,6 +190,9 @@ def _lasts(flush: Flush | FlushOne | FlushNames, index: int, piece: Piece) -> bo
 
 def name(names: dict[str, int | None], event: Naming) -> None:
     """Do to the entries of directories what was done to them."""
+    if isinstance(event, Removed):
+        names.pop(event.path, None)
+        return
     if isinstance(event, Renamed):
         names.pop(event.source, None)
     names[event.path] = None if isinstance(event, Made) else event.file
@@ -248,14 +259,22 @@ def _build(cut: Cut, pieces: list[Piece], fates: tuple[int, ...], chance: random
     for file, image in images.items():  # the length may last where the blocks do not
         if len(image) < longest[file] and chance.random() < 0.5:
             image.extend(bytes(longest[file] - len(image)))
+    return _found(names, images)
+
+
+def _found(names: dict[str, int | None], images: dict[int, bytearray]) -> State:
     data = left = None
+    backups: dict[str, bytes] = {}
     for path, found in names.items():
-        if found is not None and _is_reachable(path, names):
-            if is_being_made(path.split("/")[-2]):
-                left = bytes(images[found])
-            else:
-                data = bytes(images[found])
-    return State(data, left)
+        if found is None or not _is_reachable(path, names):
+            continue
+        if is_backup(path):
+            backups[path.rpartition("/")[2]] = bytes(images[found])
+        elif is_of_queue(path):
+            data = bytes(images[found])
+        elif path.endswith(f"/{DATA}"):
+            left = bytes(images[found])
+    return State(data, left, tuple(sorted(backups.items())))
 
 
 def _is_reachable(path: str, names: dict[str, int | None]) -> bool:

@@ -19,6 +19,7 @@ from tests.torture.power import faults
 from tests.torture.power.bench import (
     Recorded,
     judge,
+    record_backups,
     record_case,
     record_crowd,
     record_killed_maker,
@@ -27,6 +28,7 @@ from tests.torture.power.bench import (
 )
 from tests.torture.power.cases import ALL as CASES
 from tests.torture.power.cases import UPKEEP
+from tests.torture.power.copier import WAYS
 from tests.torture.power.examiner import Sift
 from tests.torture.power.record import Flush, Resize, Write
 from tests.torture.power.story import Plot
@@ -39,6 +41,18 @@ LONG: Final = 60
 
 MAKING: Final = 48
 """Events of making a queue, more or less: with the directories above it there are a few more."""
+
+
+COPIED: Final = [
+    "copy begun",
+    "copied",
+    "copy verified",
+    "copy synced",
+    "copy named",
+    "copy's directory synced",
+    "closed",
+]
+"""The steps of a backup."""
 
 
 def look(start: Start, recorded: Recorded, sift: Sift, path: Path, workers: int = 1) -> Tally:
@@ -104,6 +118,19 @@ def test_a_verb_cut_off_by_the_power_is_whole_or_absent(
     say(f"verbs by themselves: {total}")
 
 
+def test_a_backup_is_whole_or_absent_and_lasts_once_it_is_acknowledged(
+    start: Start, quick_path: Path, seed: int, say: Say
+) -> None:
+    """And the queue is as safe as ever, though it is written to meanwhile."""
+    way = random.Random(seed).choice(WAYS)
+    plot = Plot(seed, 14)
+    recorded, steps = record_backups(start, plot, quick_path / "recorded", way)
+    tally = look(start, recorded, Sift(PAGE, 4, seed), quick_path / "judged")
+    say(f"a story with a backup, {way}: {tally}")
+
+    assert steps == COPIED
+
+
 @pytest.mark.parametrize("depth", [0, 2])
 def test_a_queue_lasts_whose_first_maker_was_killed(
     depth: int, start: Start, quick_path: Path, seed: int, say: Say
@@ -160,7 +187,8 @@ def test_long_stories(
 ) -> None:
     plot = Plot(seed + number, LONG, topics, durability)
     recorded = record_story(start, plot, quick_path / "recorded")
-    tally = look(start, recorded, Sift(grain, 96, seed), quick_path / "judged", WORKERS)
+    sift = Sift(grain, 96 if durability == "full" else 48, seed)
+    tally = look(start, recorded, sift, quick_path / "judged", WORKERS)
     say(f"story, {durability}, topics in {topics}, pieces of {grain}: {tally}")
 
     assert tally.missing.keys() <= ({0} if durability == "full" else {0, 1})
@@ -175,6 +203,31 @@ def test_long_crowds(
     recorded = record_crowd(start, 20, durability, quick_path / "recorded")
     tally = look(start, recorded, Sift(grain, 64, seed), quick_path / "judged", WORKERS)
     say(f"threads that share commits, {durability}, pieces of {grain}: {tally}")
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("durability", "topics"),
+    [("full", "lmdb"), ("full", "memory"), ("relaxed", "lmdb"), ("unsafe", "lmdb")],
+)
+def test_backups_in_long_stories(
+    durability: str,
+    topics: str,
+    way: str,
+    start: Start,
+    quick_path: Path,
+    seed: int,
+    say: Say,
+) -> None:
+    # What is never synced makes each disk a patchwork of all writes so far.
+    plot = Plot(seed, 24 if durability == "unsafe" else LONG, topics, durability)
+    recorded, _ = record_backups(start, plot, quick_path / "recorded", way)
+    total = Tally()
+    for grain in (PAGE, SECTOR):
+        path = quick_path / f"judged {grain}"
+        total += look(start, recorded, Sift(grain, 10, seed), path, WORKERS)
+    say(f"backups, {way}, in a story, {durability}, topics in {topics}: {total}")
 
 
 @pytest.mark.storm

@@ -8,8 +8,14 @@ import pytest
 
 from jobq.repo.base import Store
 from tests.crash.processes import Silent, Start
-from tests.torture.power import bench, faults
-from tests.torture.power.bench import Recorded, judge, record_case, record_story
+from tests.torture.power import bench, copier, faults
+from tests.torture.power.bench import (
+    Recorded,
+    judge,
+    record_backups,
+    record_case,
+    record_story,
+)
 from tests.torture.power.cases import UPKEEP
 from tests.torture.power.examiner import Sift
 from tests.torture.power.faults import Fault
@@ -81,6 +87,33 @@ def test_it_is_noticed_if_a_file_that_replaces_a_queue_does_not_last(
     name: str, fault: Fault, kind: Kind, start: Start, quick_path: Path
 ) -> None:
     recorded = record_case(start, name, quick_path / "recorded", fault)
+
+    assert judge(start, recorded, Sift(4096, 16, seed=1), quick_path / "judged").kinds[kind]
+
+
+@pytest.mark.parametrize(
+    ("way", "fault", "broken", "kind"),
+    [
+        ("nameless", faults.none, faults.copy_named_first, SHUT),
+        ("nameless", faults.none, faults.names_above_copy_not_synced, LOST),
+        *(
+            pytest.param(*broken, marks=pytest.mark.storm)
+            for broken in (
+                ("nameless", faults.none, faults.copy_not_synced, SHUT),
+                ("hidden", faults.none, faults.copy_made_in_place, SHUT),
+                ("nameless", faults.none, faults.copy_name_not_synced, LOST),
+                ("renamed", faults.none, faults.copy_name_not_synced, LOST),
+                ("nameless", faults.backup_acknowledged_at_once, copier.none, LOST),
+                ("nameless", faults.backup_of_long_ago, copier.none, LOST),
+            )
+        ),
+    ],
+)
+def test_it_is_noticed_if_a_backup_is_not_whole_or_does_not_last(
+    way: str, fault: Fault, broken: Fault, kind: Kind, start: Start, quick_path: Path
+) -> None:
+    plot = PLOT._replace(length=11 if fault is faults.none else 22)  # one backup, or two
+    recorded, _ = record_backups(start, plot, quick_path / "recorded", way, fault, broken)
 
     assert judge(start, recorded, Sift(4096, 16, seed=1), quick_path / "judged").kinds[kind]
 

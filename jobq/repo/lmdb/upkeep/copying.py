@@ -20,7 +20,7 @@ import lmdb
 from lmdb import verify as lmdb_verify
 
 from jobq.errors import InvalidValue, StoreCorrupt
-from jobq.repo.lmdb import steps
+from jobq.repo.lmdb import files, steps
 from jobq.repo.lmdb.access import META_KEY, Databases
 from jobq.repo.lmdb.faults import translating
 from jobq.repo.lmdb.records import STATUSES, decode_meta
@@ -81,7 +81,7 @@ class NewFile:
         return self._part or Path(f"/proc/self/fd/{self.fd}")
 
     def appear(self) -> None:
-        """Put it on the disk, give it its name, and put that on the disk.
+        """Put it on the disk, give it its name, and put that and those above it on the disk.
 
         Raises:
             InvalidValue: There is something under its name by now.
@@ -96,6 +96,7 @@ class NewFile:
         steps.reached("copy named")
         try:
             os.fsync(self._directory)
+            files.sync_above(self.path.parent)
         except OSError:
             # Whole, but nobody knows for how long: who is told of an error expects no file.
             with contextlib.suppress(OSError):
