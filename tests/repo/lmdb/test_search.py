@@ -76,6 +76,13 @@ class Processes:
         self.store = LmdbStore(self.path, durability="unsafe")
         self.svc = jobq.JobService(self.store, retention=0)
 
+    def advance(self, limit: int = 1000) -> int:
+        """Until there is no more to do; in how many calls."""
+        for calls in range(1, 1000):
+            if not self.store.advance(limit).more:
+                return calls
+        raise AssertionError("it does not come to an end")
+
     def wait(self) -> None:
         """What who waits does once a second."""
         self.store._probed = 0.0
@@ -127,14 +134,39 @@ def test_the_jobs_of_a_dead_holder_come_back_though_many_others_stand_before_the
     crowd.reserve(living, *leases(20, 3 * LEASE_S))
     crowd.die(other)
     records_read.clear()
-    calls = 1
-    while crowd.store.advance().more:
-        calls += 1
+    calls = crowd.advance()
 
     assert crowd.statuses(other) == {Status.READY}
     assert crowd.statuses(living) == {Status.RESERVED}
     assert calls > 5
     assert max(records_read) <= STEP + 1
+
+
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+def test_a_step_goes_on_where_the_one_before_has_stopped(crowd: Processes, limit: int) -> None:
+    """However few jobs it may move, and whoever of the dead stands first."""
+    first, second = crowd.start(), crowd.start()
+    for number in range(3):
+        crowd.reserve(first, LEASE_S + 10 * number)
+        crowd.reserve(second, *leases(2, LEASE_S + 10 * number + 1))
+    crowd.die(first)
+    crowd.die(second)
+    crowd.advance(limit)
+
+    assert crowd.statuses(first) == crowd.statuses(second) == {Status.READY}
+
+
+def test_who_waits_does_not_rest_before_all_jobs_of_the_dead_are_back(crowd: Processes) -> None:
+    living, other = crowd.start(), crowd.start()
+    crowd.reserve(living, *leases(50))
+    crowd.reserve(other, *leases(5, 2 * LEASE_S))
+    crowd.die(other)
+    crowd.wait()
+    assert crowd.statuses(other) == {Status.RESERVED}
+    for _ in range(55 // STEP + 1):
+        crowd.store._recover()
+
+    assert crowd.statuses(other) == {Status.READY}
 
 
 def test_opening_reads_no_more_for_many_reservations(
@@ -225,8 +257,7 @@ def test_canceled_jobs_of_the_dead_give_up_what_they_take_up(crowd: Processes) -
     crowd.svc.enqueue_many("narrow", range(12))
     assert crowd.svc.reserve("narrow", 12, timeout=0) == []
     crowd.die(other)
-    while crowd.store.advance().more:
-        pass
+    crowd.advance()
 
     assert len(crowd.svc.reserve("narrow", 12, timeout=0)) == 3
 
