@@ -36,7 +36,7 @@ VERBS = ("reserve", "done", "enqueue", "promote")
 CALLS = 30
 """Of each verb in a round."""
 MOST_S = 0.3
-"""For those of them that promote: where jobs are reserved, each walks through all of these."""
+"""For those of them that promote."""
 OPENINGS = 5
 
 

@@ -388,6 +388,30 @@ class JobRepository(ABC):
         """
 
 
+Place = tuple[int, int]
+"""Where something stands in an agenda: a time in microseconds, and a slot."""
+
+FIRST_PLACE: Final[Place] = (0, 0)
+
+
+class Span(NamedTuple):
+    """The places of an agenda from *start* on, up to *end*; to the last one if that is None."""
+
+    agenda: Agenda
+    start: Place
+    end: Place | None
+
+
+class Lost(NamedTuple):
+    """What is to be taken from dead holders: all that they have in these parts of agendas."""
+
+    holders: frozenset[bytes]
+    spans: tuple[Span, ...]
+
+
+NOTHING_LOST: Final = Lost(frozenset(), ())
+
+
 class TopicRepository(ABC):
     """Topics: their numbers, settings, queues, agendas and counts.
 
@@ -545,12 +569,25 @@ class TopicRepository(ABC):
         return first_us is not None and first_us <= now_us
 
     @abstractmethod
-    def holders(self, agenda: Agenda = Agenda.LEASE) -> set[bytes]:
-        """Everybody who has something in the agenda."""
+    def holders(
+        self, agenda: Agenda, start: Place, most: int
+    ) -> tuple[dict[bytes, Place], Place | None, int]:
+        """Who has something in the first *most* places of the agenda from *start* on.
+
+        Returns:
+            Each of them with its first place; where the places go on, None if these were the last;
+            and how many there were.
+        """
 
     @abstractmethod
-    def held_by(self, agenda: Agenda, holders: Collection[bytes], limit: int) -> list[Held]:
-        """The first *limit* jobs of the agenda that these have there."""
+    def held_by(
+        self, holders: Collection[bytes], span: Span, limit: int
+    ) -> tuple[list[Held], Place | None]:
+        """The first *limit* jobs that these have in a part of an agenda.
+
+        Returns:
+            Them, and from which place on there may be more; None if these are all.
+        """
 
     @abstractmethod
     def count(self, topic: int, status: Status, change: int) -> None:

@@ -1,8 +1,8 @@
 """The whole `Store`, written once over a job repository and a topic repository.
 
 An engine supplies transactions over the two (`_write`, `_read`) and what depends on processes
-(`wait`, `wait_ended`, `wake`, `_dead`); the state machine, fencing, retention and the rules of
-time are here.
+(`wait`, `wait_ended`, `wake`, and who is dead); the state machine, fencing, retention and the
+rules of time are here.
 
 Each operation is a function of a `Transaction` in two halves: it reads and decides, and only
 there may it refuse; then it writes. So a refused operation has written nothing, and an engine
@@ -12,7 +12,7 @@ the others.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
@@ -65,11 +65,13 @@ from jobq.repo.operations.topics import configure, forget_idle, listed_names, se
 from jobq.repo.operations.transfer import add_copies, copy_of, size_of_copies
 from jobq.repo.repositories import (
     BY_BOOT_CLOCK,
+    NOTHING_LOST,
     WATCHED,
     Agenda,
-    Held,
     JobBody,
     JobState,
+    Lost,
+    Span,
     Transaction,
 )
 from jobq.selector import Selector
@@ -143,10 +145,6 @@ class TransactionalStore(Store):
     @abstractmethod
     def _read(self, operation: Callable[[Transaction], T]) -> T:
         """Run *operation* in a read transaction."""
-
-    @abstractmethod
-    def _dead(self, holders: Iterable[bytes]) -> set[bytes]:
-        """Those of *holders* whose processes are dead."""
 
     @abstractmethod
     def _facts(self) -> dict[str, int | str]:
@@ -252,7 +250,7 @@ class TransactionalStore(Store):
         return self._write(lambda tx: overview.release_limits(tx, topic), DRAINS)
 
     def advance(self, limit: int = 1000) -> Advanced:
-        return self._write(lambda tx: self._advance(tx, _step(tx, limit)), TIMELESS)
+        return self._write(lambda tx: self._advance(tx, _step(tx, limit))[0], TIMELESS)
 
     def prune(self, limit: int = 1000) -> int:
         def operation(tx: Transaction) -> int:
@@ -402,36 +400,25 @@ class TransactionalStore(Store):
     # Time.
 
     def _advance(
-        self, tx: Transaction, limit: int, dead: Collection[bytes] | None = None
-    ) -> Advanced:
-        """Move what is due, and what dead processes hold; None looks who of all holders is dead."""
+        self, tx: Transaction, limit: int, lost: Lost | None = None
+    ) -> tuple[Advanced, Span | None]:
+        """Move what is due, and what is lost with dead processes; and where more of that begins."""
         promoted, more = promote(tx, limit)
         expired, poisoned, more_expired = self._expire_due(tx, limit)
-        left = self._held_by_dead(tx, Agenda.LEASE, max(0, limit - expired), dead)
-        again, poisoned_too = expire(tx, left, self._retention)
-        more = more or (bool(left) and len(left) == limit - expired)
-        if tx.topics.standing(Agenda.LINGER):
-            gone = self._held_by_dead(tx, Agenda.LINGER, limit, dead)
-            lingering.over(tx, gone)
-            more = more or len(gone) == limit
-        more = self._look_at_watched(tx, limit) or more
-        return Advanced(
-            promoted,
-            expired + again + poisoned_too,
-            poisoned + poisoned_too,
-            more or more_expired,
-        )
-
-    def _held_by_dead(
-        self, tx: Transaction, agenda: Agenda, limit: int, dead: Collection[bytes] | None
-    ) -> list[Held]:
-        """The first *limit* entries of an agenda whose holders are dead."""
-        if not limit:
-            return []
-        if dead is None:  # looks at all places, of which there may be many
-            holders = tx.topics.holders(agenda)
-            dead = self._dead(holders) if holders else set()
-        return tx.topics.held_by(agenda, dead, limit) if dead else []
+        stopped = None
+        holders, spans = lost or NOTHING_LOST
+        for span in spans:
+            held, place = tx.topics.held_by(holders, span, max(1, limit - expired))
+            if span.agenda is Agenda.LEASE:
+                again, poisoned_too = expire(tx, held, self._retention)
+                expired, poisoned = expired + again + poisoned_too, poisoned + poisoned_too
+            else:
+                lingering.over(tx, held)
+            if place is not None:
+                stopped = span._replace(start=place)
+                break
+        more = self._look_at_watched(tx, limit) or more or more_expired or stopped is not None
+        return Advanced(promoted, expired, poisoned, more), stopped
 
     def _move_time(self, tx: Transaction) -> None:
         """What every writing operation does first: a bounded step of what is due by the clocks.

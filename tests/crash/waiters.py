@@ -140,7 +140,7 @@ def get_and_die(_: Pipe, path: str, topics: Topics) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return place
 
-    Bell._wait_for_any = wait_and_die  # type: ignore[method-assign]
+    Bell._wait_for_any = wait_and_die  # type: ignore[method-assign, assignment]
     with jobq.open(path) as svc:
         svc.reserve(topics, timeout=30)
 

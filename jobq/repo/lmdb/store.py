@@ -1,9 +1,10 @@
 """The LMDB store: durable, for all processes of one machine."""
 
 import contextlib
+import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, TypeVar
 
@@ -30,10 +31,11 @@ from jobq.repo.lmdb.group import Pending
 from jobq.repo.lmdb.index import Index
 from jobq.repo.lmdb.opening import LEVELS, MAP_SIZE, Settings
 from jobq.repo.lmdb.registry import REGISTRY
+from jobq.repo.lmdb.search import FEW, STEP, Search
 from jobq.repo.lmdb.topics import UNKNOWN
 from jobq.repo.operations.flow import groups, limits
 from jobq.repo.operations.flow.shares import ready_in, with_ready
-from jobq.repo.repositories import Agenda, Transaction
+from jobq.repo.repositories import Transaction
 from jobq.repo.transactional import TIMELESS, Kind, TransactionalStore, seconds_to_next
 from jobq.shares import Mix
 
@@ -115,6 +117,7 @@ class LmdbStore(TransactionalStore):
         self._waiting_for_several: set[object] = set()
         self._call = Word()
         self._owed = _Owed()
+        self._search = Search()
         self._numbers: dict[str, int] = {}
         self._probed = 0.0
         self._closed = False
@@ -125,8 +128,7 @@ class LmdbStore(TransactionalStore):
             # Somebody else has the lock, and will recover, or the next call here. And a damaged
             # queue has to be opened to be repaired.
             with contextlib.suppress(StoreBusy, StoreCorrupt):
-                if self._read(self._has_due):
-                    self.advance(RECOVERY_STEP)
+                self._settle_in()
             with contextlib.suppress(StoreBusy, StoreCorrupt):
                 if self._read(groups.left_behind):
                     self._write(groups.catch_up, TIMELESS)
@@ -163,9 +165,6 @@ class LmdbStore(TransactionalStore):
         if self._closed:
             raise self._is_closed()
         return self._env.read(operation)
-
-    def _dead(self, holders: Iterable[bytes]) -> set[bytes]:
-        return self._env.holders.dead(holders)
 
     def _holder_name(self, holder: bytes) -> str:
         return self._env.holders.name(holder)
@@ -311,7 +310,9 @@ class LmdbStore(TransactionalStore):
             sleep = self._read(_until_next)
             if sleep > 0:
                 return sleep
-            self._advance_within(patience, ())  # who is dead was looked at just now
+            self._write(
+                lambda tx: self._advance(tx, RECOVERY_STEP), TIMELESS, patience=patience
+            )  # who is dead was looked at just now
         return 0.0
 
     def wake(self) -> None:
@@ -328,42 +329,77 @@ class LmdbStore(TransactionalStore):
             for slot in slots:
                 bell.call_slot(slot)
 
+    def advance(self, limit: int = 1000) -> Advanced:
+        with translating(self._env.path):
+            dead = self._env.holders.abandoned()
+        return self._bring_back(dead, limit, STEP if dead else FEW, time_too=True)
+
+    def _settle_in(self) -> None:
+        """At open: the first step of time, and of the search for what the dead have left."""
+        dead: set[bytes] = set()
+        with contextlib.suppress(OSError):  # who needs to know will be told
+            dead = self._env.holders.abandoned()
+        is_due = self._read(seconds_to_next) <= 0
+        self._bring_back(dead, RECOVERY_STEP, STEP, time_too=is_due)
+
     def _recover(self, patience: float | None = None) -> bool:
-        """At most once a second: make ready what dead processes hold. True if there was any."""
+        """At most once a second: make ready what dead processes hold.
+
+        True if another look is worth it: there was something, or there may be more.
+        """
         now = time.monotonic()
         if now - self._probed < PROBE_S:
             return False
         self._probed = now
+        search, holders = self._searching(), self._env.holders
         with translating(self._env.path):
-            dead = self._env.holders.abandoned()
-            if not dead and not self._env.holders.half_made():
-                return False
-        if dead:
-            moved = self._advance_within(patience, dead)
-            if moved.more:
-                self._probed = 0.0
-            if moved.expired:
-                return True
-
-        def remove(tx: Transaction) -> None:
-            self._env.holders.remove(dead - _all_holders(tx))
-
-        self._write(remove, TIMELESS, patience=patience)
-        return False
-
-    def _advance_within(
-        self, patience: float | None, dead: Collection[bytes] | None = None
-    ) -> Advanced:
-        """Advance, waiting for other processes no longer than *patience* (None: as usual)."""
-        return self._write(
-            lambda tx: self._advance(tx, RECOVERY_STEP, dead), TIMELESS, patience=patience
-        )
-
-    def _has_due(self, tx: Transaction) -> bool:
-        """Whether there is something for `advance` to do."""
-        if seconds_to_next(tx) <= 0:
+            dead, half_made = holders.abandoned(), holders.half_made()
+        moved = Advanced()
+        if dead or search.at is not None:
+            moved = self._bring_back(dead, RECOVERY_STEP, STEP, patience=patience)
+        if search.hurries:
+            self._probed = 0.0
             return True
-        return bool(self._dead(_all_holders(tx)))
+        if search.gone or half_made:
+            self._write(lambda _: holders.remove(search.gone), TIMELESS, patience=patience)
+            search.forget()
+        return moved.expired > 0
+
+    def _bring_back(
+        self,
+        dead: Collection[bytes],
+        limit: int,
+        most: int,
+        *,
+        time_too: bool = False,
+        patience: float | None = None,
+    ) -> Advanced:
+        """A step of the search for what the dead hold: so many jobs, found among so many records.
+
+        Waits for other processes no longer than *patience* (None: as usual).
+        """
+        search, probe = self._searching(), self._env.holders.dead
+        if not search.lock.acquire(blocking=False):  # another thread, or one that was interrupted
+            return super().advance(limit)._replace(more=True) if time_too else Advanced()
+        try:
+            search.seek(dead, anybody=time_too)
+            with translating(self._env.path):
+                found = self._read(lambda tx: search.look(tx, most, probe))
+            moved, stopped = Advanced(), None
+            if found.lost is not None or time_too:
+                moved, stopped = self._write(
+                    lambda tx: self._advance(tx, limit, found.lost), TIMELESS, patience=patience
+                )
+            search.go_on(found, stopped)
+            return moved._replace(more=moved.more or search.hurries)
+        finally:
+            search.lock.release()
+
+    def _searching(self) -> Search:
+        """This process's search; a fork's child has one of its own."""
+        if self._search.pid != os.getpid():
+            self._search = Search()
+        return self._search
 
     def close(self) -> None:
         if not self._closed:
@@ -390,14 +426,6 @@ def _pass_on(tx: Transaction, owed: Sequence[int], taken: Sequence[Reservation])
     if taken and (len(owed) > 1 or all(tx.topics.known(job.topic) not in owed for job in taken)):
         for topic in with_ready(tx, owed):
             tx.woken[topic] = tx.woken.get(topic, 0) + 1
-
-
-def _all_holders(tx: Transaction) -> set[bytes]:
-    """Everybody who holds a job, or whose hold lingers."""
-    holders = tx.topics.holders()
-    if tx.topics.standing(Agenda.LINGER):
-        holders.update(tx.topics.holders(Agenda.LINGER))
-    return holders
 
 
 def _called(bell: Bell, seen: dict[bytes, int | None]) -> list[bytes]:

@@ -39,12 +39,15 @@ from jobq.repo.lmdb.records import (
     holder_of,
 )
 from jobq.repo.repositories import (
+    FIRST_PLACE,
     WATCHED,
     Agenda,
     Brief,
     Figure,
     Front,
     Held,
+    Place,
+    Span,
     TopicRepository,
     Waiting,
 )
@@ -506,18 +509,34 @@ class LmdbTopics(TopicRepository):
         bounds[agenda] = NEVER_US if first_us is None else first_us
         return first_us is not None and first_us <= now_us
 
-    def holders(self, agenda: Agenda = Agenda.LEASE) -> set[bytes]:
-        return {holder_of(key, data) for key, data in self._places(agenda)}
+    def holders(
+        self, agenda: Agenda, start: Place, most: int
+    ) -> tuple[dict[bytes, Place], Place | None, int]:
+        found: dict[bytes, Place] = {}
+        looked = 0
+        for key, data in self._places(agenda, start):
+            if looked == most:
+                return found, read_agenda_key(key)[1:], looked
+            looked += 1
+            holder = holder_of(key, data)
+            if holder not in found:
+                found[holder] = read_agenda_key(key)[1:]
+        return found, None, looked
 
-    def held_by(self, agenda: Agenda, holders: Collection[bytes], limit: int) -> list[Held]:
+    def held_by(
+        self, holders: Collection[bytes], span: Span, limit: int
+    ) -> tuple[list[Held], Place | None]:
         found: list[Held] = []
-        for key, data in self._places(agenda):
+        end = None if span.end is None else agenda_key(span.agenda, *span.end)
+        for key, data in self._places(span.agenda, span.start):
+            if end is not None and key >= end:
+                break
             if holder_of(key, data) in holders:
                 _, at_us, slot = read_agenda_key(key)
                 found += [Held(at_us, slot, job_id) for job_id in decode_place(key, data)[1]]
                 if len(found) >= limit:
-                    break
-        return found[:limit]
+                    return found[:limit], (at_us, slot)
+        return found, None
 
     def _walk(self, agenda: Agenda) -> Iterator[tuple[Held, bytes]]:
         for key, data in self._places(agenda):
@@ -526,10 +545,10 @@ class LmdbTopics(TopicRepository):
             for job_id in ids:
                 yield Held(at_us, slot, job_id), holder
 
-    def _places(self, agenda: Agenda) -> Iterator[tuple[bytes, bytes]]:
-        """The keys and records of the agenda."""
+    def _places(self, agenda: Agenda, start: Place = FIRST_PLACE) -> Iterator[tuple[bytes, bytes]]:
+        """The keys and records of the agenda, from a place on."""
         with self._access.txn.cursor(self._access.db.agenda) as cursor:
-            if not cursor.set_range(bytes((agenda,))):
+            if not cursor.set_range(agenda_key(agenda, *start)):
                 return
             for raw, data in ascending(cursor.iternext()):
                 key = bytes(raw)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -136,9 +136,6 @@ class MemoryStore(TransactionalStore):
             self._jobs, self._topics, self._flow, wall_us, boot_us,
             lambda: HOLDER, self._holder_name,
         )  # fmt: skip
-
-    def _dead(self, holders: Iterable[bytes]) -> set[bytes]:
-        return set()
 
     def _holder_name(self, holder: bytes) -> str:
         return "this process"

@@ -10,7 +10,16 @@ from sortedcontainers import SortedDict, SortedList
 from jobq.clock import Clock
 from jobq.repo.flow import ring
 from jobq.repo.memory.undo import Undo
-from jobq.repo.repositories import Agenda, Figure, Held, TopicRepository, Waiting, done_list
+from jobq.repo.repositories import (
+    Agenda,
+    Figure,
+    Held,
+    Place,
+    Span,
+    TopicRepository,
+    Waiting,
+    done_list,
+)
 from jobq.states import Status
 from jobq.topic import NO_SETTINGS, TopicSettings
 
@@ -292,12 +301,26 @@ class MemoryTopics(TopicRepository):
         entries = self._agendas[agenda]
         return entries.keys()[0][0] if entries else None
 
-    def holders(self, agenda: Agenda = Agenda.LEASE) -> set[bytes]:
-        return {holder for holder, _ in self._agendas[agenda].values()}
+    def holders(
+        self, agenda: Agenda, start: Place, most: int
+    ) -> tuple[dict[bytes, Place], Place | None, int]:
+        entries, found = self._agendas[agenda], dict[bytes, Place]()
+        places = list(islice(entries.irange(start), most + 1))
+        for place in places[:most]:
+            found.setdefault(entries[place][0], place)
+        return found, places[most] if len(places) > most else None, min(len(places), most)
 
-    def held_by(self, agenda: Agenda, holders: Collection[bytes], limit: int) -> list[Held]:
-        theirs = (held for held, holder in self.held(agenda) if holder in holders)
-        return list(islice(theirs, limit))
+    def held_by(
+        self, holders: Collection[bytes], span: Span, limit: int
+    ) -> tuple[list[Held], Place | None]:
+        entries, found = self._agendas[span.agenda], list[Held]()
+        for place in entries.irange(span.start, span.end, inclusive=(True, False)):
+            holder, members = entries[place]
+            if holder in holders:
+                found += [Held(*place, job_id) for job_id in members]
+                if len(found) >= limit:
+                    return found[:limit], place
+        return found, None
 
     # Counts.
 

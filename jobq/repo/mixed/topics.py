@@ -20,7 +20,7 @@ from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
 from jobq.repo.operations.damage import damaged
 from jobq.repo.operations.rebuild import rebuild
-from jobq.repo.repositories import Agenda, Brief, Figure, Held, Transaction, Waiting
+from jobq.repo.repositories import Agenda, Brief, Figure, Held, Place, Span, Transaction, Waiting
 from jobq.states import Status
 from jobq.topic import TopicSettings
 
@@ -270,11 +270,15 @@ class MixedTopics(IndexTopics):
     def first_due(self, agenda: Agenda) -> int | None:
         return self._index.memory.first_due(agenda)
 
-    def holders(self, agenda: Agenda = Agenda.LEASE) -> set[bytes]:
-        return self._index.memory.holders(agenda)
+    def holders(
+        self, agenda: Agenda, start: Place, most: int
+    ) -> tuple[dict[bytes, Place], Place | None, int]:
+        return self._index.memory.holders(agenda, start, most)
 
-    def held_by(self, agenda: Agenda, holders: Collection[bytes], limit: int) -> list[Held]:
-        return self._index.memory.held_by(agenda, holders, limit)
+    def held_by(
+        self, holders: Collection[bytes], span: Span, limit: int
+    ) -> tuple[list[Held], Place | None]:
+        return self._index.memory.held_by(holders, span, limit)
 
     def is_watchful(self) -> bool:
         return self._index.memory.is_watchful()
