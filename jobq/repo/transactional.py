@@ -250,7 +250,7 @@ class TransactionalStore(Store):
         return self._write(lambda tx: overview.release_limits(tx, topic), DRAINS)
 
     def advance(self, limit: int = 1000) -> Advanced:
-        return self._write(lambda tx: self._advance(tx, _step(tx, limit))[0], TIMELESS)
+        return self._write(lambda tx: self._advance(tx, limit)[0], TIMELESS)
 
     def prune(self, limit: int = 1000) -> int:
         def operation(tx: Transaction) -> int:
@@ -403,6 +403,7 @@ class TransactionalStore(Store):
         self, tx: Transaction, limit: int, lost: Lost | None = None
     ) -> tuple[Advanced, Span | None]:
         """Move what is due, and what is lost with dead processes; and where more of that begins."""
+        limit = _step(tx, limit)
         promoted, more = promote(tx, limit)
         expired, poisoned, more_expired = self._expire_due(tx, limit)
         stopped = None
