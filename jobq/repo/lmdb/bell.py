@@ -66,9 +66,9 @@ processes share without a disk, and what a failed sync leaves in doubt has to be
 Behind that are two lines for the locks of `filelock`, a counter and a flag each. Who waits for a
 lock reads the counter, sets the flag, tries the lock once more, and sleeps on the counter; who has
 given it back finds the flag set, clears it, changes the counter (to a random one, for the reason
-above) and calls one. So either the waiter finds the lock free, or the other finds the flag. Whoever
-has slept, and gives back what it got, calls one more whatever the flag says: it was set once for
-all who stand in line.
+above) and calls one. So either the waiter finds the lock free, or the other finds the flag. It was
+set for all who stand there: so whoever gets up, for whatever reason, sets it again before it does
+anything else. If nobody stood behind, that costs one call to nobody.
 """
 
 import ctypes
@@ -274,20 +274,24 @@ class Bell:
         self._map[_LINE_FLAGS_AT + line] = 1
         return count
 
-    def call_in_line(self, line: int, *, anyway: bool) -> None:
-        """Call who has stood longest, if somebody has asked, or *anyway*; the lock is free."""
-        if anyway or self.is_asked_in_line(line):
-            self._map[_LINE_FLAGS_AT + line] = 0
-            self._counters[_LINES + line] = int.from_bytes(os.urandom(4))
-            self._wake(_LINES + line, 1)
-
-    def is_asked_in_line(self, line: int) -> bool:
-        """Whether somebody has asked who may not have been called yet."""
-        return self._map[_LINE_FLAGS_AT + line] != 0
-
     def wait_in_line(self, line: int, seen: int, timeout: float) -> None:
         """Sleep as `wait` does, until called."""
-        self._wait(_LINES + line, seen, timeout)
+        try:
+            self._wait(_LINES + line, seen, timeout)
+        finally:  # others may stand behind, and the flag was cleared for all of them
+            self._map[_LINE_FLAGS_AT + line] = 1
+
+    def is_line(self, line: int) -> bool:
+        """Whether somebody may stand there."""
+        return self._map[_LINE_FLAGS_AT + line] != 0
+
+    def call_in_line(self, line: int) -> None:
+        """Call who has stood longest, if somebody stands there; the lock is free."""
+        if self.is_line(line):
+            self._map[_LINE_FLAGS_AT + line] = 0
+            self._counters[_LINES + line] = int.from_bytes(os.urandom(4))
+            if self._wake(_LINES + line, 1):
+                self._map[_LINE_FLAGS_AT + line] = 1
 
     # What a failed commit has left.
 
@@ -312,8 +316,8 @@ class Bell:
     def _raise(self, place: int) -> None:
         self._counters[place] = (self._counters[place] + 1) & 0xFFFFFFFF
 
-    def _wake(self, place: int, waiters: int) -> None:
-        futex.wake(self._address + 4 * place, waiters)
+    def _wake(self, place: int, waiters: int) -> int:
+        return futex.wake(self._address + 4 * place, waiters)
 
     def _wait(self, place: int, seen: int, timeout: float) -> None:
         futex.wait(self._address + 4 * place, seen, timeout)

@@ -6,9 +6,10 @@ cannot say who has it. So writers take this one first. It is two `flock` locks. 
 wants it again when its turn is over has to pass the turnstile like everybody else, so a busy
 process cannot shut out the others. The kernel releases both when their process dies.
 
-Who waits for either sleeps in a line at the bell, and who gives one back calls the first in its
-line. That is only to be quick: nobody gets a lock by being called, and who is not called (its
-caller was killed, or has no bell yet) looks again soon.
+Who waits for either sleeps in a line at the bell. Who leaves the turnstile calls the first in its
+line, and so does who gives back `write` at the end of its turn. That is only to be quick: nobody
+gets a lock by being called, and who is not called (its caller was killed, or has no bell yet) looks
+again soon.
 """
 
 import contextlib
@@ -32,12 +33,13 @@ LONGEST_WRITE_NAP_S: Final = 0.0002
 would hardly ever find the turnstile free: where commits take 100 ms, as on slow disks, it would be
 shut out by those who come anew, who look most often of all."""
 
-LINE_NAP_S: Final = 0.002
-"""So long sleeps who is to be called: four times as long as who is not."""
+LINE_NAPS_S: Final = (0.002, 0.00025)
+"""So long sleeps who is to be called, in the turnstile and behind it. Who is behind it is called
+only when the turn of the holder is over; before that it looks whether the holder has gone."""
 
-TURN_S: Final = 0.0005
-"""For so long from its turn on a process may take the lock again without standing in line: two or
-three commits, while those in line would take as long to wake."""
+TURN_S: Final = 0.001
+"""For so long from its turn on a process may take the lock again without standing in line, and
+calls nobody: some five commits. To wake the next one each time takes as long as a commit."""
 
 PATIENCE_S: Final = 1.0
 """Who finds a queue open in a way that excludes him looks again for so long: a look at it with
@@ -122,7 +124,6 @@ class FileLock:
         self._mutex = threading.Lock()
         self._busy = False
         self._in_turn = False
-        self._was_asleep = [False, False]
         self._turn_ends = 0.0
         self._doomed = False
 
@@ -192,11 +193,8 @@ class FileLock:
 
     def _give_back(self, which: int) -> None:
         fcntl.flock(self._files[which], fcntl.LOCK_UN)
-        if self.bell is not None:
-            # The call that ended a sleep was the only one, and others may sleep behind. So it is
-            # passed on, also by who was interrupted and has not had the lock at all.
-            self.bell.call_in_line(which, anyway=self._was_asleep[which])
-            self._was_asleep[which] = False
+        if self.bell is not None and (which == _TURN or time.monotonic() >= self._turn_ends):
+            self.bell.call_in_line(which)
 
     def _get(self, which: int, start: float, timeout: float, longest_nap: float) -> None:
         nap = FIRST_NAP_S
@@ -210,12 +208,11 @@ class FileLock:
                 time.sleep(min(nap, timeout - waited))
                 # Spread a little, so that waiting processes do not look in step.
                 nap = min(longest_nap, nap * random.uniform(1.2, 2.0))
-            elif self._sleep_in_line(self.bell, which, min(LINE_NAP_S, timeout - waited)):
+            elif self._sleep_in_line(self.bell, which, min(LINE_NAPS_S[which], timeout - waited)):
                 return
 
     def _sleep_in_line(self, bell: Bell, which: int, seconds: float) -> bool:
         """Sleep until called, unless the lock is free meanwhile: then it is taken."""
-        self._was_asleep[which] = True
         count = bell.ask_in_line(which)
         if self._take(which):  # given back before anybody could see that somebody has asked
             return True

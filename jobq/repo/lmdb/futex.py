@@ -95,10 +95,13 @@ def wait(address: int, seen: int, timeout: float) -> None:
     _check(_releasing_gil(NUMBER, address, WAIT, seen, ctypes.byref(pause), None, 0))
 
 
-def wake(address: int, waiters: int) -> None:
-    """Wake up to so many who sleep on the word."""
-    if NUMBER is not None:
-        _check(_keeping_gil(NUMBER, address, WAKE, waiters, None, None, 0))
+def wake(address: int, waiters: int) -> int:
+    """Wake up to so many who sleep on the word; gives how many did."""
+    if NUMBER is None:
+        return 0
+    woken = _keeping_gil(NUMBER, address, WAKE, waiters, None, None, 0)
+    _check(woken)
+    return woken
 
 
 @cache

@@ -25,19 +25,47 @@ NAP_S = 600.0
 
 @pytest.fixture(autouse=True)
 def _long_naps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filelock, "LINE_NAP_S", NAP_S)
+    monkeypatch.setattr(filelock, "LINE_NAPS_S", (NAP_S, NAP_S))
+    monkeypatch.setattr(filelock, "TURN_S", 0.0)
+
+
+TURN, WRITE = 0, 1
+
+
+class WatchedBell(Bell):
+    """A bell that tells in which line its owner stands."""
+
+    stands_in: int | None = None
+
+    def wait_in_line(self, line: int, seen: int, timeout: float) -> None:
+        self.stands_in = line
+        super().wait_in_line(line, seen, timeout)
 
 
 def lock_in(directory: Path) -> FileLock:
     """The write lock, by descriptors of its own: as another process has it."""
     lock = FileLock(directory)
-    lock.bell = Bell(directory / "bell")
+    lock.bell = WatchedBell(directory / "bell")
     return lock
 
 
-def _takes_turns(directory: str, turns: int) -> None:
-    put(filelock, "LINE_NAP_S", NAP_S)
+def stands_in(lock: FileLock, line: int) -> bool:
+    return bell_of(lock).stands_in == line
+
+
+def bell_of(lock: FileLock) -> WatchedBell:
+    assert isinstance(lock.bell, WatchedBell)
+    return lock.bell
+
+
+def put_long_naps() -> None:
+    """In a child."""
+    put(filelock, "LINE_NAPS_S", (NAP_S, NAP_S))
     put(filelock, "TURN_S", 0.0)
+
+
+def _takes_turns(directory: str, turns: int) -> None:
+    put_long_naps()
     lock = lock_in(Path(directory))
     say("ready")
     hear()
@@ -60,7 +88,7 @@ def test_six_processes_that_want_the_lock_all_the_time_lose_no_call(
 
 
 def _waits_for_the_lock(directory: str) -> None:
-    put(filelock, "LINE_NAP_S", NAP_S)
+    put_long_naps()
     lock = lock_in(Path(directory))
     say("waiting")
     lock.acquire(NAP_S)
@@ -82,18 +110,7 @@ def test_who_waits_sleeps_until_the_lock_is_given_back(tmp_path: Path, start: St
 
 def in_line(lock: FileLock, pid: int) -> bool:
     """Whether somebody has asked to be called, and the process sleeps."""
-    asked = any(bell_of(lock).is_asked_in_line(line) for line in (0, 1))
-    return asked and state_of(pid) == "S"
-
-
-def stands_in_turn(lock: FileLock) -> bool:
-    """Whether it is in the line of those who do not stand first."""
-    return lock._was_asleep == [True, False]
-
-
-def bell_of(lock: FileLock) -> Bell:
-    assert lock.bell is not None
-    return lock.bell
+    return bell_of(lock).is_line(WRITE) and state_of(pid) == "S"
 
 
 def test_one_call_for_several_who_asked_reaches_them_all_in_the_end(
@@ -108,10 +125,10 @@ def test_one_call_for_several_who_asked_reaches_them_all_in_the_end(
 
     held.acquire(0)
     crew.start(stand, first)
-    eventually(lambda: first._was_asleep == [False, True])
+    eventually(partial(stands_in, first, WRITE))
     for lock in behind:
         crew.start(stand, lock)
-        eventually(partial(stands_in_turn, lock))
+        eventually(partial(stands_in, lock, TURN))
     held.release()
     crew.join()
 
@@ -150,9 +167,9 @@ def test_who_is_interrupted_when_called_passes_the_call_on(
 
     held.acquire(0)
     crew.start(stand_first)
-    eventually(lambda: interrupted._was_asleep == [False, True])
+    eventually(partial(stands_in, interrupted, WRITE))
     crew.start(stand_behind)
-    eventually(partial(stands_in_turn, behind))
+    eventually(partial(stands_in, behind, TURN))
     held.release()
     crew.join()
 
@@ -164,7 +181,7 @@ def test_who_is_interrupted_when_called_passes_the_call_on(
 def test_whoever_was_called_and_is_killed_keeps_nobody_from_the_lock_for_long(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filelock, "LINE_NAP_S", 0.05)
+    monkeypatch.setattr(filelock, "LINE_NAPS_S", (0.05, 0.05))
     held, behind = lock_in(tmp_path), lock_in(tmp_path)
     held.acquire(0)
     child = start(_waits_for_the_lock, str(tmp_path))
@@ -209,3 +226,29 @@ def test_who_stands_in_line_waits_no_longer_than_asked(tmp_path: Path, timeout: 
     lock.release()
     for one in (lock, mine):
         one.close()
+
+
+def test_within_its_turn_a_process_calls_nobody_and_may_have_the_lock_again(
+    tmp_path: Path, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To wake another process each time takes as long as a commit."""
+    monkeypatch.setattr(filelock, "TURN_S", NAP_S)
+    holder, other = lock_in(tmp_path), lock_in(tmp_path)
+
+    def stand() -> None:
+        other.acquire(NAP_S)
+        other.release()
+
+    holder.acquire(0)
+    crew.start(stand)
+    eventually(partial(stands_in, other, WRITE))
+    for _ in range(3):
+        holder.release()
+        holder.acquire(0)
+    assert bell_of(holder).is_line(WRITE)
+
+    holder._turn_ends = 0.0
+    holder.release()
+    crew.join()
+    holder.close()
+    other.close()
