@@ -187,10 +187,12 @@ def waits(pid: int) -> bool:
         return False
     # The number of the system call and its arguments, of which the second says whether the futex
     # is private to its process, as all others are.
-    number, _, operation = Path(f"/proc/{pid}/syscall").read_text().split()[:3]
+    number, *arguments = Path(f"/proc/{pid}/syscall").read_text().split()
+    if number == "running":  # it has got up since
+        return False
     if int(number) == futex.WAITV:  # nobody else sleeps at several
         return True
-    return int(number) == futex.NUMBER and int(operation, 16) == futex.WAIT
+    return int(number) == futex.NUMBER and int(arguments[1], 16) == futex.WAIT
 
 
 def threads_of(pid: int) -> list[int]:
