@@ -42,7 +42,9 @@ def test_a_benchmark_keeps_every_case_with_the_figures_of_each_round(
     for case in kept["results"]:
         assert case.keys() == {"workload", "side", "durability", "rounds"} | varied
         assert [run.keys() for run in case["rounds"]] == [case["rounds"][0].keys()] * 2
-        assert all(figure > 0 for name, figure in case["rounds"][0].items() if "per_s" in name)
+        for name in case["rounds"][0]:
+            if "per_s" in name:  # for so short a time a side may not have had the processor at all
+                assert any(run[name] > 0 for run in case["rounds"]), name
 
 
 def test_loops_pipelined_by_hand_give_every_job_once_in_order(tmp_path: Path) -> None:

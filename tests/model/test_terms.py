@@ -331,7 +331,7 @@ def size(store: TransactionalStore, topic: str) -> int:
 
 
 def test_stores_and_model_agree_on_keys_deadlines_and_caps() -> None:
-    tell(Terms, 60)
+    tell(Terms, 36)
 
 
 @pytest.mark.storm

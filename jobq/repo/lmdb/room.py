@@ -17,9 +17,11 @@ there is still room for the rest:
 """
 
 import contextlib
+import errno
 import logging
 import mmap
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +61,7 @@ class Room:
         self._ballast = directory / "ballast"
         self._limit = limit
         self._sure = 0
-        self._warned = self._failed = False
+        self._warned = self._failed = self._lacks_blocks = False
 
     def refuse_if_full(
         self, env: lmdb.Environment, txn: lmdb.Transaction, db: Databases, size: int, *, alone: bool
@@ -115,6 +117,8 @@ class Room:
         if self._hold_ballast():
             self._warned = self._failed = False
             return False
+        if not self._lacks_blocks:
+            return False
         pages = self._bytes_of_file() // int(env.stat()["psize"])
         short = self._failed or _live_pages(txn, db) > pages - SHORT_PAGES
         if short and not self._warned:  # once, until there is room again
@@ -165,11 +169,15 @@ class Room:
 
     def disk_is_full(self) -> bool:
         """Whether the disk has next to no room left."""
+        return self._free_bytes() < ALMOST_NOTHING
+
+    def _free_bytes(self) -> int:
+        """What is left of the disk; very much if that cannot be told."""
         try:
             disk = os.statvfs(self._directory)
         except OSError:
-            return False
-        return disk.f_bavail * disk.f_frsize < ALMOST_NOTHING
+            return sys.maxsize
+        return disk.f_bavail * disk.f_frsize
 
     def _bytes_of_file(self) -> int:
         """So much of the disk the data file has, without its holes."""
@@ -185,14 +193,24 @@ class Room:
         try:
             fd = open_beside(self._ballast, self._directory)
             os.posix_fallocate(fd, 0, BALLAST)
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 self._ballast.unlink()
+            self._lacks_blocks = self._is_for_want_of_blocks(error)
             return False
         finally:
             if fd is not None:
                 os.close(fd)
         return True
+
+    def _is_for_want_of_blocks(self, error: OSError) -> bool:
+        """Whether the ballast could not be made because the disk is full indeed, or a user's share.
+
+        What fails only for a moment, or for want of names, must cost no finished job.
+        """
+        if error.errno == errno.EDQUOT:
+            return True
+        return error.errno == errno.ENOSPC and self._free_bytes() < BALLAST
 
 
 def _live_pages(txn: lmdb.Transaction, db: Databases) -> int:

@@ -5,6 +5,7 @@ drained.
 """
 
 import contextlib
+import errno
 import os
 import random
 import shutil
@@ -478,3 +479,22 @@ def _calls_every_verb(disk: str) -> None:
 
 def test_no_verb_dies_of_a_full_disk(on_a_disk: OnADisk) -> None:
     on_a_disk(_calls_every_verb)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENOSPC])
+def test_no_finished_job_is_forgotten_for_a_ballast_that_fails_on_a_disk_with_room(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a moment, or for want of names: only a disk that is full indeed costs finished jobs."""
+    with jobq.open(tmp_path / "queue") as svc:
+        first, second = svc.enqueue("a"), svc.enqueue("a")
+        (tmp_path / "queue" / "ballast").unlink()
+
+        def fail(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "posix_fallocate", fail)
+        svc.cancel(first)
+        svc.cancel(second)
+
+        assert [svc.status(jid) for jid in (first, second)] == ["canceled", "canceled"]
