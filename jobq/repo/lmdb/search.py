@@ -15,9 +15,11 @@ Where it stopped is remembered in the process; another process walks by itself.
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
+from jobq.repo.entry import Mark
 from jobq.repo.repositories import FIRST_PLACE, Agenda, Lost, Place, Span, Transaction
 
 STEP: Final = 4096
@@ -53,7 +55,7 @@ class Found(NamedTuple):
 
 
 class Search:
-    """The rounds of one process. Not for several threads: take `lock`, or leave it to others.
+    """The rounds of one process. Not for several threads: who has `begin` a step is alone.
 
     Attributes:
         sought: The dead whose files go when the round is over.
@@ -62,11 +64,27 @@ class Search:
     """
 
     def __init__(self) -> None:
-        self.lock: Final = threading.Lock()
+        self._lock: Final = threading.Lock()
+        self._step: weakref.ref[Mark] | None = None
         self.pid: Final = os.getpid()
         self.sought: frozenset[bytes] = frozenset()
         self.gone: frozenset[bytes] = frozenset()
         self.at: At | None = _START
+
+    def begin(self, mark: Mark) -> bool:
+        """Whether this step may be made: no other is under way. It lasts until `end`.
+
+        Or until the frame that has the mark is gone: so an interrupt between the two ends it too.
+        """
+        with self._lock:
+            if self._step is not None and self._step() is not None:
+                return False
+            self._step = weakref.ref(mark)
+            return True
+
+    def end(self) -> None:
+        """Let others make steps; to be called by who has begun one."""
+        self._step = None
 
     def seek(self, dead: Collection[bytes], *, anybody: bool) -> None:
         """Begin a round for the dead, unless there is one that is for some already.

@@ -23,6 +23,7 @@ from jobq.repo.base import (
     Retention,
     Settled,
 )
+from jobq.repo.entry import Mark
 from jobq.repo.lmdb.bell import ANY, Bell, slot_of
 from jobq.repo.lmdb.environment import Environment
 from jobq.repo.lmdb.faults import translating
@@ -378,8 +379,8 @@ class LmdbStore(TransactionalStore):
 
         Waits for other processes no longer than *patience* (None: as usual).
         """
-        search, probe = self._searching(), self._env.holders.dead
-        if not search.lock.acquire(blocking=False):  # another thread, or one that was interrupted
+        search, probe, mark = self._searching(), self._env.holders.dead, Mark()
+        if not search.begin(mark):  # another thread makes one
             return super().advance(limit)._replace(more=True) if time_too else Advanced()
         try:
             search.seek(dead, anybody=time_too)
@@ -393,7 +394,7 @@ class LmdbStore(TransactionalStore):
             search.go_on(found, stopped)
             return moved._replace(more=moved.more or search.hurries)
         finally:
-            search.lock.release()
+            search.end()
 
     def _searching(self) -> Search:
         """This process's search; a fork's child has one of its own."""

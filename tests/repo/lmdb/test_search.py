@@ -9,6 +9,7 @@ import pytest
 
 import jobq
 from jobq import Status
+from jobq.repo.entry import Mark
 from jobq.repo.lmdb import LmdbStore
 from jobq.repo.lmdb.holders import Holders
 from jobq.repo.lmdb.topics import LmdbTopics
@@ -266,9 +267,23 @@ def test_a_call_in_another_threads_step_leaves_it_to_that(crowd: Processes) -> N
     other = crowd.start()
     crowd.reserve(other, *leases(3))
     crowd.die(other)
-    with crowd.store._search.lock:
-        assert crowd.store.advance().more
-        assert crowd.statuses(other) == {Status.RESERVED}
+    step = Mark()
+    assert crowd.store._search.begin(step)
+    assert crowd.store.advance().more
+    assert crowd.statuses(other) == {Status.RESERVED}
+    crowd.store._search.end()
+    crowd.store.advance()
+
+    assert crowd.statuses(other) == {Status.READY}
+
+
+def test_a_step_that_was_interrupted_before_anything_could_end_it_is_over(
+    crowd: Processes,
+) -> None:
+    other = crowd.start()
+    crowd.reserve(other, *leases(3))
+    crowd.die(other)
+    assert crowd.store._search.begin(Mark())  # which nobody keeps: its frame is gone
     crowd.store.advance()
 
     assert crowd.statuses(other) == {Status.READY}
