@@ -92,6 +92,19 @@ def put(module: object, name: str, value: object) -> None:
     setattr(module, name, value)
 
 
+def striking_at(number: int, told: Path) -> Callable[[str], None]:
+    """In a child: what kills it at the step of this number; *told* names the last reached."""
+    reached: list[str] = []
+
+    def strike(step: str) -> None:
+        reached.append(step)
+        told.write_text(step)
+        if len(reached) == number:
+            processes.kill_myself()
+
+    return strike
+
+
 def drop_privileges() -> None:
     """In a child: be refused what the modes of files refuse, even as root."""
     # The system call capset(2): header (version 3, this process), then no capability at all.

@@ -22,9 +22,8 @@ from jobq.repo.base import CopyProgress
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.upkeep import child, copying
 from jobq.repo.lmdb.upkeep.copying import NewFile
-from tests.crash.processes import kill_myself
 from tests.repo.lmdb.conftest import Start
-from tests.repo.lmdb.processes import hear, outcome_of, put, say
+from tests.repo.lmdb.processes import hear, outcome_of, put, say, striking_at
 
 OnADisk = Callable[..., None]
 
@@ -285,15 +284,7 @@ def _die_at_each_step(path: str) -> None:
     number = 0
     while True:
         number += 1
-        reached: list[str] = []
-
-        def strike(step: str, last: int = number, reached: list[str] = reached) -> None:
-            reached.append(step)
-            Path(path, "last").write_text(step)
-            if len(reached) == last:
-                kill_myself()
-
-        put(steps, "reached", strike)
+        put(steps, "reached", striking_at(number, Path(path, "last")))
         outcome = outcome_of(lambda: copying.copy(request, lambda _: None)["jobs"])
         left = [name for name in _names(Path(path)) if name not in {"queue", "last"}]
         say([outcome, Path(path, "last").read_text(), left])

@@ -14,9 +14,8 @@ from jobq.errors import InvalidValue, StoreCorrupt, StoreFull, StoreLocked, Stor
 from jobq.repo.base import CopyProgress
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.upkeep import child
-from tests.crash.processes import kill_myself
 from tests.repo.lmdb.conftest import Start
-from tests.repo.lmdb.processes import Child, hear, outcome_of, put, say
+from tests.repo.lmdb.processes import Child, hear, outcome_of, put, say, striking_at
 
 OnADisk = Callable[..., None]
 
@@ -340,21 +339,14 @@ def _die_at_each_step(path: str, what: str) -> None:
         subprocess.run(["rm", "-rf", str(queue)], check=True)
         if what != "restore to nothing":
             subprocess.run(["cp", "-r", str(original), str(queue)], check=True)
-        reached: list[str] = []
-
-        def strike(step: str, last: int = number, reached: list[str] = reached) -> None:
-            reached.append(step)
-            Path(path, "last").write_text(step)
-            if len(reached) == last:
-                kill_myself()
 
         def act() -> int:
             if what == "compact":
                 return jobq.compact(queue).jobs
             return jobq.restore(backup, queue, replace=True).jobs
 
-        def struck(strike: Callable[[str], None] = strike) -> int:
-            put(steps, "reached", strike)
+        def struck(number: int = number) -> int:
+            put(steps, "reached", striking_at(number, Path(path, "last")))
             return act()
 
         outcome = outcome_of(struck)
