@@ -47,7 +47,8 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
         keep_done: Seconds for which done jobs are kept unless they say otherwise; 0 for none.
         keep_canceled: Seconds for which canceled jobs are kept likewise.
         max_done: The most done jobs that are kept.
-        max_size: The most bytes that the data file may grow to; 64 GiB by default.
+        max_size: The most bytes that the data file may grow to by new jobs; 64 GiB by default. To
+            work jobs off may take some 64 pages more.
         **options: Defaults for the jobs that this service enqueues; see `JobOptions`.
 
     Raises:

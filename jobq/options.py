@@ -134,7 +134,7 @@ class JobOptions:
         Raises:
             InvalidValue: An option is unknown, of the wrong type or out of range.
         """
-        if type(args) is not dict and not isinstance(args, Mapping):
+        if type(args) is not dict and not issubclass(type(args), Mapping):
             raise InvalidValue(f"options are {shown(args)}: expected a dict of them")
         if not args:
             return UNSET

@@ -128,9 +128,12 @@ class Bell:
         """Note that something has changed for the topic; under the write lock."""
         self._raise(_place(topic))
 
-    def wake(self, topic: int, waiters: int = EVERYBODY) -> None:
-        """Wake up to so many who wait for the topic, or for one that shares its counter."""
-        self._wake(_place(topic), waiters)
+    def wake(self, topic: int, waiters: int = EVERYBODY) -> int:
+        """Wake up to so many who wait for the topic, or for one that shares its counter.
+
+        Gives how many that were.
+        """
+        return self._wake(_place(topic), waiters)
 
     def wait(self, topic: int, seen: int, timeout: float) -> None:
         """Sleep until woken, at most *timeout* seconds; not at all if the counter is not *seen*.

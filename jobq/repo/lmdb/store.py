@@ -68,7 +68,8 @@ class LmdbStore(TransactionalStore):
             of the process, but after a power cut the file may be unreadable.
         clock: What tells the time; the system's by default.
         retention: How long finished jobs are kept where they do not say so themselves.
-        max_size: The most bytes that the data file may grow to; beyond it new jobs are refused.
+        max_size: The most bytes that the data file may grow to by new jobs; beyond it they are
+            refused. To work jobs off may take some 64 pages more.
         map_size: The address space to start with, in bytes; halved where there is less.
         lock_timeout: Seconds to wait for the write lock of another process.
         create: Whether a queue is made where there is none.
@@ -361,10 +362,12 @@ class LmdbStore(TransactionalStore):
         if search.hurries:
             self._probed = 0.0
             return True
+        if moved.expired:  # files go the next time: an error of theirs must not hide this
+            return True
         if search.gone or half_made:
             self._write(lambda _: holders.remove(search.gone), TIMELESS, patience=patience)
             search.forget()
-        return moved.expired > 0
+        return False
 
     def _bring_back(
         self,

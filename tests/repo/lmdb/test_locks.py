@@ -529,13 +529,10 @@ def test_four_writing_processes_all_get_their_share(tmp_path: Path, start: Start
 # The bell: waiters sleep, and are woken in whatever process they are.
 
 
-def ring(bell: Bell, topic: int, waiters: int | None = None) -> None:
-    """What a commit does that has made jobs ready."""
+def ring(bell: Bell, topic: int, waiters: int | None = None) -> int:
+    """What a commit does that has made jobs ready; gives how many it has woken."""
     bell.raise_counter(topic)
-    if waiters is None:
-        bell.wake(topic)
-    else:
-        bell.wake(topic, waiters)
+    return bell.wake(topic) if waiters is None else bell.wake(topic, waiters)
 
 
 def _waits(path: str, topic: int, timeout: float) -> None:
@@ -575,11 +572,9 @@ def test_who_waits_for_another_topic_sleeps_on(bell: Bell, tmp_path: Path, start
     child = start(_waits, str(tmp_path / "bell"), 7, LONG_S)
     asleep(child)
 
-    for topic in (0, 1, 6, 8, 700):
-        ring(bell, topic)
-
+    assert [ring(bell, topic) for topic in (0, 1, 6, 8, 700)] == [0] * 5
     assert state_of(child.pid) == "S"
-    ring(bell, 7)
+    assert ring(bell, 7) == 1
     assert child.said() < LONG_S / 2
 
 

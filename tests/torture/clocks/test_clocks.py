@@ -229,7 +229,7 @@ def test_processes_at_work_do_not_mind_a_clock_that_is_stepped_all_the_time(
 
     done = Notebook(tmp_path / "finished").read()
     assert sorted(done + left) == sorted(added)
-    assert min(spans) >= BRIEF_S
+    assert min(spans) >= BRIEF_S - 1e-6  # of floats; the store counts microseconds
 
 
 def _work_off(svc: JobService) -> list[str]:

@@ -18,6 +18,7 @@ import pytest
 from jobq import JobService
 from jobq.clock import ManualClock
 from jobq.repo.lmdb import LmdbStore
+from jobq.repo.lmdb.room import DRAIN_PAGES
 from tests.crash.conftest import Say
 from tests.crash.processes import Child, Pipe
 from tests.repo.lmdb.disks import enlarge, has_ballast, may_mount, mount, stuff, unmount
@@ -59,7 +60,9 @@ def _in_bounds(limit: str, path: Path, dice: random.Random) -> Counter[str]:
         full.fill()
         full.is_refused()
         full.is_sound()
-        assert int(full.svc.stats().store["file_bytes"]) <= size
+        # Jobs were worked off meanwhile, which may take the pages that are left to that.
+        most = size + DRAIN_PAGES * 4 * KIB
+        assert int(full.svc.stats().store["file_bytes"]) <= most
         full.drain()
         assert not full.forgotten
         return _goes_on(full)

@@ -118,7 +118,8 @@ class Attempts:
 
 
 def still_works(world: World) -> None:
-    """A job goes in and comes out, whatever was said to the service before."""
+    """A job goes in and comes out, whatever was said to the service before, `pause` among it."""
+    world.service.resume()
     job_id = world.service.enqueue("works", 1, retention=0)
     (job,) = world.service.reserve("works", timeout=0)
     assert (job.id, job.payload) == (job_id, 1)

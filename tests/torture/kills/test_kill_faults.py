@@ -152,7 +152,11 @@ def an_index_is_forgotten() -> None:
 def test_a_broken_store_is_noticed(
     fault: Fault, storm: Storm, noticed: str, start: Start, tmp_path: Path, seed: int
 ) -> None:
-    problems = storm_over(storm, start, tmp_path, seed, fault).problems
+    try:
+        problems = storm_over(storm, start, tmp_path, seed, fault).problems
+    except AssertionError as error:  # a process of the storm met it first, and ended by it
+        assert "ended by itself" in str(error)
+        return
 
     assert any(noticed in problem for problem in problems), problems
 
