@@ -135,9 +135,10 @@ class Access:
             StoreCorrupt: A count would be below nothing: some index does not match its jobs.
         """
         meta = self.meta
-        if min(meta.totals) < 0:
+        if min(*meta.totals, meta.size, *meta.watched) < 0:
             raise StoreCorrupt(
-                f"the store would count {meta.totals} jobs; `jobq check` lists what is wrong"
+                f"the store would count {meta.totals} jobs, {meta.size} bytes that wait, "
+                f"{meta.watched} watched; `jobq check` lists what is wrong"
             )
         meta.group += 1
         self.kept.record = record = encode_meta(META_KEY, meta)

@@ -231,6 +231,26 @@ def test_places_are_never_given_twice_although_the_counters_had_gone_back(
         assert svc.check().ok
 
 
+@pytest.mark.parametrize("what", ["size", "totals", "watched"])
+def test_a_count_of_the_store_that_would_be_below_nothing_is_damage_and_is_mended(
+    path: Path, raw: Raw, what: str
+) -> None:
+    with jobq.open(path) as svc:
+        svc.enqueue("mail", "in time", ttl=3600)
+
+    def forget(txn: lmdb.Transaction, db: lmdb._Database) -> None:
+        meta = decode_meta(b"meta", bytes(txn.get(b"meta", db=db) or b""))
+        setattr(meta, what, 0 if what == "size" else [0] * len(getattr(meta, what)))
+        txn.put(b"meta", encode_meta(b"meta", meta), db=db)
+
+    raw.change("meta", forget)
+    with jobq.open(path) as svc:
+        with pytest.raises(jobq.StoreCorrupt, match="would count"):
+            svc.reserve("mail", timeout=0)
+        assert svc.check(repair=True).ok
+        assert reserved(svc) == ["in time"]
+
+
 def swap_leaves(data: bytearray, leaves: list[int]) -> None:
     """Two pages in each other's place, as if they had always been there."""
     one, other = leaves[1] + 8, leaves[2] + 8  # after the number of the page
