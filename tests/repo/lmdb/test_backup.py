@@ -1,6 +1,5 @@
 """Backups: one state of the queue, whole or not there, whoever writes and whoever is killed."""
 
-import contextlib
 import errno
 import os
 import random
@@ -11,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from jobq.repo.base import CopyProgress
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.upkeep import child, copying
 from jobq.repo.lmdb.upkeep.copying import NewFile
+from tests.conftest import eventually
+from tests.crash.processes import state_of
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import hear, outcome_of, put, say, striking_at
 
@@ -393,25 +395,19 @@ def test_when_the_program_is_killed_its_backup_ends_with_it(tmp_path: Path) -> N
             children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
             program.kill()
         for pid in children:
-            until_gone(int(pid))
+            eventually(partial(has_ended, int(pid)))
 
         if target.exists():  # it was just through
             copying.verify({"path": str(target), "words": "it"}, put_by)
         assert [name for name in _names(tmp_path) if name.startswith(".")] == []
 
 
-def until_gone(pid: int) -> None:
-    """Wait until a process has ended that is nobody's child any more."""
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{pid}/fd").exists() and _state(pid) not in {"Z", ""}:
-        assert time.monotonic() < deadline, f"process {pid} lives on"
-        time.sleep(0.005)
-
-
-def _state(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return ""
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended; nobody may have asked for it yet."""
+    try:
+        return state_of(pid) == "Z"
+    except (FileNotFoundError, ProcessLookupError):  # or it went while it was looked at
+        return True
 
 
 def test_an_interrupt_ends_a_backup_and_leaves_nothing(tmp_path: Path) -> None:

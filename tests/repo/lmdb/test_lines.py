@@ -58,6 +58,13 @@ def bell_of(lock: FileLock) -> WatchedBell:
     return lock.bell
 
 
+def take_turns(lock: FileLock, turns: int = 1) -> None:
+    """Wait for the lock as long as it takes, and give it back at once."""
+    for _ in range(turns):
+        lock.acquire(NAP_S)
+        lock.release()
+
+
 def put_long_naps() -> None:
     """In a child."""
     put(filelock, "LINE_NAPS_S", (NAP_S, NAP_S))
@@ -69,9 +76,7 @@ def _takes_turns(directory: str, turns: int) -> None:
     lock = lock_in(Path(directory))
     say("ready")
     hear()
-    for _ in range(turns):
-        lock.acquire(NAP_S)
-        lock.release()
+    take_turns(lock, turns)
     say("done")
 
 
@@ -118,16 +123,11 @@ def test_one_call_for_several_who_asked_reaches_them_all_in_the_end(
 ) -> None:
     """Each call clears what they have asked for together, and wakes one of them."""
     held, first, *behind = (lock_in(tmp_path) for _ in range(5))
-
-    def stand(lock: FileLock) -> None:
-        lock.acquire(NAP_S)
-        lock.release()
-
     held.acquire(0)
-    crew.start(stand, first)
+    crew.start(take_turns, first)
     eventually(partial(stands_in, first, WRITE))
     for lock in behind:
-        crew.start(stand, lock)
+        crew.start(take_turns, lock)
         eventually(partial(stands_in, lock, TURN))
     held.release()
     crew.join()
@@ -161,14 +161,10 @@ def test_who_is_interrupted_when_called_passes_the_call_on(
         except Gone:
             interrupted.release()
 
-    def stand_behind() -> None:
-        behind.acquire(NAP_S)
-        behind.release()
-
     held.acquire(0)
     crew.start(stand_first)
     eventually(partial(stands_in, interrupted, WRITE))
-    crew.start(stand_behind)
+    crew.start(take_turns, behind)
     eventually(partial(stands_in, behind, TURN))
     held.release()
     crew.join()
@@ -234,13 +230,8 @@ def test_within_its_turn_a_process_calls_nobody_and_may_have_the_lock_again(
     """To wake another process each time takes as long as a commit."""
     monkeypatch.setattr(filelock, "TURN_S", NAP_S)
     holder, other = lock_in(tmp_path), lock_in(tmp_path)
-
-    def stand() -> None:
-        other.acquire(NAP_S)
-        other.release()
-
     holder.acquire(0)
-    crew.start(stand)
+    crew.start(take_turns, other)
     eventually(partial(stands_in, other, WRITE))
     for _ in range(3):
         holder.release()
