@@ -433,7 +433,7 @@ class Environment:
         except Exception as error:
             if all(pending.finished for pending in group):
                 raise  # an interrupt of the leader, after the commit
-            if len(group) == 1 and not self._worth_another_try(error, group[0]):
+            if len(group) == 1 and not self._worth_another_try(error, group[0], rings):
                 return
             # Each alone: what one of them met must not touch the others.
             for pending in group:
@@ -451,10 +451,12 @@ class Environment:
             except Exception as error:  # noqa: BLE001 - it becomes the operation's outcome
                 if not left:
                     pending.finish(None, self._as_ours(error))
-                elif not self._worth_another_try(error, pending):
+                elif not self._worth_another_try(error, pending, rings):
                     return
 
-    def _worth_another_try(self, error: Exception, pending: Pending) -> bool:
+    def _worth_another_try(
+        self, error: Exception, pending: Pending, rings: list[Transaction]
+    ) -> bool:
         """Whether what stopped an operation is mended; if not, it is finished with the error."""
         if isinstance(error, lmdb.MapFullError):
             if self._grow(pending.kind.adds):
@@ -466,6 +468,8 @@ class Environment:
                 pending.finish(None, self._full(error))
                 return False
             self._room.give_up_ballast()
+            with contextlib.suppress(*ENGINE_ERRORS):  # the next try will meet it, too
+                self._commit([], rings)
             return True
         if isinstance(error, lmdb.Error) and self._mend(error):
             return True
@@ -474,6 +478,9 @@ class Environment:
 
     def _commit(self, group: list[Pending], rings: list[Transaction]) -> None:
         """Run the operations in one transaction, commit it, and finish them.
+
+        Without any, it commits the meta record alone: pages that a commit has freed can be taken
+        after the next one, so that sets those of the last one free.
 
         Raises:
             Exception: Nothing was written, none is finished.
@@ -550,7 +557,7 @@ class Environment:
         else:
             outcomes += _run_all(tx, group)
         steps.reached("operation run")
-        if not access.dirty:
+        if group and not access.dirty:
             return 0
         topics.flush()
         tx.flow.flush()

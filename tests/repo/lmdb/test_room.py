@@ -20,6 +20,7 @@ import jobq
 from jobq import JobService, NewJob
 from jobq.errors import JobqError, StoreFull
 from jobq.repo.lmdb import LmdbStore
+from jobq.repo.lmdb.room import BALLAST
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.disks import has_ballast, mount, stuff
 from tests.repo.lmdb.processes import hear, outcome_of, say
@@ -257,6 +258,28 @@ def _full_again_and_again(disk: str, seed: int) -> None:
 
 def test_a_disk_that_others_keep_full_can_be_worked_off(on_a_disk: OnADisk) -> None:
     on_a_disk(_full_again_and_again, random.getrandbits(32))
+
+
+def _wants_what_the_last_commit_freed(disk: str) -> None:
+    """More pages than the ballast has, and as many as have just come free."""
+    path, large = mount(disk, 8), bytes(BALLAST + BALLAST // 4)
+    with JobService(LmdbStore(path), max_payload=2 * len(large)) as svc:
+        svc.enqueue("a")
+        other = svc.enqueue("b", large)
+        [job] = svc.reserve("a", timeout=0)
+        stuff(Path(disk, "stuffing"))
+        svc.delete(other)
+        job.done(large)
+
+        assert svc.stats().totals.unfinished == 0
+        assert svc.check().problems == ()
+
+
+def test_on_a_full_disk_what_the_last_commit_freed_can_be_used_at_once(
+    on_a_disk: OnADisk,
+) -> None:
+    """LMDB takes such pages only after one more commit."""
+    on_a_disk(_wants_what_the_last_commit_freed)
 
 
 def _full_of_small_jobs(disk: str) -> None:
