@@ -154,8 +154,8 @@ def _commits(service: jobq.JobService) -> int:
     """The number of the last transaction of the file."""
     store = service.store
     assert isinstance(store, LmdbStore)
-    assert store._env._env is not None
-    return int(store._env._env.info()["last_txnid"])
+    assert store._env._file.env is not None
+    return int(store._env._file.env.info()["last_txnid"])
 
 
 def print_table(runs: dict[str, list[Run]]) -> None:

@@ -19,10 +19,10 @@ from jobq import JobService, OutcomeUnknown, Status, StoreFull, StoreUnavailable
 from jobq.job import JobSpec
 from jobq.options import UNSET
 from jobq.repo.base import Retention
-from jobq.repo.lmdb import LmdbStore, steps
-from jobq.repo.lmdb.environment import Environment
+from jobq.repo.lmdb import LmdbStore, outcome, steps
 from jobq.repo.lmdb.filelock import FileLock
 from jobq.repo.lmdb.jobs import LmdbJobs
+from jobq.repo.lmdb.transactions import Transactions
 from jobq.repo.repositories import Transaction
 from jobq.repo.transactional import DRAINS
 from tests.conftest import DEADLINE_S, eventually
@@ -217,19 +217,19 @@ def failing_commit(
     monkeypatch: pytest.MonkeyPatch, *, effect: bool, times: int = 1
 ) -> Iterator[None]:
     """The next commits fail, with or without an effect."""
-    begin_txn = Environment._begin
+    begin_txn = Transactions._begin
     left = times
 
-    def failing(env: Environment) -> Any:
+    def failing(transactions: Transactions) -> Any:
         nonlocal left
-        txn = begin_txn(env)
+        txn = begin_txn(transactions)
         if left:
             left -= 1
             return FailingCommit(txn, effect=effect)
         return txn
 
     with monkeypatch.context() as patch:
-        patch.setattr(Environment, "_begin", failing)
+        patch.setattr(Transactions, "_begin", failing)
         yield
     assert left == 0, "there was no such commit"
 
@@ -313,7 +313,7 @@ def test_an_outcome_that_cannot_be_found_out_is_unknown_and_not_tried_again(
         raise StoreUnavailable("injected: it cannot be opened again")
 
     with monkeypatch.context() as patch, failing_commit(monkeypatch, effect=effect):
-        patch.setattr(Environment, "_look_for", look_for)
+        patch.setattr(outcome, "_look_for", look_for)
         with lock_taken(svc) as release:
             begun = begin(calls, lambda: error_of(lambda: svc.enqueue("mail", "x")), svc)
             release()
@@ -337,7 +337,7 @@ def test_a_reservation_whose_outcome_is_unknown_names_its_jobs(
         raise StoreUnavailable("injected: it cannot be opened again")
 
     with monkeypatch.context() as patch, failing_commit(monkeypatch, effect=effect):
-        patch.setattr(Environment, "_look_for", look_for)
+        patch.setattr(outcome, "_look_for", look_for)
         error = error_of(lambda: svc.reserve("mail", timeout=0))
 
     assert isinstance(error, OutcomeUnknown)
@@ -347,22 +347,22 @@ def test_a_reservation_whose_outcome_is_unknown_names_its_jobs(
 
 def test_a_broken_engine_is_opened_anew(svc: JobService, monkeypatch: pytest.MonkeyPatch) -> None:
     """LMDB's `PanicError`: nothing works until the file is closed and opened."""
-    begin_txn = Environment._begin
+    begin_txn = Transactions._begin
     panics = 1
 
-    def panicking(env: Environment) -> Any:
+    def panicking(transactions: Transactions) -> Any:
         nonlocal panics
         if panics:
             panics -= 1
             raise lmdb.PanicError("injected")
-        return begin_txn(env)
+        return begin_txn(transactions)
 
-    before = store_of(svc)._env._env
-    monkeypatch.setattr(Environment, "_begin", panicking)
+    before = store_of(svc)._env._file.env
+    monkeypatch.setattr(Transactions, "_begin", panicking)
     jid = svc.enqueue("mail")
 
     assert svc.status(jid) is Status.READY
-    assert store_of(svc)._env._env is not before
+    assert store_of(svc)._env._file.env is not before
 
 
 # Helpers.

@@ -23,7 +23,7 @@ def memory_of(queue: Queue) -> MemoryTopics:
     if isinstance(queue.store, MemoryStore):
         return queue.store._topics
     assert isinstance(queue.store, MixedStore)
-    memory = getattr(queue.store._env._index, "memory", None)
+    memory = getattr(queue.store._env._transactions.index, "memory", None)
     assert isinstance(memory, MemoryTopics)
     return memory
 

@@ -93,5 +93,5 @@ async def not_blocked(work: Awaitable[T], gate: NobodyWrites) -> T:
 def commits(store: Store) -> int:
     """How many transactions were committed to the file so far."""
     assert isinstance(store, LmdbStore)
-    assert store._env._env is not None
-    return int(store._env._env.info()["last_txnid"])
+    assert store._env._file.env is not None
+    return int(store._env._file.env.info()["last_txnid"])

@@ -32,6 +32,7 @@ import lmdb
 from jobq.errors import StoreFull
 from jobq.repo.lmdb.access import Databases
 from jobq.repo.lmdb.beside import DATA, open_beside
+from jobq.repo.lmdb.faults import of_system
 
 DRAIN_PAGES: Final = 64
 BALLAST: Final = 1024 * 1024
@@ -167,9 +168,22 @@ class Room:
             else:
                 yield True
 
-    def disk_is_full(self) -> bool:
-        """Whether the disk has next to no room left."""
-        return self._free_bytes() < ALMOST_NOTHING
+    def is_full_disk(self, error: Exception) -> bool:
+        """Whether that is what a write has met, which LMDB may also call an I/O error."""
+        if isinstance(error, lmdb.DiskError):
+            return True
+        if isinstance(error, OSError):
+            return isinstance(of_system(error, self._directory), StoreFull)
+        return getattr(error, "code", None) == errno.EIO and self._free_bytes() < ALMOST_NOTHING
+
+    def full(self, error: Exception) -> StoreFull:
+        """What is said then to who adds jobs."""
+        full = StoreFull(
+            f"{self._directory}: no room for more jobs ({error}); work some off, or purge finished "
+            "ones, first"
+        )
+        full.__cause__ = error
+        return full
 
     def _free_bytes(self) -> int:
         """What is left of the disk; very much if that cannot be told."""

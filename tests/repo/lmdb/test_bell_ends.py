@@ -14,10 +14,10 @@ import pytest
 import jobq
 from jobq import JobService, ids
 from jobq.repo.lmdb import bell as bell_module
-from jobq.repo.lmdb import environment as environment_module
 from jobq.repo.lmdb import store as store_module
+from jobq.repo.lmdb import transactions as transactions_module
 from jobq.repo.lmdb.bell import ANY, COUNTERS, PAGE, SIZE, SLOTS, Bell, slot_of
-from jobq.repo.lmdb.environment import Environment
+from jobq.repo.lmdb.transactions import Transactions
 from tests.conftest import Crew
 from tests.repo.lmdb.bells import MOST_STEPS, Killed, stepped
 from tests.repo.lmdb.conftest import Start
@@ -312,13 +312,13 @@ def test_a_commit_whose_outcome_was_found_out_afterwards_calls_too(
         job_id = svc.enqueue("a")
         child = start(_waits_for, str(path), [job_id])
         asleep(child)
-        finish = environment_module._finish
+        finish = transactions_module._finish
 
         def fail(*_: Any) -> None:
-            monkeypatch.setattr(environment_module, "_finish", finish)
+            monkeypatch.setattr(transactions_module, "_finish", finish)
             raise lmdb.Error("the commit took effect, and then this")
 
-        monkeypatch.setattr(environment_module, "_finish", fail)
+        monkeypatch.setattr(transactions_module, "_finish", fail)
         svc.cancel(job_id)
         ended, took = child.said()
 
@@ -378,6 +378,6 @@ def _has_the_lock(path: str) -> None:
         say("has the lock")
         hear()
 
-    put(Environment, "_run_group", stand_still)
+    put(Transactions, "run_group", stand_still)
     with jobq.open(path, durability="unsafe") as svc:
         svc.enqueue("a")

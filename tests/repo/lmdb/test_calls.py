@@ -150,14 +150,14 @@ def test_nobody_is_called_before_there_is_something_to_find(
     """Who is called too early looks, finds nothing, and sleeps on."""
     store = queue.store
     assert isinstance(store, LmdbStore)
-    env = store._env
+    file = store._env._file
     found: list[int] = []
 
     def look(_bell: Bell, _place: int, *_: object) -> None:
-        assert env._env is not None
-        assert env._db is not None
-        with env._env.begin() as txn:  # what any process sees at that moment
-            found.append(txn.stat(env._db.jobs)["entries"])
+        assert file.env is not None
+        assert file.db is not None
+        with file.env.begin() as txn:  # what any process sees at that moment
+            found.append(txn.stat(file.db.jobs)["entries"])
 
     monkeypatch.setattr(Bell, "_raise", look)
     monkeypatch.setattr(Bell, "_wake", look)

@@ -9,7 +9,7 @@ import pytest
 
 import jobq
 from jobq import JobService
-from jobq.repo.lmdb import environment
+from jobq.repo.lmdb import openfile
 from tests.conftest import eventually
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import hear, say
@@ -83,7 +83,7 @@ def test_a_killed_reader_pins_pages_until_the_next_look(
     """Nobody clears it away unasked: a queue of 0.45 MB grew to 597 MB."""
     path = tmp_path / "queue"
     with jobq.open(path, durability="unsafe") as svc:
-        monkeypatch.setattr(environment, "READER_CHECK_S", 1e9)  # not by itself, for now
+        monkeypatch.setattr(openfile, "READER_CHECK_S", 1e9)  # not by itself, for now
         churn(svc, 20)
         small = size(svc)
         child = start(_dies_reading, str(path))
@@ -94,7 +94,7 @@ def test_a_killed_reader_pins_pages_until_the_next_look(
         pinned = size(svc)
         assert pinned > 1.5 * small
 
-        monkeypatch.setattr(environment, "READER_CHECK_S", 0.0)
+        monkeypatch.setattr(openfile, "READER_CHECK_S", 0.0)
         churn(svc, 2)
         freed = size(svc)
         churn(svc, 50)
@@ -105,7 +105,7 @@ def test_a_killed_reader_pins_pages_until_the_next_look(
 def test_a_killed_reader_is_cleared_away_by_whoever_opens_the_queue(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment, "READER_CHECK_S", 1e9)
+    monkeypatch.setattr(openfile, "READER_CHECK_S", 1e9)
     path = tmp_path / "queue"
     keeper = start(_keeps_open, str(path))  # so that LMDB does not begin a new table of readers
     assert keeper.said() == "open"
@@ -131,7 +131,7 @@ def _keeps_open(path: str) -> None:
 def test_a_store_that_writes_looks_for_killed_readers_by_itself(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment, "READER_CHECK_S", 0.3)
+    monkeypatch.setattr(openfile, "READER_CHECK_S", 0.3)
     path = tmp_path / "queue"
     with jobq.open(path, durability="unsafe") as svc:
         churn(svc, 5)

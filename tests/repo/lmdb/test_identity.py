@@ -107,7 +107,7 @@ def test_files_that_cannot_be_looked_at_for_a_moment_are_not_taken_for_gone(
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as now:
-        now.setattr("jobq.repo.lmdb.environment.os.stat", fail)
+        now.setattr("jobq.repo.lmdb.openfile.os.stat", fail)
         with pytest.raises(StoreUnavailable, match="Input/output error"):
             svc.enqueue("a", "meanwhile")
 

@@ -30,8 +30,7 @@ from jobq.errors import (
 )
 from jobq.ids import to_raw
 from jobq.repo.base import Store
-from jobq.repo.lmdb import LmdbStore, environment, filelock
-from jobq.repo.lmdb.environment import Environment
+from jobq.repo.lmdb import LmdbStore, filelock, openfile, outcome
 from jobq.repo.lmdb.filelock import PATIENCE_S, FileLock
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
@@ -66,7 +65,7 @@ def entries(path: Path, name: str) -> int:
 
 def index_of(svc: JobService) -> Any:
     store: Any = svc.store
-    return store._env._index
+    return store._env._transactions.index
 
 
 # One queue, opened in either way.
@@ -194,9 +193,9 @@ def test_a_store_that_could_not_be_opened_again_does_not_lock_itself_out(
     with jobq.open(path, topics="memory") as svc:
         svc.enqueue_many("mail", range(3))
         with monkeypatch.context() as patch, failing_commit(monkeypatch, effect=True):
-            patch.setattr(environment, "open_file", _cannot_open)
+            patch.setattr(openfile, "open_file", _cannot_open)
             # As after a panic of LMDB's, which wants to be opened again.
-            patch.setattr(Environment, "_look_for", lambda env, _: env._reopen())
+            patch.setattr(outcome, "_look_for", lambda file, _: file.reopen())
             with pytest.raises(OutcomeUnknown):
                 svc.enqueue("mail", 3)
 

@@ -44,13 +44,13 @@ class Processes:
     def reserve(self, number: int, *leases: float, topic: str | None = None) -> list[str]:
         """Let it hold jobs, each with a record of its own; if not told, of its own topic."""
         topic = topic or f"for {number}"
-        env = self.store._env
-        mine, env._holders = env.holders, self.living[number]
+        file = self.store._env._file
+        mine, file._holders = file.holders, self.living[number]
         ids = []
         for lease in leases:
             ids.append(self.svc.enqueue(topic, lease=lease, max_crashes=0))
             assert [job.id for job in self.svc.reserve(topic, timeout=0)] == ids[-1:]
-        env._holders = mine
+        file._holders = mine
         self.held[number] += ids
         return ids
 

@@ -124,9 +124,9 @@ HOLDING: Final = {
     "a fork's child keeps its parent alive as a holder": Break(
         (
             Cut(
-                "repo/lmdb/environment.py",
-                "self._lock = None\n        self._shut()\n",
-                "self._lock = self._holders = None\n        self._shut()\n",
+                "repo/lmdb/openfile.py",
+                "self.lock = None\n        self._shut()\n",
+                "self.lock = self._holders = None\n        self._shut()\n",
             ),
         ),
         (f"{_LIFE}_what_a_killed_worker_has_started_does_not_keep_its_jobs[a forked child]",),

@@ -9,8 +9,11 @@ from tests.torture.breaks.broken import DURABLE, EVERY, MEMORY, MIXED, Break, Cu
 
 _ENVIRONMENT: Final = "repo/lmdb/environment.py"
 _LIMITS: Final = "repo/operations/flow/limits.py"
+_OPEN_FILE: Final = "repo/lmdb/openfile.py"
+_OUTCOME: Final = "repo/lmdb/outcome.py"
 _PLACES: Final = "repo/operations/places.py"
 _RECORDS: Final = "repo/lmdb/records.py"
+_TRANSACTIONS: Final = "repo/lmdb/transactions.py"
 _VERBS: Final = "repo/transactional.py"
 
 _STEPS: Final = "crash/test_steps.py::test_a_verb_killed_at_any_step_is_whole_or_absent"
@@ -38,7 +41,7 @@ COMMITS: Final = {
     "a transaction that failed is committed": Break(
         (
             Cut(
-                _ENVIRONMENT,
+                _TRANSACTIONS,
                 "txn.abort()\n            if not number or",
                 "txn.commit()\n            if not number or",
             ),
@@ -49,21 +52,21 @@ COMMITS: Final = {
     "a verb returns before its commit, which comes with the next": Break(
         (
             Cut(
-                _ENVIRONMENT,
+                _TRANSACTIONS,
                 "            txn.commit()  # also",
                 "            self.late = txn  # also",
             ),
             Cut(
-                _ENVIRONMENT,
-                "        self.users = 0\n",
-                "        self.users = 0\n        self.late = None\n",
+                _TRANSACTIONS,
+                "        self.topics = 0\n",
+                "        self.topics = 0\n        self.late = None\n",
             ),
             Cut(
-                _ENVIRONMENT,
-                "                return self._open().begin(write=True)\n",
+                _TRANSACTIONS,
+                "                return self._file.open().begin(write=True)\n",
                 "                if self.late is not None:\n"
                 "                    self.late.commit()\n"
-                "                return self._open().begin(write=True)\n",
+                "                return self._file.open().begin(write=True)\n",
             ),
         ),
         (f"{_STEPS}[enqueue]", f"{_STEPS}[done]"),
@@ -110,9 +113,9 @@ COMMITS: Final = {
     "one call that fails takes along all that share its commit": Break(
         (
             Cut(
-                _ENVIRONMENT,
+                _TRANSACTIONS,
                 "                self._run_alone(pending, rings)\n",
-                "                pending.finish(None, translated(error, self.path))\n",
+                "                pending.finish(None, translated(error, self._file.path))\n",
             ),
         ),
         (
@@ -124,7 +127,7 @@ COMMITS: Final = {
     "callers that share a commit get one another's answers": Break(
         (
             Cut(
-                _ENVIRONMENT,
+                _TRANSACTIONS,
                 "in zip(group, outcomes, strict=True):\n        pending.finish(outcome)",
                 "in zip(group, reversed(outcomes), strict=True):\n        pending.finish(outcome)",
             ),
@@ -135,7 +138,7 @@ COMMITS: Final = {
     "a commit that failed is taken for one that took effect": Break(
         (
             Cut(
-                _ENVIRONMENT,
+                _OUTCOME,
                 "there = data is not None and decode_meta(META_KEY, bytes(data)).group >= number",
                 "there = True",
             ),
@@ -144,7 +147,7 @@ COMMITS: Final = {
         DURABLE,
     ),
     "an outcome that nobody knows is told as success": Break(
-        (Cut(_ENVIRONMENT, "pending.finish(None, unknown)", "pending.finish(outcome)"),),
+        (Cut(_OUTCOME, "pending.finish(None, unknown)", "pending.finish(outcome)"),),
         (f"{_GROUP}_an_outcome_that_cannot_be_found_out_is_unknown_and_not_tried_again",),
         DURABLE,
     ),
@@ -210,12 +213,12 @@ COMMITS: Final = {
         ("repo/test_check.py::test_check_says_what_is_wrong",),
     ),
     "files that were removed or replaced are written on": Break(
-        (Cut(_ENVIRONMENT, "        if not same:\n", "        if False:\n"),),
+        (Cut(_OPEN_FILE, "        if not same:\n", "        if False:\n"),),
         ("repo/lmdb/test_identity.py::test_the_next_write_is_an_error",),
         DURABLE,
     ),
     "a full queue takes new jobs": Break(
-        (Cut(_ENVIRONMENT, "        if size:\n", "        if False:\n"),),
+        (Cut(_TRANSACTIONS, "        if size:\n", "        if False:\n"),),
         ("repo/lmdb/test_room.py::test_a_job_that_is_larger_than_the_whole_quota_is_refused",),
         DURABLE,
     ),
@@ -276,11 +279,12 @@ CALLS: Final = {
     "waiters are called before the commit": Break(
         (
             Cut(
-                _ENVIRONMENT,
+                _TRANSACTIONS,
                 "            txn.commit()  # also",
                 "            ended, tx.ended = tx.ended, []\n"  # which are called for as ever
-                "            _raise_counters(self.bell, [tx], [])\n"
-                "            self._ring(self.bell, [tx], [])\n"
+                "            from jobq.repo.lmdb.environment import _raise_counters, _ring\n"
+                "            _raise_counters(self._file.bell, [tx], [])\n"
+                "            _ring(self._file.bell, [tx], [], self.topics)\n"
                 "            tx.woken, tx.soon, tx.ended = {}, set(), ended\n"
                 "            txn.commit()  # also",
             ),

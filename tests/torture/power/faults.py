@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 import lmdb
 
-from jobq.repo.lmdb import environment, files, opening, steps
+from jobq.repo.lmdb import files, openfile, opening, steps
 from jobq.repo.lmdb.bell import Bell
+from jobq.repo.lmdb.transactions import Transactions
 from jobq.repo.lmdb.upkeep import backup, restore
 from jobq.repo.lmdb.upkeep.copying import NewFile
 from tests.model.told import Told
@@ -66,17 +67,17 @@ def relaxed_is_unsafe(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's s
 def synced_now_and_then(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
     """`full` opens LMDB with `sync=False`, and syncs after every fifth commit."""
     opening.LEVELS["full"] = opening.LEVELS["unsafe"]
-    begin = environment.Environment._begin
+    begin = Transactions._begin
     count = 0
 
-    def begin_after_sync(self: environment.Environment) -> lmdb.Transaction:
+    def begin_after_sync(self: Transactions) -> lmdb.Transaction:
         nonlocal count
         count += 1
         if not count % 5:
-            self._open().sync(True)
+            self._file.open().sync(True)
         return begin(self)
 
-    environment.Environment._begin = begin_after_sync  # type: ignore[method-assign]
+    Transactions._begin = begin_after_sync  # type: ignore[method-assign]
 
 
 # What a verb is.
@@ -159,7 +160,7 @@ def made_in_place(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signa
 
 def never_settled(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
     """After a failed commit what is read is taken for what the disk has."""
-    vars(environment)["settle"] = lambda *_: None
+    vars(openfile)["settle"] = lambda *_: None
 
 
 def only_synced(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature
@@ -172,7 +173,7 @@ def only_synced(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signatu
         finally:
             os.close(fd)
 
-    vars(environment)["settle"] = settle
+    vars(openfile)["settle"] = settle
 
 
 def doubt_of_one_process(recorder: Recorder) -> None:  # noqa: ARG001 - a fault's signature

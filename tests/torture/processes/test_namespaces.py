@@ -314,7 +314,7 @@ def test_a_reader_in_another_pid_namespace_keeps_its_pages(start: Start, path: s
     assert reader.hear() == 20
     assert start(within, Place(pid=20), _look, path).hear()[0] == "StoreUnavailable"
     with jobq.open(path, durability="unsafe") as svc:
-        env = svc.store._env._env  # type: ignore[attr-defined]
+        env = svc.store._env._file.env  # type: ignore[attr-defined]
         for number in range(60):
             svc.enqueue("b", number, retention=0)
             env.reader_check()
