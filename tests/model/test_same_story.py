@@ -605,7 +605,7 @@ def _make_small(story: type[SameStory], monkeypatch: pytest.MonkeyPatch) -> None
             "jobq.repo.transactional.PAGE",
             "jobq.repo.operations.checking.PAGE",
             "jobq.repo.operations.purging.PAGE",
-            "jobq.repo.lmdb.topics.PLACE",
+            "jobq.repo.lmdb.topic_records.PLACE",
         ):
             monkeypatch.setattr(small, 3)
         monkeypatch.setattr("jobq.repo.operations.history.MOST_ATTEMPTS", story.bounds.attempts)

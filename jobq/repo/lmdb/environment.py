@@ -23,7 +23,7 @@ from jobq.repo.lmdb.group import GroupCommit, Pending
 from jobq.repo.lmdb.holders import Holders
 from jobq.repo.lmdb.openfile import OpenFile
 from jobq.repo.lmdb.opening import Settings
-from jobq.repo.lmdb.topics import UNKNOWN
+from jobq.repo.lmdb.topic_records import UNKNOWN
 from jobq.repo.lmdb.transactions import Transactions
 from jobq.repo.repositories import Transaction
 from jobq.repo.surely import surely

@@ -37,6 +37,9 @@ SEQ: Final = 8
 WEIGHT: Final = 2
 """How many it has for the weight, before that."""
 
+STORE: Final = 0
+"""No topic's number: under it stand the settings of the store as a whole."""
+
 _QUEUE: Final = Struct(">IHQ")
 _AGENDA: Final = Struct(">BQQ")
 AGENDA_SIZE: Final = _AGENDA.size

@@ -33,7 +33,7 @@ from jobq.repo.lmdb.index import Index
 from jobq.repo.lmdb.opening import LEVELS, MAP_SIZE, Settings
 from jobq.repo.lmdb.registry import REGISTRY
 from jobq.repo.lmdb.search import FEW, STEP, Search
-from jobq.repo.lmdb.topics import UNKNOWN
+from jobq.repo.lmdb.topic_records import UNKNOWN
 from jobq.repo.operations.flow import groups, limits
 from jobq.repo.operations.flow.shares import ready_in, with_ready
 from jobq.repo.repositories import Transaction

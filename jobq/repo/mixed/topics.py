@@ -14,6 +14,7 @@ from typing import TypeVar
 from jobq.clock import SystemClock
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.access import Access
+from jobq.repo.lmdb.clearing import clear_places
 from jobq.repo.lmdb.index import Index, IndexTopics, is_elsewhere, mark, warn_of_left_out
 from jobq.repo.lmdb.topics import LmdbTopics
 from jobq.repo.memory.topics import MemoryTopics
@@ -201,7 +202,7 @@ class MixedTopics(IndexTopics):
 
     def flush(self) -> None:
         if not is_elsewhere(self._access):
-            self._file.clear_places()
+            clear_places(self._access)
             steps.reached("index cleared")
             mark(self._access, MemoryIndex.kind)
             steps.reached("index marked as elsewhere")

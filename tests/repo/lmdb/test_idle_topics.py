@@ -8,7 +8,7 @@ import pytest
 from jobq import JobService
 from jobq.clock import ManualClock
 from jobq.errors import StoreFull
-from jobq.repo.lmdb import LmdbStore, topics
+from jobq.repo.lmdb import LmdbStore, topic_records
 from tests.conftest import Crew, eventually
 
 HOUR_S = 3600.0
@@ -71,7 +71,7 @@ def test_who_waits_for_a_topic_that_is_cleared_away_gets_its_next_job(
     crew.start(lambda: got.extend(job.id for job in svc.reserve("mail", timeout=20)))
     eventually(lambda: store_of(svc)._waiting)
     svc.prune()
-    eventually(lambda: {number for number, _ in store_of(svc)._waiting} == {topics.UNKNOWN})
+    eventually(lambda: {number for number, _ in store_of(svc)._waiting} == {topic_records.UNKNOWN})
     job_id = svc.enqueue("mail")
     crew.join()
 
@@ -94,7 +94,7 @@ def test_when_no_number_is_left_new_topics_are_refused_and_old_ones_go_on(
     svc: JobService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     svc.enqueue("one")
-    monkeypatch.setattr(topics, "LAST_NUMBER", 1)
+    monkeypatch.setattr(topic_records, "LAST_NUMBER", 1)
 
     with pytest.raises(StoreFull, match="no number is left"):
         svc.enqueue("two")

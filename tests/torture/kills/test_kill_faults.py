@@ -13,6 +13,7 @@ from jobq.repo.lmdb import LmdbStore, steps
 from jobq.repo.lmdb.environment import Environment
 from jobq.repo.lmdb.group import Pending
 from jobq.repo.lmdb.holders import Holders
+from jobq.repo.lmdb.topic_records import TopicRecords
 from jobq.repo.lmdb.topics import LmdbTopics
 from jobq.repo.operations import due
 from jobq.states import Status
@@ -115,13 +116,13 @@ def crashes_are_not_counted() -> None:
 
 
 def a_count_is_forgotten() -> None:
-    real = LmdbTopics.count
+    real = TopicRecords.count
 
-    def count(self: LmdbTopics, topic: int, status: Status, change: int) -> None:
+    def count(self: TopicRecords, topic: int, status: Status, change: int) -> None:
         if status is not Status.DONE or CHANCE.random() > RARELY:
             real(self, topic, status, change)
 
-    LmdbTopics.count = count  # type: ignore[method-assign]
+    TopicRecords.count = count  # type: ignore[method-assign]
 
 
 def an_index_is_forgotten() -> None:

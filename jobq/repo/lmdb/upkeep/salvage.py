@@ -41,7 +41,6 @@ from jobq.repo.lmdb.faults import translating
 from jobq.repo.lmdb.filelock import OpenLock, flock_holders
 from jobq.repo.lmdb.holders import Holders
 from jobq.repo.lmdb.records import decode_note
-from jobq.repo.lmdb.topics import STORE
 from jobq.repo.lmdb.upkeep.finding import DAMAGE, Finding, Foreign
 from jobq.repo.lmdb.upkeep.others import agenda_of
 from jobq.repo.lmdb.upkeep.pages import Pages
@@ -121,7 +120,7 @@ class Salvage:
     def settings(self, topic: str | None) -> TopicSettings:
         """What is set for a topic, or for the store, as far as it can be read."""
         if topic is None:
-            return self._found.settings.get(STORE, NO_SETTINGS)
+            return self._found.settings.get(keys.STORE, NO_SETTINGS)
         found = [number for number, name in self._found.names.items() if name == topic]
         known = (self._found.settings[number] for number in found if number in self._found.settings)
         return next(known, NO_SETTINGS)
