@@ -13,9 +13,9 @@ from typing import ClassVar, Final
 
 from jobq.repo.lmdb.access import Access
 from jobq.repo.lmdb.records import decode_note, encode_note
-from jobq.repo.lmdb.topics import LmdbTopics
+from jobq.repo.lmdb.topic_records import TopicRecords
 from jobq.repo.operations.rebuild import Rebuilt
-from jobq.repo.repositories import TopicRepository, Transaction
+from jobq.repo.repositories import Transaction
 
 ELSEWHERE_KEY: Final = b"topics elsewhere"
 """The mark, in the meta database; no record means that the index is in the file."""
@@ -41,23 +41,16 @@ class Index(ABC):
         self.path = path
 
     @abstractmethod
-    def over(self, tx: Transaction, access: Access, file: LmdbTopics) -> "IndexTopics":
-        """The topics for a transaction, which become those of *tx*; the rest of them is in *file*.
+    def topics(self, access: Access, woken: dict[int, int], wall_us: int) -> TopicRecords:
+        """The topics for a transaction. Their `flush` has to `mark` the file."""
 
-        First of all the index becomes that of the commit which the transaction finds.
-        """
+    @abstractmethod
+    def begin(self, tx: Transaction, access: Access) -> None:
+        """The transaction with these begins: become the index of the commit that it finds."""
 
     @abstractmethod
     def committed(self, group: int) -> None:
         """The transaction has ended with commit *group*: what it did to the index stands."""
-
-
-class IndexTopics(TopicRepository):
-    """The topics within one transaction over an `Index`."""
-
-    @abstractmethod
-    def flush(self) -> None:
-        """Write what the file has to know; see `mark`."""
 
 
 def is_elsewhere(access: Access) -> bool:

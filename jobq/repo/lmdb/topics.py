@@ -1,4 +1,4 @@
-"""Queues and agendas, in LMDB, beside the records of their topics."""
+"""Queues and agendas, in LMDB, over the records of topics: together all that topics are."""
 
 from bisect import bisect_left
 from collections import defaultdict

@@ -18,12 +18,12 @@ from jobq.repo.lmdb.access import Access, Kept
 from jobq.repo.lmdb.faults import translated
 from jobq.repo.lmdb.flow import LmdbFlow
 from jobq.repo.lmdb.group import Pending
-from jobq.repo.lmdb.index import IndexTopics
 from jobq.repo.lmdb.jobs import LmdbJobs
 from jobq.repo.lmdb.openfile import OpenFile
 from jobq.repo.lmdb.opening import open_databases
 from jobq.repo.lmdb.outcome import find_out
 from jobq.repo.lmdb.slices import Slices
+from jobq.repo.lmdb.topic_records import TopicRecords
 from jobq.repo.lmdb.topics import LmdbTopics
 from jobq.repo.repositories import Transaction
 
@@ -182,7 +182,7 @@ class Transactions:
         txn: lmdb.Transaction,
         tx: Transaction,
         access: Access,
-        topics: LmdbTopics | IndexTopics,
+        topics: TopicRecords,
         group: list[Pending],
         outcomes: list[Any],
         *,
@@ -223,7 +223,7 @@ class Transactions:
 
     def _transaction(
         self, txn: lmdb.Transaction, remembered: Kept | None = None
-    ) -> tuple[Transaction, Access, LmdbTopics | IndexTopics]:
+    ) -> tuple[Transaction, Access, TopicRecords]:
         # Before the first write of this process, each transaction opens handles of its own: only
         # a write can open lasting ones, and reading must not wait for the write lock.
         db = self._file.db or open_databases(self._file.open(), txn)
@@ -231,7 +231,8 @@ class Transactions:
         wall_us = clock.wall_us()
         access = Access(txn, db, remembered)
         woken: dict[int, int] = {}
-        topics = LmdbTopics(access, woken, wall_us)
+        index = self.index
+        topics = (LmdbTopics if index is None else index.topics)(access, woken, wall_us)
         tx = Transaction(
             LmdbJobs(access, wall_us),
             topics,
@@ -242,9 +243,9 @@ class Transactions:
             self._file.holders.name,
         )
         tx.woken = woken
-        if self.index is None:
-            return tx, access, topics
-        return tx, access, self.index.over(tx, access, topics)
+        if index is not None:
+            index.begin(tx, access)
+        return tx, access, topics
 
 
 def _run_all(tx: Transaction, group: list[Pending]) -> list[Any]:

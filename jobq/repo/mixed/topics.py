@@ -15,15 +15,14 @@ from jobq.clock import SystemClock
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.access import Access
 from jobq.repo.lmdb.clearing import clear_places
-from jobq.repo.lmdb.index import Index, IndexTopics, is_elsewhere, mark, warn_of_left_out
-from jobq.repo.lmdb.topics import LmdbTopics
+from jobq.repo.lmdb.index import Index, is_elsewhere, mark, warn_of_left_out
+from jobq.repo.lmdb.topic_records import TopicRecords
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
 from jobq.repo.operations.damage import damaged
 from jobq.repo.operations.rebuild import rebuild
-from jobq.repo.repositories import Agenda, Brief, Figure, Held, Place, Span, Transaction, Waiting
+from jobq.repo.repositories import Agenda, Figure, Held, Place, Span, Transaction, Waiting
 from jobq.states import Status
-from jobq.topic import TopicSettings
 
 T = TypeVar("T")
 
@@ -55,16 +54,16 @@ class MemoryIndex(Index):
         self._group: int | None = None
         self._next = 0
 
-    def over(self, tx: Transaction, access: Access, file: LmdbTopics) -> "MixedTopics":
-        topics = MixedTopics(self, access, file)
-        tx.topics = topics
+    def topics(self, access: Access, woken: dict[int, int], wall_us: int) -> "MixedTopics":
+        return MixedTopics(self, access, woken, wall_us)
+
+    def begin(self, tx: Transaction, access: Access) -> None:
         group = access.meta.group
         if group != self._group or self.torn or self._undo:
-            self._become(group, tx, access, file)
+            self._become(group, tx, access)
         self._next = group + 1
-        return topics
 
-    def _become(self, group: int, tx: Transaction, access: Access, file: LmdbTopics) -> None:
+    def _become(self, group: int, tx: Transaction, access: Access) -> None:
         """The index of commit *group*. May be interrupted at any point: then it begins anew."""
         if not self.torn and self._group is not None and group in {self._group, self._next}:
             if group == self._group:
@@ -76,13 +75,13 @@ class MemoryIndex(Index):
         self._group = None
         self._undo.forget()
         self.memory = self._nothing()
-        self._rebuild(tx, access, file)
+        self._rebuild(tx, access)
         self.torn = False
         self.committed(group)
 
-    def _rebuild(self, tx: Transaction, access: Access, file: LmdbTopics) -> None:
+    def _rebuild(self, tx: Transaction, access: Access) -> None:
         topics, dirty = tx.topics, access.dirty
-        tx.topics = _Places(self, access, file)
+        tx.topics = _Places(self, access, tx.woken, tx.wall_us)
         try:
             warn_of_left_out(self.path, rebuild(tx))
         finally:
@@ -98,107 +97,28 @@ class MemoryIndex(Index):
         self._group = group
 
 
-class MixedTopics(IndexTopics):
-    """The topics within one transaction: names from the file, the rest from the index."""
+class MixedTopics(TopicRecords):
+    """The topics within one transaction: their records in the file, the rest in the index."""
 
-    __slots__ = ("_access", "_file", "_index")
+    __slots__ = ("_index",)
 
-    def __init__(self, index: MemoryIndex, access: Access, file: LmdbTopics) -> None:
+    def __init__(
+        self, index: MemoryIndex, access: Access, woken: dict[int, int], wall_us: int
+    ) -> None:
+        super().__init__(access, woken, wall_us)
         self._index = index
-        self._access = access
-        self._file = file
 
-    # In the file.
-
-    def number(self, name: str) -> int:
-        return self._file.number(name)
-
-    def known(self, name: str) -> int | None:
-        return self._file.known(name)
-
-    def name(self, number: int) -> str:
-        return self._file.name(number)
-
-    def names(self, since_us: int | None = None) -> list[str]:
-        return self._file.names(since_us)
-
-    def numbered(self, after: int) -> list[tuple[int, str]]:
-        return self._file.numbered(after)
-
-    def stamp(self) -> int | None:
-        return self._file.stamp()
+    # In the file, and what memory has to know of it.
 
     def forget_idle(self, since_us: int, look: int, most: int) -> list[int]:
-        gone = self._file.forget_idle(since_us, look, most)
+        gone = super().forget_idle(since_us, look, most)
         for number in gone:
             self.forget_queue(number)
         return gone
 
-    def forget_queue(self, topic: int) -> None:
-        self._change(self._index.memory.forget_queue, topic)
-
-    def settings(self, topic: int) -> TopicSettings:
-        return self._file.settings(topic)
-
-    def brief(self, topics: Sequence[int]) -> list[Brief]:
-        return self._file.brief(topics)
-
-    def configure(self, topic: int, settings: TopicSettings) -> None:
-        self._file.configure(topic, settings)
-
-    def store_settings(self) -> TopicSettings:
-        return self._file.store_settings()
-
-    def configure_store(self, settings: TopicSettings) -> None:
-        self._file.configure_store(settings)
-
-    def configured(self) -> list[int]:
-        return self._file.configured()
-
-    def listed(self, topic: int) -> int:
-        return self._file.listed(topic)
-
-    def count_listed(self, topic: int, change: int) -> None:
-        self._file.count_listed(topic, change)
-
-    def empty_us(self, topic: int) -> int:
-        return self._file.empty_us(topic)
-
-    def strays(self) -> Iterator[str]:
-        return self._file.strays()
-
-    def next_seq(self, count: int) -> int:
-        return self._file.next_seq(count)
-
-    def last_seq(self) -> int:
-        return self._file.last_seq()
-
-    def skip_to(self, seq: int, slot: int) -> None:
-        self._file.skip_to(seq, slot)
-
-    def count(self, topic: int, status: Status, change: int) -> None:
-        self._file.count(topic, status, change)
-
-    def counts(self, topic: int) -> dict[Status, int]:
-        return self._file.counts(topic)
-
-    def total(self, status: Status) -> int:
-        return self._file.total(status)
-
-    def size(self, topic: int) -> int:
-        return self._file.size(topic)
-
-    def add_size(self, topic: int, change: int) -> None:
-        self._file.add_size(topic, change)
-
-    def figure(self, topic: int, figure: Figure) -> int:
-        return self._file.figure(topic, figure)
-
-    def figures(self, topics: Sequence[int], figure: Figure) -> list[int]:
-        return self._file.figures(topics, figure)
-
-    def set_figure(self, topic: int, figure: Figure, value: int) -> None:
-        self._file.set_figure(topic, figure, value)
+    def clear(self) -> None:
+        super().clear()
+        self._change(self._index.memory.clear)
 
     def flush(self) -> None:
         if not is_elsewhere(self._access):
@@ -206,7 +126,7 @@ class MixedTopics(IndexTopics):
             steps.reached("index cleared")
             mark(self._access, MemoryIndex.kind)
             steps.reached("index marked as elsewhere")
-        self._file.flush()
+        super().flush()
 
     # In memory: changes.
 
@@ -232,7 +152,7 @@ class MixedTopics(IndexTopics):
 
     def hold(self, agenda: Agenda, at_us: int, ids: Sequence[bytes], holder: bytes) -> list[int]:
         slots: list[int] = []
-        for slot, part in self._file.next_slots(ids):
+        for slot, part in self.next_slots(ids):
             self._change(self._index.memory.hold_all_at, agenda, at_us, slot, part, holder)
             slots += [slot] * len(part)
         return slots
@@ -244,9 +164,8 @@ class MixedTopics(IndexTopics):
         if leaving := list(jobs):
             self._change(self._index.memory.unhold, agenda, leaving)
 
-    def clear(self) -> None:
-        self._file.clear()
-        self._change(self._index.memory.clear)
+    def forget_queue(self, topic: int) -> None:
+        self._change(self._index.memory.forget_queue, topic)
 
     def restore(self, agenda: Agenda, entries: Iterable[tuple[Held, bytes]]) -> None:
         self._change(self._index.memory.restore, agenda, entries)
