@@ -85,9 +85,10 @@ STEP: Final = 256
 256 jobs costs a few milliseconds: a caller does not feel it, and a backlog of 100 000 is gone
 after 400 calls or one waiting process."""
 
-SHORT_STEP: Final = 4
-"""How many instead where room is short: each move copies some pages before it frees them, and when
-256 jobs fell due on a full disk, nothing at all could be written any more."""
+SHORT_STEP: Final = 1
+"""How many instead where room is short: each move copies some pages before it frees them. When 256
+jobs fell due on a full disk, nothing at all could be written any more; with 4, one full disk of
+1 600 was left with too few pages for that."""
 
 FEW: Final = 16
 """So many jobs of one call may be added together with those of others: more cost little alone."""
