@@ -4,9 +4,10 @@ A hundred consumers wait for jobs of one topic: threads of one process, or 20 pr
 Jobs come one at a time, with pauses, and then in bursts of a hundred; everyone who gets one does it
 and waits again. Who finds nothing after a wait was woken in vain: each waiter looks once a second
 anyway, so what counts is how many more there are than in the same time without jobs. Others wait
-for another topic, or for several, while jobs come that are not theirs. Then one consumer waits
-alone, in a thread and in a process, for the time from the call of `enqueue` to the return of
-`reserve`; it holds both commits. The machine should be idle.
+for another topic, or for several, while jobs come that are not theirs; or for jobs that are delayed
+by 0.2 s, whose time counts from when they are due. Then one consumer waits alone, in a thread and
+in a process, for the time from the call of `enqueue` to the return of `reserve`; it holds both
+commits. The machine should be idle.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from jobq.shares import Mix
 
 TOPIC = "work"
 PAUSE_S = (0.002, 0.010)
+DELAY_S = 0.2
 BURSTS = 3
 ALONE_S = 0.4
 """After a burst: until everybody waits again."""
@@ -38,12 +40,13 @@ PATIENCE_S = 30.0
 
 
 class Crowd(NamedTuple):
-    """Who waits, and for what; jobs are enqueued in `TOPIC`."""
+    """Who waits, and for what; jobs are enqueued in `TOPIC`, to be due after *delay* seconds."""
 
     title: str
     processes: int
     threads: int
     topics: Any = TOPIC
+    delay: float = 0.0
 
     @property
     def takes(self) -> bool:
@@ -56,6 +59,8 @@ CROWDS = (
     Crowd("20 processes with 5 threads", 20, 5),
     Crowd("100 threads, for two topics", 1, 100, (TOPIC, "other")),
     Crowd("20 processes, for two topics", 20, 5, (TOPIC, "other")),
+    Crowd("100 threads, delayed jobs", 1, 100, delay=DELAY_S),
+    Crowd("20 processes, delayed jobs", 20, 5, delay=DELAY_S),
     Crowd("100 threads, for another topic", 1, 100, "other"),
     Crowd("100 threads, for two others", 1, 100, ("other", "more")),
 )
@@ -132,7 +137,7 @@ def measure(path: Path, crowd: Crowd, jobs: int, idle_s: float) -> dict[str, Any
             time.sleep(0.1)
 
         idle = group.over(lambda: time.sleep(idle_s))
-        ones = group.over(lambda: one_by_one(service, jobs))
+        ones = group.over(lambda: one_by_one(service, jobs, crowd.delay))
         bursts = group.over(lambda: burst(service, crowd))
     if crowd.takes and len(ones["ms"]) != jobs:
         raise AssertionError(f"{jobs} jobs sent, {len(ones['ms'])} came")
@@ -195,11 +200,12 @@ class Group:
         return sum(child.cpu_ns() for child in self._children)
 
 
-def one_by_one(service: jobq.JobService, jobs: int) -> None:
+def one_by_one(service: jobq.JobService, jobs: int, delay: float) -> None:
     for _ in range(jobs):
         time.sleep(random.uniform(*PAUSE_S))
-        service.enqueue(TOPIC, time.monotonic_ns())
-    time.sleep(ALONE_S)  # the last one has come, and everybody waits
+        due_ns = time.monotonic_ns() + int(delay * 1e9)
+        service.enqueue(TOPIC, due_ns, delay=delay or None)
+    time.sleep(delay + ALONE_S)  # the last one has come, and everybody waits
 
 
 def burst(service: jobq.JobService, crowd: Crowd) -> None:

@@ -41,6 +41,7 @@ BELOW_ADAPTERS = {
         "repo.entry",
         "repo.forking",
         "repo.surely",
+        "repo.watch",
     ),
     *LEAVES,
 }
@@ -55,8 +56,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "repo.forking": set(),
     "repo.flow": set(),  # values and what keeps them, by number and name
     "repo.repositories": {"repo.base", "repo.flow", *LEAVES},
-    "repo.operations.*": {"repo.base", "repo.flow", "repo.repositories", *LEAVES},
-    "repo.transactional": {"repo.base", "repo.repositories", "repo.operations.*", *LEAVES},
+    "repo.watch": set(),
+    "repo.operations.*": {"repo.base", "repo.flow", "repo.repositories", "repo.watch", *LEAVES},
+    "repo.transactional": {
+        "repo.base",
+        "repo.repositories",
+        "repo.operations.*",
+        "repo.watch",
+        *LEAVES,
+    },
     "repo.memory.*": {"repo.operations.*", *BELOW_ADAPTERS},
     # Never the other one. An index that was kept elsewhere is rebuilt as the file is opened.
     "repo.lmdb.*": {"repo.operations.*", *BELOW_ADAPTERS},

@@ -690,7 +690,9 @@ class Transaction:
         holder: Gives who reserves: this process, 8 bytes. Called only where it is needed.
         holder_name: Gives what people call a holder.
         woken: Numbers of topics that got ready jobs, with how many; filled by the store.
-        soon: Numbers of topics whose jobs fall due shortly; filled by the store.
+        soon: Numbers of topics of which something falls due shortly, with in how many microseconds;
+            filled by the store.
+        gone: Numbers of topics that were cleared away: their waiters have to wait for their names.
         ended: Jobs that were finished, or forgotten before they were; filled by the store. Also
             `caps.room_id`s.
         unseated: Lanes for which something has changed, and the topics of each, in the order of
@@ -703,6 +705,7 @@ class Transaction:
         "boot_us",
         "ended",
         "flow",
+        "gone",
         "holder",
         "holder_name",
         "is_short",
@@ -732,7 +735,8 @@ class Transaction:
         self.holder = holder
         self.holder_name = holder_name
         self.woken: dict[int, int] = {}
-        self.soon: set[int] = set()
+        self.soon: dict[int, int] = {}
+        self.gone: list[int] = []
         self.ended: list[bytes] = []
         self.unseated: dict[int, int] = {}
         self.is_short: Callable[[], bool] = bool  # which is False, as nearly always

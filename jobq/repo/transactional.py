@@ -10,7 +10,6 @@ may run several operations in one transaction (group commit): one that refuses d
 the others.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -56,6 +55,7 @@ from jobq.repo.operations.flow import lingering, overview, room, uniques
 from jobq.repo.operations.flow.groups import look_again, seat_all
 from jobq.repo.operations.flow.shares import Choices, take
 from jobq.repo.operations.flow.uniques import sweep
+from jobq.repo.operations.passing import note_next, pass_on
 from jobq.repo.operations.places import prune, size_of
 from jobq.repo.operations.purging import purge
 from jobq.repo.operations.rebuild import rebuild
@@ -64,9 +64,7 @@ from jobq.repo.operations.settle import extend, is_held, report, settle
 from jobq.repo.operations.topics import configure, forget_idle, listed_names, settings_of
 from jobq.repo.operations.transfer import add_copies, copy_of, size_of_copies
 from jobq.repo.repositories import (
-    BY_BOOT_CLOCK,
     NOTHING_LOST,
-    WATCHED,
     Agenda,
     JobBody,
     JobState,
@@ -74,6 +72,7 @@ from jobq.repo.repositories import (
     Span,
     Transaction,
 )
+from jobq.repo.watch import Owed
 from jobq.selector import Selector
 from jobq.states import Event, Outcome, Status
 from jobq.topic import GroupStats, TopicLimits, TopicSettings
@@ -128,6 +127,7 @@ class TransactionalStore(Store):
             raise InvalidValue(f"retention is {shown(retention)}: expected a Retention")
         self._retention = retention
         self._choices = Choices()
+        self._owed = Owed()
 
     # What the engine supplies.
 
@@ -175,18 +175,29 @@ class TransactionalStore(Store):
         return self._write(self._taking(request), DRAINS, self._give_back)
 
     def _taking(self, request: ReserveRequest) -> Callable[[Transaction], list[Reservation]]:
-        """The operation that reserves."""
-        return lambda tx: take(tx, request, self._retention, self._choices)
+        """The operation that reserves; who has waited before it calls others whom it owes that."""
+        topics, left = self._owed.topics, self._owed.left
+        if left is None:
+            return lambda tx: take(tx, request, self._retention, self._choices)
+        self._owed.topics, self._owed.left = (), None
+
+        def take_and_pass_on(tx: Transaction) -> list[Reservation]:
+            taken = take(tx, request, self._retention, self._choices)
+            pass_on(tx, topics, taken)
+            if taken or left.had_watch:
+                note_next(tx, left.topics)
+            return taken
+
+        return take_and_pass_on
 
     def settle(
         self, settlements: Sequence[Settlement], reserve: ReserveRequest | None = None
     ) -> Settled:
+        taking = None if reserve is None else self._taking(reserve)
+
         def operation(tx: Transaction) -> Settled:
             outcomes, follow_ids = settle(tx, settlements, self._retention)
-            if reserve is None:
-                return Settled(outcomes, follow_ids, [])
-            taken = take(tx, reserve, self._retention, self._choices)
-            return Settled(outcomes, follow_ids, taken)
+            return Settled(outcomes, follow_ids, [] if taking is None else taking(tx))
 
         adds = sum(size_of(settlement.follow) for settlement in settlements if settlement.follow)
         return self._write(
@@ -508,18 +519,6 @@ class TransactionalStore(Store):
     ) -> JobRecord:
         lines, dropped = log_of(tx, job_id, state)
         return replace(self._record(tx, job_id, body, state), log=lines, log_dropped=dropped)
-
-
-def seconds_to_next(tx: Transaction) -> float:
-    """In how many seconds something falls due, not above 0 if it has; infinity if nothing will."""
-    topics = tx.topics
-    agendas = [Agenda.DELAYED, Agenda.LEASE, *(one for one in WATCHED if topics.standing(one))]
-    waits = [math.inf]
-    for agenda in agendas:
-        at_us = topics.first_due(agenda)
-        if at_us is not None:
-            waits.append((at_us - (tx.boot_us if agenda in BY_BOOT_CLOCK else tx.wall_us)) / 1e6)
-    return min(waits)
 
 
 def _step(tx: Transaction, limit: int) -> int:

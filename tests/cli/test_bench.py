@@ -89,9 +89,7 @@ def test_an_interrupt_while_the_other_process_waits_ends_that_too(tmp_path: Path
     with start("bench", tmp_path, "--seconds", "1.4") as process:
         eventually(lambda: list(tmp_path.glob(".jobq-bench-*/wake-up/bell")))
         process.terminate()
-        out, error = process.communicate(
-            timeout=TIME_LIMIT_S
-        )  # the other one holds stdout no longer
+        out, error = process.communicate(timeout=TIME_LIMIT_S)  # the other one holds it no longer
 
     assert (process.returncode, out) == (128 + signal.SIGTERM, b"")
     assert b"Traceback" not in error, error.decode()

@@ -26,6 +26,7 @@ from jobq.repo.lmdb.transactions import Transactions
 from jobq.repo.repositories import Transaction
 from jobq.repo.transactional import DRAINS
 from tests.conftest import DEADLINE_S, eventually
+from tests.crash.processes import waits
 
 THREADS: Final = 12
 
@@ -293,7 +294,7 @@ def test_a_failed_commit_wakes_waiters_if_it_took_effect(
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    eventually(lambda: bool(store_of(svc)._waiting))
+    eventually(lambda: thread.native_id and waits(thread.native_id))
     with failing_commit(monkeypatch, effect=True):
         since = time.monotonic()
         svc.enqueue("mail")

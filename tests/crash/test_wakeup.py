@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.crash.waiters import (
     MISSED_S,
     SOON_S,
     asleep,
+    at_the_one,
     enqueue_and_die,
     get,
     hesitate,
@@ -22,6 +24,8 @@ from tests.crash.waiters import (
     seconds,
     stop_threads,
 )
+
+Way = tuple[Callable[..., object], ...]
 
 # Calls that must come through.
 
@@ -87,9 +91,13 @@ def test_a_waiter_is_not_forgotten_for_one_of_another_topic_that_shares_its_coun
         assert max(slept) < SOON_S
 
 
-def test_a_delayed_job_comes_at_its_time_and_not_before(start: Start, path: str) -> None:
+WAYS = pytest.mark.parametrize("way", [(get,), (at_the_one, get)], ids=["usual", "at one counter"])
+
+
+@WAYS
+def test_a_delayed_job_comes_at_its_time_and_not_before(way: Way, start: Start, path: str) -> None:
     with jobq.open(path) as svc:
-        waiter = asleep(start(get, path, "mail"))
+        waiter = asleep(start(*way, path, "mail"))
         since_ns = time.monotonic_ns()
         svc.enqueue("mail", delay=0.3)
         after = seconds(waiter, since_ns)
@@ -97,15 +105,49 @@ def test_a_delayed_job_comes_at_its_time_and_not_before(start: Start, path: str)
         assert 0.3 <= after < 1.0
 
 
-def test_an_earlier_due_time_shortens_a_sleep_that_has_begun(start: Start, path: str) -> None:
+@WAYS
+def test_an_earlier_due_time_shortens_a_sleep_that_has_begun(
+    way: Way, start: Start, path: str
+) -> None:
     with jobq.open(path) as svc:
         svc.enqueue("mail", "later", delay=0.95)
-        waiter = asleep(start(get, path, "mail"))
+        waiter = asleep(start(*way, path, "mail"))
         since_ns = time.monotonic_ns()
         svc.enqueue("mail", "sooner", delay=0.1)
         after = seconds(waiter, since_ns)
 
         assert 0.1 <= after < SOON_S
+
+
+def test_who_cannot_be_called_to_look_for_others_does_not_rely_on_them(
+    start: Start, path: str
+) -> None:
+    with jobq.open(path) as svc:
+        make_topics(svc, "mail", "other")
+        other = asleep(start(get, path, "other"))
+        waiter = asleep(start(at_the_one, get, path, "mail"))
+        since_ns = time.monotonic_ns()
+        svc.enqueue("mail", delay=0.3)
+        svc.enqueue("other", delay=0.1)
+
+        assert 0.1 <= seconds(other, since_ns) < SOON_S
+        assert 0.3 <= seconds(waiter, since_ns) < 0.3 + SOON_S
+
+
+def test_a_waiter_that_is_killed_when_it_was_to_look_costs_others_a_second_at_most(
+    start: Start, path: str
+) -> None:
+    with jobq.open(path) as svc:
+        make_topics(svc, "mail")
+        first = asleep(start(get, path, "mail"))
+        waiter = asleep(start(get, path, "mail"))
+        since_ns = time.monotonic_ns()
+        svc.enqueue("mail", delay=0.5)
+        first.signal(signal.SIGKILL)
+        after = seconds(waiter, since_ns)
+
+        assert first.ended() == -signal.SIGKILL
+        assert 0.5 <= after < 0.5 + 1.0 + SOON_S
 
 
 def test_the_end_of_a_short_lease_is_not_slept_through(start: Start, path: str) -> None:
@@ -164,15 +206,17 @@ def test_a_producer_that_is_interrupted_after_its_commit_still_calls(
 def test_a_call_between_a_waiters_last_look_and_its_sleep_is_not_missed(
     start: Start, path: str
 ) -> None:
+    """Also where the kernel cannot sleep at several counters."""
     with jobq.open(path) as svc:
         make_topics(svc, "mail")
-        waiter = start(hesitate, path, "mail", "wait")
-        assert waiter.hear() == "wait"
-        svc.enqueue("mail")
-        since_ns = time.monotonic_ns()
-        waiter.tell("sleep")
+        for way, step in (((hesitate,), "wait_for_any"), ((at_the_one, hesitate), "wait")):
+            waiter = start(*way, path, "mail", step)
+            assert waiter.hear() == step
+            svc.enqueue("mail")
+            since_ns = time.monotonic_ns()
+            waiter.tell("sleep")
 
-        assert seconds(waiter, since_ns) < SOON_S
+            assert seconds(waiter, since_ns) < SOON_S
 
 
 # Stopping.

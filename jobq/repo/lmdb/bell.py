@@ -1,6 +1,6 @@
 """Waking waiters in any process, with a futex in a small shared file.
 
-The file is three pages. The first is an array of counters, one for each topic (by number; number
+The file is five pages. The first is an array of counters, one for each topic (by number; number
 0 stands for topics that do not exist yet). A commit that makes jobs of a topic ready raises its
 counter and calls FUTEX_WAKE; a waiter reads the counter, looks whether there is a job, and calls
 FUTEX_WAIT with the value it read: the kernel lets it sleep only if the counter is still the same,
@@ -69,12 +69,19 @@ given it back finds the flag set, clears it, changes the counter (to a random on
 above) and calls one. So either the waiter finds the lock free, or the other finds the flag. It was
 set for all who stand there: so whoever gets up, for whatever reason, sets it again before it does
 anything else. If nobody stood behind, that costs one call to nobody.
+
+Behind those is a counter for whoever waits, for jobs of whatever topic: `relieve` calls one of them
+to look when something falls due, if nobody is to do so; see `jobq.repo.watch`. The last two pages
+have a time for each topic, and for the store: until then somebody has the watch. At the end of the
+third page stands until when there may be *loners*, who cannot sleep at several counters: they hear
+no `relieve`, rely on nobody, and are called as the others were before there was a watch.
 """
 
 import ctypes
 import mmap
 import os
 import sys
+import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
@@ -82,11 +89,12 @@ from typing import Final
 from jobq.repo.lmdb import futex
 from jobq.repo.lmdb.beside import open_beside
 from jobq.repo.lmdb.futex import EVERYBODY, Word
+from jobq.repo.watch import STORE
 
 PAGE: Final = 4096
 COUNTERS: Final = PAGE // 4
 SLOTS: Final = PAGE // 4
-SIZE: Final = 3 * PAGE
+SIZE: Final = 5 * PAGE
 
 ANY: Final = 0
 """The slot of those who wait for the end of several jobs."""
@@ -98,9 +106,13 @@ _SEVERAL_FLAG_AT: Final = 4 * (_SEVERAL + 1)
 _DOUBT_AT: Final = _SEVERAL_FLAG_AT + 4
 _LINES: Final = _SEVERAL + 3
 _LINE_FLAGS_AT: Final = 4 * (_LINES + 2)
+_RELIEF: Final = _LINES + 3
+_WATCHES_AT: Final = 3 * PAGE
+_LONERS_AT: Final = _WATCHES_AT - 8
 _NOBODY_WAITS: Final = bytes(SLOTS)
 
-_Counters = ctypes.c_uint32 * (SIZE // 4)
+_Counters = ctypes.c_uint32 * (_WATCHES_AT // 4)
+_Watches = ctypes.c_uint64 * COUNTERS
 
 
 class Bell:
@@ -116,6 +128,8 @@ class Bell:
         finally:
             os.close(fd)
         self._counters = _Counters.from_buffer(self._map)
+        self._watches = _Watches.from_buffer(self._map, _WATCHES_AT)
+        self._loners = ctypes.c_uint64.from_buffer(self._map, _LONERS_AT)
         self._address = ctypes.addressof(self._counters)
 
     # Topics.
@@ -142,6 +156,40 @@ class Bell:
         """
         self._wait(_place(topic), seen, timeout)
 
+    # Watches, each at a desk: that of the store, or of a topic. Times are those of
+    # `time.monotonic_ns`, which all processes have.
+
+    def is_watched(self, desk: int, by_ns: int) -> bool:
+        """Whether somebody at the desk will look between now and then."""
+        return time.monotonic_ns() < self._watches[_place(desk)] <= by_ns
+
+    def watch(self, desk: int, until_ns: int) -> None:
+        """Say that the caller will look at that time."""
+        self._watches[_place(desk)] = until_ns
+
+    def leave_watch(self, desk: int, until_ns: int) -> None:
+        """Take that back, if nobody has said something else since."""
+        if self._watches[_place(desk)] == until_ns:
+            self._watches[_place(desk)] = 0
+
+    def relieve(self, desk: int) -> None:
+        """Call one of those who wait, to look when something falls due; or one of the topic."""
+        place = _RELIEF if desk == STORE else _place(desk)
+        self._raise(place)  # two at once may raise it once: it has changed for both
+        self._wake(place, 1)
+
+    def read_relief(self) -> int:
+        """The counter of calls to look for all, to be given to `wait_for_any`."""
+        return self._read(_RELIEF)
+
+    def has_loners(self) -> bool:
+        """Whether there may be somebody who cannot be called by `relieve`."""
+        return time.monotonic_ns() < self._loners.value
+
+    def is_loner(self, seconds: float) -> None:
+        """Say that there is one, who will sleep no longer; to be done before it looks."""
+        self._loners.value = time.monotonic_ns() + int((seconds + 1) * 1e9)
+
     # Several topics.
 
     def page(self) -> bytes:
@@ -150,35 +198,42 @@ class Bell:
 
     def may_wait_for(self, topics: Collection[int]) -> bool:
         """Whether one thread can sleep at the counters of all of these, for `wait_for_any`."""
-        return len(topics) < futex.MOST_WORDS and futex.can_wait_for_any()
+        return len(topics) < futex.MOST_WORDS - 1 and futex.can_wait_for_any()
 
     def wait_for_any(
-        self, topics: Collection[int], page: bytes, own: tuple[Word, int], end: float
+        self,
+        topics: Collection[int],
+        page: bytes,
+        own: tuple[Word, int],
+        end: float,
+        relief: int | None = None,
     ) -> list[int]:
-        """Sleep until woken for one of the topics, or at the caller's own word.
+        """Sleep until woken for one of the topics, at the caller's own word, or to relieve others.
 
-        Not at all if a counter is not as it is on the page, or the word not as it was seen; and
-        no longer than until *end*, a time of `time.monotonic`.
+        Not at all if a counter is not as it is on the page, or the word or the counter of relief
+        not as it was seen (None: it is not looked at); and no longer than until *end*, a time of
+        `time.monotonic`.
 
         Returns:
             For which topics this one may have been woken while others sleep on; none if it was
             not woken. If jobs of these are left when it has taken what it wants, it has to wake
-            another one.
+            another one. `STORE` is among them if it may have been to relieve others.
         """
         word, seen = own
         places = sorted({_place(topic) for topic in topics})
-        at = self._wait_for_any(
-            [(self._address + 4 * place, _on(page, place)) for place in places]
-            + [(word.address, seen)],
-            end,
-        )
+        words = [(self._address + 4 * place, _on(page, place)) for place in places]
+        words.append((word.address, seen))
+        if relief is not None:
+            words.append((self._address + 4 * _RELIEF, relief))
+        at = self._wait_for_any(words, end)
         if at is None:
             return []
         now = self.page()
         moved = {place for place in places if _on(now, place) != _on(page, place)}
         moved.update(places[at : at + 1])
         # For a new topic, and for those that share a counter, everybody was woken.
-        return [topic for topic in topics if topic and _place(topic) in moved]
+        called = [topic for topic in topics if topic and _place(topic) in moved]
+        return called if relief in {None, self.read_relief()} else [STORE, *called]
 
     # Several topics, where one cannot sleep at the counters of all.
 

@@ -27,6 +27,7 @@ from jobq.repo.lmdb.topic_records import UNKNOWN
 from jobq.repo.lmdb.transactions import Transactions
 from jobq.repo.repositories import Transaction
 from jobq.repo.surely import surely
+from jobq.repo.watch import SLACK_NS, STORE
 
 T = TypeVar("T")
 
@@ -100,6 +101,11 @@ class Environment:
         """The bell of the directory."""
         return self._file.bell
 
+    @property
+    def shares_counters(self) -> bool:
+        """Whether there are so many topics that some have to share what the bell has for each."""
+        return self._transactions.topics >= COUNTERS
+
     def facts(self) -> dict[str, int | str]:
         """What there is to say about the file."""
         return self._gated(self._file.facts)
@@ -170,7 +176,7 @@ class Environment:
 def _raise_counters(bell: Bell, rings: list[Transaction], slots: list[int]) -> None:
     """Note for who waits what was committed; *slots* gets those of ends that are waited for."""
     for tx in rings:
-        for topic in tx.woken.keys() | tx.soon:
+        for topic in {*tx.woken, *tx.gone, *(tx.soon if bell.has_loners() else ())}:
             bell.raise_counter(topic)
         if tx.ended:
             bell.note_ends(tx.ended, slots)
@@ -180,15 +186,26 @@ def _ring(bell: Bell, rings: list[Transaction], slots: list[int], topics: int) -
     """Wake who waits for what was committed; there are numbers of so many topics."""
     steps.reached("file lock given back")
     for tx in rings:
-        for topic in tx.soon:
+        if tx.soon:
+            if not bell.is_watched(STORE, _by_ns(tx)):
+                bell.relieve(STORE)
+            if bell.has_loners():
+                for topic in tx.soon:
+                    bell.wake(topic)
+        for topic in tx.gone:
             bell.wake(topic)
         for topic, jobs in tx.woken.items():
             # Who waits for a topic that is not there yet, or shares a counter, may wait for
             # another one than is woken for: then everybody has to look.
             shared = topic == UNKNOWN or topics >= COUNTERS
             bell.wake(topic, EVERYBODY if shared else jobs)
-    if any(tx.soon or tx.woken for tx in rings):
+    if any(tx.soon or tx.gone or tx.woken for tx in rings):
         bell.wake_several()
     for slot in slots:
         bell.wake_slot(slot)
     steps.reached("waiters woken")
+
+
+def _by_ns(tx: Transaction) -> int:
+    """When somebody has to look at the latest for what falls due shortly."""
+    return time.monotonic_ns() + 1000 * min(tx.soon.values()) + SLACK_NS

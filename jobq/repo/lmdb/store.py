@@ -1,12 +1,13 @@
 """The LMDB store: durable, for all processes of one machine."""
 
 import contextlib
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final, NamedTuple, TypeVar
 
 import lmdb
 
@@ -14,6 +15,7 @@ from jobq.clock import Clock, SystemClock, check_clock
 from jobq.errors import StoreBusy, StoreCorrupt, StoreUnavailable
 from jobq.job import Reservation, Settlement
 from jobq.options import check_path, flag, integer, one_of, seconds
+from jobq.repo import watch
 from jobq.repo.base import (
     Advanced,
     Capabilities,
@@ -35,18 +37,17 @@ from jobq.repo.lmdb.registry import REGISTRY
 from jobq.repo.lmdb.search import FEW, STEP, Search
 from jobq.repo.lmdb.topic_records import UNKNOWN
 from jobq.repo.operations.flow import groups, limits
-from jobq.repo.operations.flow.shares import ready_in, with_ready
+from jobq.repo.operations.flow.shares import ready_in
+from jobq.repo.operations.soon import seconds_to_next
 from jobq.repo.repositories import Transaction
-from jobq.repo.transactional import TIMELESS, Kind, TransactionalStore, seconds_to_next
+from jobq.repo.transactional import TIMELESS, Kind, TransactionalStore
+from jobq.repo.watch import STORE, Watch
 from jobq.shares import Mix
 
 T = TypeVar("T")
 
 PROBE_S: Final = 1.0
 """Seconds between two looks for dead processes, while any process waits."""
-
-LONGEST_SLEEP: Final = 1.0
-"""Seconds: a waiter looks at clocks and processes this often."""
 
 RECOVERY_STEP: Final = 512
 """Jobs of dead processes that are made ready in one commit: each gets a line of history, and all
@@ -118,7 +119,6 @@ class LmdbStore(TransactionalStore):
         self._awaiting: set[tuple[int, int]] = set()
         self._waiting_for_several: set[object] = set()
         self._call = Word()
-        self._owed = _Owed()
         self._search = Search()
         self._numbers: dict[str, int] = {}
         self._probed = 0.0
@@ -182,19 +182,6 @@ class LmdbStore(TransactionalStore):
             taken = super().reserve(request)
         return taken
 
-    def _taking(self, request: ReserveRequest) -> Callable[[Transaction], list[Reservation]]:
-        operation, owed = super()._taking(request), self._owed.topics
-        if not owed:
-            return operation
-        self._owed.topics = []
-
-        def take_and_pass_on(tx: Transaction) -> list[Reservation]:
-            taken = operation(tx)
-            _pass_on(tx, owed, taken)
-            return taken
-
-        return take_and_pass_on
-
     def settle(
         self, settlements: Sequence[Settlement], reserve: ReserveRequest | None = None
     ) -> Settled:
@@ -225,61 +212,88 @@ class LmdbStore(TransactionalStore):
             raise self._is_closed()
         if self._recover():
             return
-        if isinstance(topic, Mix):
+        bell, calls = self._env.bell, self._call.read()
+        relief, page = bell.read_relief(), bell.page()
+        mine = self._read(lambda tx: self._look(tx, topic))
+        if bell.may_wait_for(mine.topics):
+            self._wait_for_any(bell, mine, page, (calls, relief), timeout)
+        elif isinstance(topic, Mix):
             self._wait_for_several(topic, timeout)
-            return
+        else:
+            self._wait_alone(topic, timeout)
+
+    def _look(self, tx: Transaction, topic: str | Mix) -> "_Look":
+        due = seconds_to_next(tx)
+        if isinstance(topic, Mix):
+            choice = self._choices.of(tx, topic)
+            topics = [*choice] if choice.is_whole(tx) else [UNKNOWN, *choice]
+            return _Look(topics, due, ready_in(tx, choice))
+        number = tx.topics.known(topic)
+        if number is None:
+            return _Look([UNKNOWN], due, math.inf)
+        return _Look([number], due, limits.ready_in(tx, number))
+
+    def _wait_for_any(
+        self, bell: Bell, look: "_Look", page: bytes, seen: tuple[int, int], timeout: float
+    ) -> None:
+        """Sleep at the counters of topics, if those of calls and relief are as they were seen."""
+        call, (calls, relief) = self._call, seen
+        single = len(look.topics) == 1 and not self._env.shares_counters
+        mine = Watch(bell, look.topics, has_desk=single)
+        owed: list[int] = []
+        try:
+            if min(look.due, look.ready) > 0:
+                end = time.monotonic() + mine.begin(look.due, look.ready, timeout)
+                owed = bell.wait_for_any(look.topics, page, (call, calls), end, relief)
+            if calls == call.read():
+                self._owed.topics = [topic for topic in owed if topic != STORE]
+                self._owed.left = mine.end(called=STORE in owed)
+                return
+        except BaseException:
+            mine.give_up()
+            raise
+        # It was called to stop, and may look no more: another one has to.
+        mine.give_up()
+        for desk in owed:
+            bell.relieve(desk)
+
+    # Where one cannot sleep at several counters.
+
+    def _wait_alone(self, topic: str, timeout: float) -> None:
         number = self._numbers.get(topic, UNKNOWN)
         bell = self._env.bell
+        bell.is_loner(watch.LONGEST_SLEEP)
         seen = bell.read(number)
         waiter = (number, threading.get_ident())
         self._waiting.add(waiter)
         try:
-            sleep = self._read(lambda tx: self._sleep(tx, topic, number))
+            look = self._read(lambda tx: self._look(tx, topic))
+            if look.topics != [number]:  # wait for the right one, from the next call on
+                self._numbers.pop(topic, None)
+                if look.topics != [UNKNOWN]:
+                    (self._numbers[topic],) = look.topics
+                return
+            sleep = min(timeout, watch.LONGEST_SLEEP, look.due, look.ready)
             if sleep > 0:
-                bell.wait(number, seen, min(timeout, sleep))
+                bell.wait(number, seen, sleep)
         finally:
             self._waiting.discard(waiter)
 
-    def _sleep(self, tx: Transaction, topic: str, number: int) -> float:
-        """How long a waiter may sleep at most, in seconds."""
-        known = tx.topics.known(topic)
-        if number != (known or UNKNOWN):  # wait for the right one, from the next call on
-            self._numbers.pop(topic, None)
-            if known is not None:
-                self._numbers[topic] = known
-            return 0.0
-        sleep = _until_next(tx)
-        return sleep if known is None else min(sleep, limits.ready_in(tx, known))
-
     def _wait_for_several(self, mix: Mix, timeout: float) -> None:
         bell, call, waiter = self._env.bell, self._call, object()
+        bell.is_loner(watch.LONGEST_SLEEP)
         self._waiting_for_several.add(waiter)
         try:
             calls, page = call.read(), bell.page()
-            topics, sleep = self._read(lambda tx: self._look(tx, mix))
-            end = time.monotonic() + min(timeout, sleep)
-            if bell.may_wait_for(topics):
-                owed = bell.wait_for_any(topics, page, (call, calls), end)
-                if owed and calls != call.read():
-                    # It was called to stop, and may look no more: another one has to.
-                    for topic in owed:
-                        bell.wake(topic, 1)
-                else:
-                    self._owed.topics = owed
-                return
+            look = self._read(lambda tx: self._look(tx, mix))
+            end = time.monotonic() + min(timeout, watch.LONGEST_SLEEP, look.due, look.ready)
             while (left := end - time.monotonic()) > 0:
                 count = bell.ask_for_several()
-                if calls != call.read() or not bell.stand(page, topics):
+                if calls != call.read() or not bell.stand(page, look.topics):
                     return
                 bell.wait_for_several(count, left)
         finally:
             self._waiting_for_several.discard(waiter)
-
-    def _look(self, tx: Transaction, mix: Mix) -> tuple[list[int], float]:
-        """The numbers of the topics, and how long who waits for them may sleep at most."""
-        choice = self._choices.of(tx, mix)
-        topics = [*choice] if choice.is_whole(tx) else [UNKNOWN, *choice]
-        return topics, min(ready_in(tx, choice), _until_next(tx))
 
     def wait_ended(self, seen: dict[bytes, int | None], timeout: float) -> list[bytes]:
         if self._closed:
@@ -293,7 +307,7 @@ class LmdbStore(TransactionalStore):
             count = bell.read_slot(slot)
             if called := _called(bell, seen):
                 return called
-            sleep = self._tend(min(timeout, LONGEST_SLEEP))
+            sleep = self._tend(min(timeout, watch.LONGEST_SLEEP))
             if min(timeout, sleep) > 0 and not self._closed:
                 bell.wait_slot(slot, count, min(timeout, sleep))
         finally:
@@ -415,21 +429,18 @@ class LmdbStore(TransactionalStore):
         return StoreUnavailable(f"the store of {self._env.path} is closed: open another")
 
 
-class _Owed(threading.local):
-    """For which topics a thread was called, and has not looked for jobs since."""
+class _Look(NamedTuple):
+    """What somebody sees who is about to wait.
 
-    topics: Sequence[int] = ()
-
-
-def _pass_on(tx: Transaction, owed: Sequence[int], taken: Sequence[Reservation]) -> None:
-    """Have another waiter called for each topic that this one was called for, and has left jobs of.
-
-    It was called once at each counter at most: so if that was for one topic, and it has a job of
-    that, it owes nothing. If it has found nothing at all, there is nothing to be called for.
+    Attributes:
+        topics: The numbers of its topics.
+        due: In how many seconds something falls due in the store.
+        ready: In how many seconds a job may be handed out of those that are ready.
     """
-    if taken and (len(owed) > 1 or all(tx.topics.known(job.topic) not in owed for job in taken)):
-        for topic in with_ready(tx, owed):
-            tx.woken[topic] = tx.woken.get(topic, 0) + 1
+
+    topics: list[int]
+    due: float
+    ready: float
 
 
 def _called(bell: Bell, seen: dict[bytes, int | None]) -> list[bytes]:
@@ -450,5 +461,5 @@ def _called(bell: Bell, seen: dict[bytes, int | None]) -> list[bytes]:
 
 
 def _until_next(tx: Transaction) -> float:
-    """How long nothing falls due, in seconds, at most `LONGEST_SLEEP`; not above 0 if it has."""
-    return min(LONGEST_SLEEP, seconds_to_next(tx))
+    """How long nothing falls due, in seconds, at most a waiter's longest sleep."""
+    return min(watch.LONGEST_SLEEP, seconds_to_next(tx))

@@ -1,24 +1,26 @@
-"""The memory store: one lock, one undo list, and a condition to wait at."""
+"""The memory store: one lock, one undo list, and lines of those who wait."""
 
+import math
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from typing import Final, TypeVar
 
 from jobq.clock import Clock, SystemClock, check_clock
 from jobq.errors import StoreUnavailable
-from jobq.repo import forking
+from jobq.repo import forking, watch
 from jobq.repo.base import Capabilities, Retention
 from jobq.repo.entry import Entry, Mark
 from jobq.repo.memory.flow import MemoryFlow
 from jobq.repo.memory.jobs import MemoryJobs
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
+from jobq.repo.memory.waiters import UNKNOWN, Waiters
 from jobq.repo.operations.flow import limits
 from jobq.repo.operations.flow.shares import ready_in
+from jobq.repo.operations.soon import seconds_to_next
 from jobq.repo.repositories import Transaction
-from jobq.repo.transactional import Kind, TransactionalStore, seconds_to_next
+from jobq.repo.transactional import Kind, TransactionalStore
+from jobq.repo.watch import STORE, Watch
 from jobq.shares import Mix
 
 T = TypeVar("T")
@@ -26,26 +28,8 @@ T = TypeVar("T")
 HOLDER: Final = b"\xffmemory\xff"
 """Everybody who reserves here lives and dies with the store."""
 
-LONGEST_SLEEP: Final = 1.0
-"""Seconds: a waiter looks at the clock this often, so a stepped wall clock is noticed."""
-
 SLOTS: Final = 1024
 """Counters for the ends of jobs that are waited for; jobs share them by their ids."""
-
-
-@dataclass(slots=True)
-class Several:
-    """Who waits for jobs of several topics; under the lock.
-
-    Attributes:
-        topics: Their numbers.
-        stamp: That of the topics when they were chosen.
-        called: One of them was changed since, or one was made.
-    """
-
-    topics: set[int]
-    stamp: int
-    called: bool = False
 
 
 class MemoryStore(TransactionalStore):
@@ -70,9 +54,8 @@ class MemoryStore(TransactionalStore):
         self._flow = MemoryFlow(self._undo)
         self._entry = Entry()
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._waiters = Waiters(self._lock)
         self._ended = threading.Condition(self._lock)
-        self._several: dict[int, Several] = {}
         self._ends = [0] * SLOTS
         self._asked: set[int] = set()  # the slots of which somebody waits for the next end
         self._closed = False
@@ -100,7 +83,7 @@ class MemoryStore(TransactionalStore):
         mark = Mark()
         self._entry.enter(mark)
         try:
-            with self._changed:
+            with self._lock:
                 try:
                     tx = self._transaction()
                     if kind.moves_time:
@@ -110,10 +93,7 @@ class MemoryStore(TransactionalStore):
                 except BaseException:
                     self._undo.roll_back()
                     raise
-                if tx.woken or tx.soon:
-                    if self._several:
-                        self._call_several(tx)
-                    self._changed.notify_all()
+                self._waiters.call(tx)
                 if self._asked and self._note_ends(tx.ended):
                     self._ended.notify_all()
         finally:
@@ -123,7 +103,7 @@ class MemoryStore(TransactionalStore):
         mark = Mark()
         self._entry.enter(mark)
         try:
-            with self._changed:
+            with self._lock:
                 return operation(self._transaction())
         finally:
             self._entry.mark = None
@@ -144,51 +124,46 @@ class MemoryStore(TransactionalStore):
         return {"kind": "memory"}
 
     def wait(self, topic: str | Mix, timeout: float) -> None:
+        mark = Mark()
+        self._entry.enter(mark)
+        try:
+            with self._lock:
+                self._wait(*self._look(self._transaction(), topic), timeout)
+        finally:
+            self._entry.mark = None
+
+    def _look(self, tx: Transaction, topic: str | Mix) -> tuple[Collection[int], float, float]:
+        """The numbers of the topics, and in how many seconds one has to look who waits for them.
+
+        For what falls due in the store, and for what is ready and may be handed out later.
+        """
+        due = seconds_to_next(tx)
         if isinstance(topic, Mix):
-            self._wait_for_several(topic, timeout)
-            return
-        mark = Mark()
-        self._entry.enter(mark)
-        try:
-            with self._changed:
-                tx = self._transaction()
-                number = tx.topics.known(topic)
-                sleep = min(timeout, LONGEST_SLEEP, seconds_to_next(tx))
-                if number is not None:
-                    sleep = min(sleep, limits.ready_in(tx, number))
-                if sleep > 0:
-                    self._changed.wait(sleep)
-        finally:
-            self._entry.mark = None
+            choice = self._choices.of(tx, topic)
+            topics = set(choice) if choice.is_whole(tx) else {UNKNOWN, *choice}
+            return topics, due, ready_in(tx, choice)
+        number = tx.topics.known(topic)
+        if number is None:
+            return (UNKNOWN,), due, math.inf
+        return (number,), due, limits.ready_in(tx, number)
 
-    def _wait_for_several(self, mix: Mix, timeout: float) -> None:
-        mark = Mark()
-        self._entry.enter(mark)
+    def _wait(self, topics: Collection[int], due: float, ready: float, timeout: float) -> None:
+        """With the lock: what is committed meanwhile calls."""
+        waiters = self._waiters
+        mine, waiter = Watch(waiters, topics, has_desk=len(topics) == 1), waiters.waiter(topics)
         try:
-            with self._changed:
-                tx = self._transaction()
-                choice = self._choices.of(tx, mix)
-                next_s = min(LONGEST_SLEEP, seconds_to_next(tx))
-                sleep = min(timeout, next_s, ready_in(tx, choice))
-                if sleep <= 0:
-                    return
-                one = Several(set(choice), choice.stamp)
-                self._several[id(one)] = one
-                try:
-                    end = time.monotonic() + sleep
-                    while not one.called and (left := end - time.monotonic()) > 0:
-                        self._changed.wait(left)
-                finally:
-                    self._several.pop(id(one), None)
-        finally:
-            self._entry.mark = None
-
-    def _call_several(self, tx: Transaction) -> None:
-        """Call who waits for several topics if one of theirs was changed, or one was made."""
-        changed, stamp = tx.woken.keys() | tx.soon, tx.topics.stamp()
-        for one in self._several.values():
-            if one.stamp != stamp or not one.topics.isdisjoint(changed):
-                one.called = True
+            waiters.enter(waiter)
+            if min(due, ready) > 0:
+                waiters.sleep(waiter, mine.begin(due, ready, timeout))
+            waiters.leave(waiter)
+            self._owed.topics = [one for one in waiter.called if one]
+            self._owed.left = mine.end(called=STORE in waiter.called)
+        except BaseException:
+            waiters.leave(waiter)
+            mine.give_up()
+            for one in waiter.called:
+                waiters.relieve(one)
+            raise
 
     def wait_ended(self, seen: dict[bytes, int | None], timeout: float) -> list[bytes]:
         if self._read(seconds_to_next) <= 0:
@@ -200,7 +175,8 @@ class MemoryStore(TransactionalStore):
                 tx = self._transaction()
                 called = self._called(seen)
                 if not called:
-                    self._ended.wait(min(timeout, LONGEST_SLEEP, max(0.0, seconds_to_next(tx))))
+                    sleep = min(timeout, watch.LONGEST_SLEEP, max(0.0, seconds_to_next(tx)))
+                    self._ended.wait(sleep)
                     called = self._called(seen)
                 return called
         finally:
@@ -232,22 +208,20 @@ class MemoryStore(TransactionalStore):
 
     def wake(self) -> None:
         # Called from signal handlers too, which may have interrupted this very thread with the
-        # lock: then its waiters look again within LONGEST_SLEEP anyway.
+        # lock: then its waiters look again within a second anyway.
         if not self._entry.inside:
-            with self._changed:
+            with self._lock:
                 self._notify_everybody()
 
     def _notify_everybody(self) -> None:
-        for one in self._several.values():
-            one.called = True
-        self._changed.notify_all()
+        self._waiters.wake_all()
         self._ended.notify_all()
 
     def close(self) -> None:
         mark = Mark()
         self._entry.enter(mark)
         try:
-            with self._changed:
+            with self._lock:
                 self._closed = True
                 self._notify_everybody()
         finally:
@@ -265,9 +239,8 @@ class MemoryStore(TransactionalStore):
 
     def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._waiters = Waiters(self._lock)
         self._ended = threading.Condition(self._lock)
-        self._several = {}
 
 
 def _slot(job_id: bytes) -> int:

@@ -13,7 +13,8 @@
 | `history`, `reports` | what is kept of a job's attempts; what its holders log and give |
 | `transfer` | jobs out of a store and into another |
 | `places` | where jobs go: queues, agendas, retention |
-| `soon` | what falls due shortly: who waits may have to sleep shorter |
+| `soon` | when the next thing falls due; if that is shortly, who waits has to know |
+| `passing` | whom a waiter has to call in its stead |
 | `flow` | groups, shares, limits, unique keys, deadlines, caps: a package of its own |
 | `checking`, `checking_places`, `checking_flow` | jobs against indexes against counts |
 | `rebuild`, `rebuild_flow`, `mending` | indexes, counts and flow control anew, out of the jobs |

@@ -40,8 +40,7 @@ def numbers_of(tx: Transaction, names: Collection[str]) -> dict[str, int]:
 
 def forget_idle(tx: Transaction, look: int, most: int) -> None:
     """Clear away topics that are not listed any more."""
-    for number in tx.topics.forget_idle(tx.wall_us - IDLE_US, look, most):
-        tx.soon.add(number)  # its waiters have to wait for the name from now on
+    tx.gone += tx.topics.forget_idle(tx.wall_us - IDLE_US, look, most)
 
 
 def settings_of(tx: Transaction, name: str | None) -> TopicSettings:

@@ -45,7 +45,7 @@ def bell(bell_path: Path) -> Bell:
 @pytest.fixture
 def sound_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits looks round every twenty seconds instead of every second: a lost call shows."""
-    monkeypatch.setattr("jobq.repo.lmdb.store.LONGEST_SLEEP", LONG_S)
+    monkeypatch.setattr("jobq.repo.watch.LONGEST_SLEEP", LONG_S)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 import jobq
 from jobq import JobService, ids
+from jobq.repo import watch
 from jobq.repo.lmdb import bell as bell_module
 from jobq.repo.lmdb import store as store_module
 from jobq.repo.lmdb import transactions as transactions_module
@@ -197,7 +198,7 @@ def _share_one_slot() -> None:
 
 
 def _asks(path: str, me: int, rounds: int, shared: bool) -> None:
-    put(store_module, "LONGEST_SLEEP", LONG_S)
+    put(watch, "LONGEST_SLEEP", LONG_S)
     if shared:
         _share_one_slot()
     with jobq.open(path, durability="unsafe") as svc:
@@ -229,7 +230,7 @@ def test_no_end_is_missed_by_three_processes_in_six_hundred_rounds(
 
 
 def _waits_for(path: str, job_ids: list[str]) -> None:
-    put(store_module, "LONGEST_SLEEP", LONG_S)
+    put(watch, "LONGEST_SLEEP", LONG_S)
     with jobq.open(path, durability="unsafe") as svc:
         seen: dict[bytes, int | None] = dict.fromkeys(map(ids.to_raw, job_ids))
         svc.store.wait_ended(seen, 0)

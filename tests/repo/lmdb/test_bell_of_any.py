@@ -388,7 +388,7 @@ def test_a_sleep_ends_in_its_time(bell: Bell) -> None:
 
 
 def test_one_can_sleep_at_as_many_counters_as_the_kernel_takes(bell: Bell, crew: Crew) -> None:
-    topics = range(1, futex.MOST_WORDS)
+    topics = range(1, futex.MOST_WORDS - 1)  # one is the process's own, and one for relief
     word, page, called = futex.Word(), bell.page(), list[list[int]]()
     assert bell.may_wait_for(topics)
     assert not bell.may_wait_for([0, *topics])

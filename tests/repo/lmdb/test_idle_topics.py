@@ -1,15 +1,21 @@
 """Idle topics in LMDB: what their numbers leave behind, and who waits for them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobq import JobService
 from jobq.clock import ManualClock
 from jobq.errors import StoreFull
-from jobq.repo.lmdb import LmdbStore, topic_records
+from jobq.ids import to_raw
+from jobq.repo.base import ReserveRequest
+from jobq.repo.lmdb import LmdbStore, futex, topic_records
+from jobq.repo.lmdb.bell import Bell
 from tests.conftest import Crew, eventually
+from tests.crash.processes import waits
+from tests.repo.lmdb.processes import LONG_S
 
 HOUR_S = 3600.0
 
@@ -63,27 +69,59 @@ def test_who_sleeps_at_the_number_of_a_topic_that_is_cleared_away_is_woken(
     assert bell.read(number) != seen
 
 
+@pytest.mark.usefixtures("sound_sleep")
+@pytest.mark.parametrize("at_one_counter", [False, True])
 def test_who_waits_for_a_topic_that_is_cleared_away_gets_its_next_job(
-    svc: JobService, clock: ManualClock, crew: Crew
+    at_one_counter: bool,
+    svc: JobService,
+    clock: ManualClock,
+    crew: Crew,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if at_one_counter:
+        monkeypatch.setattr(futex, "can_wait_for_any", lambda: False)
+    slept: list[object] = []
+    for name in ("wait", "wait_for_any"):
+        monkeypatch.setattr(Bell, name, noting(getattr(Bell, name), slept))
     leave_idle(svc, clock, "mail")
-    got: list[str] = []
-    crew.start(lambda: got.extend(job.id for job in svc.reserve("mail", timeout=20)))
-    eventually(lambda: store_of(svc)._waiting)
+    got: list[bytes] = []
+
+    def take() -> None:
+        while not got:
+            got.extend(job.id for job in svc.store.reserve(ReserveRequest("mail", 1)))
+            if not got:
+                svc.store.wait("mail", LONG_S)
+
+    thread = crew.start(take)
+    eventually(lambda: slept and waits(thread.native_id or 0))
+    assert slept[-1] in (1, [1])
     svc.prune()
-    eventually(lambda: {number for number, _ in store_of(svc)._waiting} == {topic_records.UNKNOWN})
+    unknown = topic_records.UNKNOWN
+    eventually(lambda: slept[-1] in (unknown, [unknown]) and waits(thread.native_id or 0))
     job_id = svc.enqueue("mail")
     crew.join()
 
-    assert got == [job_id]
+    assert got == [to_raw(job_id)]
     assert store_of(svc)._numbers in ({}, {"mail": 2})
 
 
+def noting(sleep: Callable[..., Any], slept: list[object]) -> Callable[..., Any]:
+    """The same, and the topics of those who come to it are noted."""
+
+    def note(bell: Bell, topics: object, *arguments: Any) -> Any:
+        slept.append(topics)
+        return sleep(bell, topics, *arguments)
+
+    return note
+
+
 def test_the_numbers_of_waited_for_topics_that_are_gone_are_forgotten(
-    svc: JobService, clock: ManualClock
+    svc: JobService, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(futex, "can_wait_for_any", lambda: False)
     leave_idle(svc, clock, "mail")
     svc.store.wait("mail", 0)
+    assert store_of(svc)._numbers == {"mail": 1}
     svc.prune()
     svc.store.wait("mail", 0)
 

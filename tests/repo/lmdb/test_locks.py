@@ -22,11 +22,10 @@ import pytest
 import jobq
 from jobq import Job, JobService
 from jobq.errors import InvalidValue, StoreBusy, StoreUnavailable
-from jobq.repo import forking
+from jobq.repo import forking, watch
 from jobq.repo.entry import Mark
 from jobq.repo.lmdb import LmdbStore, filelock, group, registry, steps
 from jobq.repo.lmdb import gate as gate_module
-from jobq.repo.lmdb import store as store_module
 from jobq.repo.lmdb.bell import COUNTERS, Bell
 from jobq.repo.lmdb.filelock import FileLock
 from jobq.repo.lmdb.gate import Gate
@@ -707,7 +706,7 @@ def take(svc: JobService, topic: str) -> Job:
 
 
 def _answers(path: str, rounds: int) -> None:
-    put(store_module, "LONGEST_SLEEP", LONG_S)
+    put(watch, "LONGEST_SLEEP", LONG_S)
     with jobq.open(path, durability="unsafe") as svc:
         for number in range(rounds):
             job = take(svc, "ping")
@@ -735,21 +734,21 @@ def test_a_job_that_comes_between_the_look_and_the_sleep_is_not_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with jobq.open(tmp_path / "queue", durability="unsafe") as svc:
-        wait = Bell.wait
+        wait = Bell.wait_for_any
         svc.enqueue("a", "first")
         svc.reserve("a", timeout=0)
 
-        def wait_late(self: Bell, topic: int, seen: int, timeout: float) -> None:
+        def wait_late(*arguments: Any) -> list[int]:
             svc.enqueue("a", "second")
-            wait(self, topic, seen, timeout)
+            return wait(*arguments)
 
-        monkeypatch.setattr(Bell, "wait", wait_late)
+        monkeypatch.setattr(Bell, "wait_for_any", wait_late)
 
         assert take(svc, "a").payload == "second"
 
 
 def _takes_one(path: str, topic: str) -> None:
-    put(store_module, "LONGEST_SLEEP", LONG_S)
+    put(watch, "LONGEST_SLEEP", LONG_S)
     with jobq.open(path, durability="unsafe") as svc:
         say("waiting")
         job = take(svc, topic)

@@ -21,6 +21,8 @@ _GROUP: Final = "crash/test_group.py::test"
 _SHARED: Final = "repo/test_lmdb_groups.py::test"
 _CALLS: Final = "repo/lmdb/test_calls.py::test"
 _LOCKS: Final = "repo/lmdb/test_locks.py::test"
+_WATCH_CODE: Final = "repo/watch.py"
+_WATCH: Final = "repo/test_contract_watch.py::test"
 _THREADS: Final = "repo/test_contract_threads.py::test"
 _TAKEN_BACK: Final = (
     "repo/test_contract_batches.py::test_a_call_that_fails_in_the_middle_has_changed_nothing",
@@ -91,9 +93,8 @@ COMMITS: Final = {
         (
             Cut(
                 _VERBS,
-                "            taken = take(tx, reserve, self._retention, self._choices)\n"
-                "            return Settled(outcomes, follow_ids, taken)\n",
-                "            return Settled(outcomes, follow_ids, [])\n",
+                "return Settled(outcomes, follow_ids, [] if taking is None else taking(tx))\n",
+                "return Settled(outcomes, follow_ids, [])\n",
             ),
             Cut(
                 _VERBS,
@@ -246,18 +247,62 @@ CALLS: Final = {
         ),
         (
             # One way each: who is not called comes after a second, three times over.
-            f"{_THREADS}_whatever_makes_a_job_ready_wakes_a_waiter_at_once[memory-enqueue]",
+            f"{_THREADS}_whatever_makes_a_job_ready_wakes_a_waiter_at_once[memory-give_back]",
             f"{_THREADS}_whatever_makes_a_job_ready_wakes_a_waiter_at_once[lmdb-give_back]",
             f"{_THREADS}_whatever_makes_a_job_ready_wakes_a_waiter_at_once[mixed-try_again]",
             "crash/test_wakeup.py::test_a_job_that_comes_back_wakes_a_waiter[release]",
         ),
     ),
     "an earlier due time calls nobody": Break(
-        (Cut("repo/operations/soon.py", "        tx.soon.add(number)\n", "        pass\n"),),
+        (
+            Cut(
+                "repo/operations/soon.py",
+                "        tx.soon[number] = min(in_us, tx.soon.get(number, in_us))\n",
+                "        pass\n",
+            ),
+        ),
         (
             f"{_THREADS}_a_waiter_notices_an_earlier_due_time_that_comes_while_it_sleeps",
             "crash/test_wakeup.py::test_an_earlier_due_time_shortens_a_sleep_that_has_begun",
         ),
+    ),
+    "all who wait look when something falls due": Break(
+        (Cut(_WATCH_CODE, "if self._board.is_watched(desk, due_ns + SLACK_NS):", "if False:"),),
+        (f"{_WATCH}_few_of_many_get_up_for_a_job_that_falls_due",),
+    ),
+    "who was to look for others takes a job and calls nobody": Break(
+        (
+            Cut(
+                "repo/operations/passing.py",
+                "        note_due(tx, STORE, max(0, int(seconds_to_next(tx) * 1e6)))\n",
+                "        pass\n",
+            ),
+        ),
+        (f"{_WATCH}_who_has_the_watch_and_takes_a_job_has_another_one_look",),
+    ),
+    "who cannot stay until something is due calls nobody": Break(
+        (Cut(_WATCH_CODE, "*self._left_alone, ", ""),),
+        (f"{_WATCH}_who_cannot_stay_until_something_is_due_has_another_one_look",),
+    ),
+    "who is interrupted and was to look for others calls nobody": Break(
+        (
+            Cut(
+                _WATCH_CODE,
+                "            self._board.relieve(desk)\n\n\nclass Left",
+                "            pass\n\n\nclass Left",
+            ),
+        ),
+        (f"{_WATCH}_who_is_interrupted_when_it_gets_up_has_another_one_look",),
+    ),
+    "who was to look is gone, and others of a topic at its rate are not called": Break(
+        (
+            Cut(
+                "repo/operations/passing.py",
+                "        if 0 < limits.ready_in(tx, topic) < LONGEST_SLEEP:\n",
+                "        if False:\n",
+            ),
+        ),
+        (f"{_WATCH}_jobs_of_a_topic_at_its_rate_come_when_it_allows_them",),
     ),
     "a place that is given back calls nobody": Break(
         (
@@ -285,7 +330,7 @@ CALLS: Final = {
                 "            from jobq.repo.lmdb.environment import _raise_counters, _ring\n"
                 "            _raise_counters(self._file.bell, [tx], [])\n"
                 "            _ring(self._file.bell, [tx], [], self.topics)\n"
-                "            tx.woken, tx.soon, tx.ended = {}, set(), ended\n"
+                "            tx.woken, tx.soon, tx.ended = {}, {}, ended\n"
                 "            txn.commit()  # also",
             ),
         ),
@@ -296,8 +341,8 @@ CALLS: Final = {
         (
             Cut(
                 "repo/lmdb/store.py",
-                "bell.wait(number, seen, min(timeout, sleep))",
-                "bell.wait(number, bell.read(number), min(timeout, sleep))",
+                "bell.wait_for_any(look.topics, page, ",
+                "bell.wait_for_any(look.topics, bell.page(), ",
             ),
         ),
         (f"{_CALLS}_what_comes_before_any_line_of_a_wait_ends_it[for_a_topic]",),

@@ -71,7 +71,7 @@ def ready_in(tx: Transaction, choice: "Choice") -> float:
         return soonest
     for part in [part for tier in choice.tiers for part in (tier.named, tier.matched)]:
         after = 0
-        while topics := _with_jobs(tx, part, MOST_WINDOW, after):
+        while topics := with_jobs(tx, part, MOST_WINDOW, after):
             for topic in topics:
                 soonest = min(soonest, limits.ready_in(tx, topic))
                 if soonest <= 0:
@@ -82,7 +82,7 @@ def ready_in(tx: Transaction, choice: "Choice") -> float:
 
 def with_ready(tx: Transaction, topics: Sequence[int]) -> list[int]:
     """Those of these topics of which a job may be handed out now."""
-    there = _with_jobs(tx, sorted(topics), len(topics))
+    there = with_jobs(tx, sorted(topics), len(topics))
     return [topic for topic in there if limits.ready_in(tx, topic) <= 0]
 
 
@@ -117,7 +117,7 @@ class Room:
 
 def _take_of(tx: Transaction, tier: "Tier", n: int, room: Room) -> list[Reservation]:
     """Up to *n* jobs of the topics of one tier, in the order of their turns."""
-    named = _with_jobs(tx, tier.named, len(tier.named))
+    named = with_jobs(tx, tier.named, len(tier.named))
     if tier.alone:
         return room.take([(named[0], n)])[0] if named else []
     most = size = min(max(n, LEAST_WINDOW), MOST_WINDOW)
@@ -143,16 +143,16 @@ def _window(tx: Transaction, tier: "Tier", size: int) -> tuple[list[int], bool]:
     if not matched:
         return [], True
     start = bisect_right(matched, tier.at)
-    found = _with_jobs(tx, matched, size + 1, start)
+    found = with_jobs(tx, matched, size + 1, start)
     if len(found) <= size and start:
-        found += _with_jobs(tx, matched[:start], size + 1 - len(found))
+        found += with_jobs(tx, matched[:start], size + 1 - len(found))
     if len(found) <= size:
         return found, True
     tier.at = found[size - 1]
     return found[:size], False
 
 
-def _with_jobs(tx: Transaction, topics: Sequence[int], limit: int, start: int = 0) -> list[int]:
+def with_jobs(tx: Transaction, topics: Sequence[int], limit: int, start: int = 0) -> list[int]:
     """The first *limit* of these topics, which ascend, that have jobs in a queue of theirs.
 
     From the one at the position *start* on.
