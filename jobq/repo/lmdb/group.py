@@ -32,6 +32,7 @@ class Pending:
         alive: Gives None when the caller's call is over, whatever became of it.
         taken: It is in a group that is being run: it can no longer be withdrawn.
         finished: `outcome` or `error` is set, and will not change.
+        left: It is finished, and no longer in the queue.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Pending:
         "error",
         "finished",
         "kind",
+        "left",
         "moves_time",
         "operation",
         "outcome",
@@ -67,6 +69,7 @@ class Pending:
         self.error: BaseException | None = None
         self.taken = False
         self.finished = False
+        self.left = False
         self.turn = threading.Lock()
         self.turn.acquire()
 
@@ -126,7 +129,9 @@ class GroupCommit:
 
         One that another leader has taken is waited for.
         """
-        while not self._has_left(mine):
+        # Mostly its leader has taken it out of the queue: with 32 threads, to go through all that
+        # wait there took a seventh of a call.
+        while not (mine.left or self._has_left(mine)):
             mine.turn.acquire()
 
     def _has_left(self, mine: Pending) -> bool:
@@ -175,6 +180,7 @@ class GroupCommit:
             # what it is running.
             if pending is mine or (pending.finished and (leads or pending is not first)):
                 self._queue.remove(pending)
+                pending.left = True
         if self._queue:
             _wake(self._queue[0])
 
