@@ -105,7 +105,7 @@ class World:
         store.advance()  # what is due moves with any write, also those of the service's own thread
         topics = store.topics()
         return (
-            store.stats(),
+            replace(store.stats(), store={}),  # the file may grow by what comes late, see below
             topics,
             [(name, store.settings(name), store.groups(name, None, 100)) for name in topics],
             store.settings(None),
