@@ -240,7 +240,7 @@ def run_rounds(live: Store, crowd: Crowd, seed: int, rounds: int) -> None:
 
 
 def test_no_job_is_late_whoever_leaves(live: Store, crowd: Crowd, seed: int) -> None:
-    run_rounds(live, crowd, seed, 6)
+    run_rounds(live, crowd, seed, 3)
 
 
 @pytest.mark.storm
