@@ -1,4 +1,4 @@
-"""Limits hold exactly over processes that race, and are killed: keys, groups, rates, caps.
+"""Order and limits hold exactly over processes that race, and are killed.
 
 The oracles are independent of the queue: who works notes it in a file that outlives him, in the
 order in which things happen; or the records of the jobs tell by their times, of which each is
@@ -47,6 +47,60 @@ def storm(short: int, long: int) -> list[Any]:
 def opened(path: str) -> JobService:
     """The queue. Processes die here, no machine does: nothing waits for the disk."""
     return jobq.open(path, durability="unsafe", **LASTING)
+
+
+# Order.
+
+
+@pytest.mark.parametrize("each", storm(150, 3_000))
+def test_jobs_of_each_process_come_in_its_order_and_none_comes_twice(
+    each: int, start: Start, path: str
+) -> None:
+    """To each consumer, while producers and consumers of several processes race."""
+    opened(path).close()
+    producers = [start(_enqueue_numbers, path, f"p{number}", each) for number in range(3)]
+    consumers = [start(_note_numbers, path, 3 * each) for _ in range(3)]
+    for child in (*producers, *consumers):
+        assert child.hear() == "ready"
+    for child in (*producers, *consumers):
+        child.tell("go")
+    taken: list[list[str]] = [child.hear(PATIENCE_S) for child in consumers]
+
+    wrong = []
+    for one in taken:
+        last: defaultdict[str, int] = defaultdict(lambda: -1)
+        for producer, _, number in (payload.partition(":") for payload in one):
+            if int(number) <= last[producer]:
+                wrong.append(f"{producer}:{number} after {last[producer]}")
+            last[producer] = int(number)
+    assert wrong == []
+    assert sorted(payload for one in taken for payload in one) == sorted(
+        f"p{producer}:{number}" for producer in range(3) for number in range(each)
+    )
+
+
+def _enqueue_numbers(pipe: Pipe, path: str, name: str, each: int) -> None:
+    pick = random.Random(name)
+    with opened(path) as svc:
+        pipe.send("ready")
+        pipe.recv()
+        made = 0
+        while made < each:
+            size = min(pick.choice([1, 1, 1, 5, 20]), each - made)
+            svc.enqueue_many("mail", [f"{name}:{number}" for number in range(made, made + size)])
+            made += size
+
+
+def _note_numbers(pipe: Pipe, path: str, all_of_them: int) -> None:
+    taken: list[str] = []
+    with opened(path) as svc:
+        pipe.send("ready")
+        pipe.recv()
+        while svc.stats().totals.done < all_of_them:
+            jobs = svc.reserve("mail", 5, timeout=0.05)
+            taken += [job.payload for job in jobs]
+            svc.done_many(jobs)
+    pipe.send(taken)
 
 
 # Unique keys.

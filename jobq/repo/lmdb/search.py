@@ -86,13 +86,22 @@ class Search:
         """Let others make steps; to be called by who has begun one."""
         self._step = None
 
+    def is_for_a_round(self, dead: Collection[bytes]) -> bool:
+        """Whether `seek` is to begin a round for the dead.
+
+        Before that somebody has to write. What a process has committed that was killed before it
+        could note so in the lock file, LMDB shows to readers only when the next one has written: a
+        round that does not see that ends in vain, and nobody looks for the process any more.
+        """
+        return not self.gone.issuperset(dead) and not self.hurries
+
     def seek(self, dead: Collection[bytes], *, anybody: bool) -> None:
         """Begin a round for the dead, unless there is one that is for some already.
 
         Those who are not among these have to wait for the next one; what this one still comes to
         is found all the same. With *anybody* there is a round, if only for nobody in particular.
         """
-        if not self.gone.issuperset(dead) and not self.hurries:
+        if self.is_for_a_round(dead):
             self.at, self.sought, self.gone = _START, frozenset(dead), frozenset()
         elif anybody and self.at is None:
             self.at, self.sought = _START, frozenset()

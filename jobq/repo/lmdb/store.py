@@ -400,6 +400,8 @@ class LmdbStore(TransactionalStore):
         if not search.begin(mark):  # another thread makes one
             return super().advance(limit)._replace(more=True) if time_too else Advanced()
         try:
+            if search.is_for_a_round(dead):
+                self._write(_nothing, TIMELESS, patience=patience)
             search.seek(dead, anybody=time_too)
             with translating(self._env.path):
                 found = self._read(lambda tx: search.look(tx, most, probe))
@@ -458,6 +460,10 @@ def _called(bell: Bell, seen: dict[bytes, int | None]) -> list[bytes]:
             seen[job_id] = None
             called.append(job_id)
     return called
+
+
+def _nothing(_: Transaction) -> None:
+    """What a transaction does that is only to be had."""
 
 
 def _until_next(tx: Transaction) -> float:
