@@ -1,8 +1,9 @@
 """Every error that jobq raises, as one tree under `JobqError`.
 
 A caller who wants to be safe catches `JobqError`; nothing of an engine (LMDB, the operating
-system) comes through. Each class is something that a caller may want to handle differently;
-its message is a sentence with the values in it.
+system) comes through. Only a `wait` whose time is over raises Python's own `TimeoutError`. Each
+class is something that a caller may want to handle differently; its message is a sentence with the
+values in it.
 """
 
 from typing import Final
@@ -76,6 +77,8 @@ class StoreLocked(JobqError):
 
 class StoreBusy(JobqError):
     """The write lock was not to be had in time; the message names the process that holds it.
+
+    Likewise the directory of a queue that another process is about to make.
 
     Nothing was written.
     """

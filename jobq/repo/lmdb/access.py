@@ -114,7 +114,9 @@ class Access:
             raise AttributeError(name)
         data = self.txn.get(META_KEY, db=self.db.meta)
         if data is None:
-            raise StoreCorrupt("the meta record is missing: restore the queue from a backup")
+            raise StoreCorrupt(
+                "the meta record is missing: the file is damaged; restore it from a backup"
+            )
         record = bytes(data)
         self.meta = decode_meta(META_KEY, record)
         self.kept = Kept(record, self.meta)

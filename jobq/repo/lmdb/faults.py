@@ -45,7 +45,10 @@ def of_system(error: OSError, path: Path) -> StoreFull | StoreUnavailable:
     """jobq's error for one of the operating system's."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFull(f"{path}: the disk is full")
-    return StoreUnavailable(f"{path}: {error.strerror or error}")
+    # A file of the queue that is there may be another user's, in a directory of one's own.
+    name = error.filename if isinstance(error.filename, str) else ""
+    is_there = name.startswith(f"{path}/") and os.path.lexists(name)
+    return StoreUnavailable(f"{name if is_there else path}: {error.strerror or error}")
 
 
 def _of_lmdb(error: lmdb.Error, path: Path) -> JobqError:

@@ -18,6 +18,7 @@ import os
 import random
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,7 @@ PATIENCE_S: Final = 1.0
 `jobq stats` must not keep a program from starting."""
 
 PATIENCE_NAP_S: Final = 0.01
+MAKING_NAP_S: Final = 0.001
 
 
 class OpenLock:
@@ -105,7 +107,81 @@ class OpenLock:
             self.close()
 
 
+class MakingLock:
+    """Having a queue's directory alone: to make the data file, to put another one in its place, and
+    to clear away what those have left who were killed while they did so.
+
+    Whoever opens a queue has it for a moment. It lasts as `OpenLock` does.
+
+    Raises:
+        StoreLocked: The queue is compacted or restored meanwhile; the message says by whom.
+        StoreBusy: Somebody else has it for as long as *patience* lasts; likewise.
+        OSError: The directory cannot be opened.
+    """
+
+    def __init__(self, directory: Path, data: Path, patience: float) -> None:
+        self._directory = directory
+        self._data = data
+        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._wait(patience)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> None:
+        """It is had already."""
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _wait(self, patience: float) -> None:
+        start = time.monotonic()
+        while not self._take():
+            waited = time.monotonic() - start
+            who = partial(_flock_holder, self._directory)
+            if waited >= min(patience, PATIENCE_S) and self._is_replaced():
+                raise StoreLocked(
+                    f"{self._directory} is being compacted or restored by {who() or _NAMELESS}: "
+                    "try again when that is done"
+                )
+            if waited >= patience:
+                raise StoreBusy(
+                    f"waited {waited:.1f} s for {self._directory}, which is being made or opened "
+                    f"by {who() or _NAMELESS}"
+                )
+            time.sleep(MAKING_NAP_S)
+
+    def _take(self) -> bool:
+        try:
+            fcntl.flock(self._fd, _TRY)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _is_replaced(self) -> bool:
+        """Whether somebody has the queue open alone, as who has its directory for long."""
+        try:
+            OpenLock(self._data, alone=False, patience=0.0).close()
+        except StoreLocked:
+            return True
+        except FileNotFoundError:
+            return False  # it is being made
+        return False
+
+    def close(self) -> None:
+        """Let go; as `OpenLock` does."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_fd"):
+            self.close()
+
+
 _TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
+_NAMELESS: Final = "a process that cannot be named"
 
 _TURN, _WRITE = range(2)
 
@@ -225,12 +301,12 @@ class FileLock:
     def _says_who(self, waited: float) -> str:
         turn, write = self._paths
         # Who stands in the turnstile only waits as well, unless nobody has the lock behind it.
-        who = _flock_holder(write) or _flock_holder(turn) or "a process that cannot be named"
+        who = _flock_holder(write) or _flock_holder(turn) or _NAMELESS
         return f"waited {waited:.1f} s for the write lock, which is held by {who}"
 
 
 def _says_who_is_in(data: Path, *, alone: bool) -> str:
-    who = _flock_holder(data) or "a process that cannot be named"
+    who = _flock_holder(data) or _NAMELESS
     if alone:
         return (
             f"{data.parent} is open in {who}: with its topics in memory a queue is for one process "
@@ -238,7 +314,7 @@ def _says_who_is_in(data: Path, *, alone: bool) -> str:
         )
     return (
         f"{data.parent} is open in {who}, alone, since its topics are in the memory of that "
-        "process: use it there, or close it there first"
+        "process, or it is salvaged: use it there, or close it there first"
     )
 
 

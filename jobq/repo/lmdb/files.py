@@ -6,7 +6,6 @@ A directory holds `data.mdb` and `lock.mdb` (LMDB's), `turn.lock` and `write.loc
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import secrets
@@ -22,7 +21,7 @@ from lmdb import verify as lmdb_verify
 from jobq.errors import InvalidValue, StoreCorrupt
 from jobq.repo.lmdb import beside, steps
 from jobq.repo.lmdb.beside import open_beside
-from jobq.repo.lmdb.filelock import FileLock
+from jobq.repo.lmdb.filelock import FileLock, MakingLock
 
 DATA: Final = beside.DATA
 LOCK: Final = "lock.mdb"
@@ -49,17 +48,26 @@ class Identity(NamedTuple):
     lock: tuple[int, int]
 
 
-def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bool) -> None:
+def prepare(
+    path: Path,
+    *,
+    create: bool,
+    build: Callable[[Path], None],
+    fuse: bool,
+    patience: float = LONGEST_WAIT_S,
+) -> None:
     """Make sure that a queue can be opened at *path*; make a new one if there is none.
 
     *build* makes the data file of an empty queue in the directory it is given. That is a
     temporary one; when its files are on disk, the data file is moved into place in one step. So
     a power cut leaves either no queue or a whole one (a half-made LMDB file can never be opened).
+    Who else makes it, or puts another file in its place, is waited for for *patience* seconds.
 
     Raises:
         InvalidValue: The path is a file, or a directory with something else in it, or on a
             network file system; or the data file has another name beside this one.
         StoreCorrupt: The data file is damaged.
+        StoreBusy, StoreLocked: Somebody else has the directory alone.
         OSError: No permission, read-only, a full disk, or another error of the file system.
     """
     if path.exists() and not path.is_dir():
@@ -70,9 +78,7 @@ def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bo
     if not path.exists():
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         steps.reached("directory made")
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)  # of several makers, one makes it
+    with MakingLock(path, path / DATA, patience):  # of several makers, one makes it
         left = list(path.glob(f"{_NEW}*"))  # of a maker that was killed; we have the lock
         if left and (path / DATA).exists():
             _sync_names(path)  # it may have come no further than to the moving
@@ -81,8 +87,6 @@ def prepare(path: Path, *, create: bool, build: Callable[[Path], None], fuse: bo
         if not (path / DATA).exists():
             _refuse_strangers(path)
             _make(path, build)
-    finally:
-        os.close(directory)
     refuse_links(path, os.stat(path / DATA))
     _look_at(path)
 

@@ -62,7 +62,13 @@ class OpenFile:
         self._checked_readers = 0.0
         with translating(path):
             try:
-                files.prepare(path, create=settings.create, build=self._build, fuse=settings.fuse)
+                files.prepare(
+                    path,
+                    create=settings.create,
+                    build=self._build,
+                    fuse=settings.fuse,
+                    patience=settings.lock_timeout,
+                )
             except lmdb.Error as error:
                 if self.room.is_full_disk(error):
                     raise self.room.full(error) from error

@@ -75,7 +75,18 @@ _EVENT_CODE: Final = {event: code for code, event in enumerate(_EVENTS)}
 _LISTED: Final = 2 + len(STATUSES)
 """Where what follows the counts of a topic stands."""
 
-_OPTIONS: Final = frozenset(JobOptions.__dataclass_fields__)
+_NUMBER: Final = frozenset({int, float})
+_COUNT: Final = frozenset({int})
+_TEXT: Final = frozenset({str})
+_OPTIONS: Final = {
+    **dict.fromkeys(("lease", "min_backoff", "max_backoff", "factor", "jitter"), _NUMBER),
+    **dict.fromkeys(("retention", "ttl"), _NUMBER),
+    **dict.fromkeys(("max_retries", "max_crashes", "deadline"), _COUNT),
+    **dict.fromkeys(("name", "group", "unique", "on_conflict"), _TEXT),
+    "unique_for": _NUMBER | _TEXT,
+    "tags": frozenset({list}),
+}
+"""The types that options have in a record. Whoever reads one relies on it."""
 
 
 @dataclass(slots=True)
@@ -573,8 +584,9 @@ def decode_options(data: bytes) -> JobOptions:
     """
     try:
         found = msgpack.unpackb(data)
-        if not _OPTIONS.issuperset(found):
+        if not _OPTIONS.keys() >= found.keys():
             found = {name: value for name, value in found.items() if name in _OPTIONS}
+        _refuse_wrong_types(found)
         if "tags" in found:
             found["tags"] = tuple(found["tags"])
         if "deadline" in found:
@@ -582,6 +594,14 @@ def decode_options(data: bytes) -> JobOptions:
         return JobOptions.from_checked(found)
     except Exception as error:  # of any kind: msgpack has many, and then it may be no map
         raise StoreCorrupt(f"the options of a job are damaged ({len(data)} bytes)") from error
+
+
+def _refuse_wrong_types(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if type(value) not in _OPTIONS[name]:
+            raise TypeError(f"{name} is a {type(value).__name__}")
+    if not _TEXT.issuperset(map(type, options.get("tags", ()))):
+        raise TypeError("a tag is no text")
 
 
 def _text(data: bytes, what: str, key: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,34 @@ def test_who_opens_the_queue_meanwhile_waits_or_is_refused_and_gets_the_new_file
         assert ready == 49
         other.join()
     assert len(others) == 3
+
+
+def _open_once(path: str) -> None:
+    """Try to open the queue, and to compact it; say what came of either."""
+    for attempt in (jobq.open, jobq.compact):
+        since = time.monotonic()
+        try:
+            attempt(path)
+        except StoreLocked as error:
+            say([str(error), time.monotonic() - since])
+
+
+def test_nobody_waits_for_the_end_of_a_long_compaction(start: Start, tmp_path: Path) -> None:
+    make(tmp_path / "queue", "old")
+    said: list[tuple[str, float]] = []
+
+    def let_another_come(step: CopyProgress) -> None:
+        if step.step == "pages" and not said:
+            other = start(_open_once, str(tmp_path / "queue"))
+            said.extend(tuple(other.said()) for _ in range(2))
+            other.join()
+
+    jobq.compact(tmp_path / "queue", let_another_come)
+
+    for error, waited in said:
+        assert f"compacted or restored by process {os.getpid()} " in error
+        assert 0.9 < waited < 3.0
+    assert len(said) == 2
 
 
 def test_who_still_has_the_old_files_learns_it_at_the_next_write(tmp_path: Path) -> None:

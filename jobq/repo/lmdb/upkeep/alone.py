@@ -1,7 +1,6 @@
 """Having a queue alone, and putting another data file in place of its own."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
@@ -12,10 +11,16 @@ from typing import Final
 from jobq.errors import OutcomeUnknown, StoreLocked
 from jobq.repo.lmdb import files, steps
 from jobq.repo.lmdb.faults import translating
-from jobq.repo.lmdb.filelock import PATIENCE_S, FileLock, OpenLock, flock_holders
+from jobq.repo.lmdb.filelock import (
+    PATIENCE_S,
+    FileLock,
+    MakingLock,
+    OpenLock,
+    flock_holders,
+)
 
 WRITE_LOCK_S: Final = 10.0
-"""Who is about to open the queue may have the write lock, and lets go at once."""
+"""Who is about to open the queue may have its directory or the write lock, and lets go at once."""
 
 
 @contextlib.contextmanager
@@ -24,15 +29,14 @@ def alone(directory: Path, verb: str) -> Iterator[None]:
 
     Raises:
         StoreLocked: Somebody has it open; the message says who, and that *verb* cannot be done.
+        StoreBusy: Somebody is making or opening it, and comes to no end.
         StoreUnavailable: It cannot be read or written.
     """
     data = directory / files.DATA
     with translating(directory), contextlib.ExitStack() as stack:
         # No other order could be waited for in a circle: makers of queues let go of the directory
         # before they open one.
-        making = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        stack.callback(os.close, making)
-        fcntl.flock(making, fcntl.LOCK_EX)
+        stack.enter_context(MakingLock(directory, data, WRITE_LOCK_S))
         try:
             mine = OpenLock(data, alone=True, patience=PATIENCE_S)
         except StoreLocked as error:
