@@ -1,16 +1,21 @@
 """From a path to a service: the one module that names the adapters."""
 
 import contextlib
+import os
+import sys
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Unpack
 
+from jobq import codec
 from jobq.clock import to_us
 from jobq.errors import InvalidValue, StoreUnavailable, shown
-from jobq.options import JobOptions, OptionArgs, check_path, flag, integer, one_of, seconds
+from jobq.options import OptionArgs, check_path, flag, integer, one_of, seconds
 from jobq.repo.base import Copied, CopyProgress, Diagnosis, Retention, Salvaged, Store
 from jobq.service import JobService
+from jobq.service.job import Backoff, exponential
+from jobq.service.service import maker_of
 from jobq.service.transfer import export_jobs
 
 MEMORY: Final = ":memory:"
@@ -29,13 +34,15 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
     keep_canceled: float = 7 * 86_400.0,
     max_done: int = 1_000_000,
     max_size: int | None = None,
+    max_payload: int = codec.LIMIT,
+    backoff: Backoff = exponential,
     **options: Unpack[OptionArgs],
 ) -> JobService:
     """A service over the queue in a directory, or over a volatile one.
 
     Args:
         path: A directory, made if there is none; or `:memory:` for jobs that live and die with
-            the returned service.
+            the returned service, and for which *durability*, *create* and *max_size* mean nothing.
         durability: `full` (default): what a call acknowledged survives power loss. `relaxed`:
             the file stays intact, the last commit may be lost. `unsafe`: survives the death of
             the process; after a power cut the file may be unreadable.
@@ -49,6 +56,10 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
         max_done: The most done jobs that are kept.
         max_size: The most bytes that the data file may grow to by new jobs; 64 GiB by default. To
             work jobs off may take some 64 pages more.
+        max_payload: The most bytes of a payload or a result, encoded; 1 MiB by default. It holds
+            for what this service enqueues, not for what it reads.
+        backoff: Gives the wait before a retry in seconds, from k = 1, 2, … and the job's options;
+            by default exponential, from the options.
         **options: Defaults for the jobs that this service enqueues; see `JobOptions`.
 
     Raises:
@@ -57,10 +68,11 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
         StoreUnavailable: The path cannot be read or written.
         StoreCorrupt: What is there is damaged, or of another format.
         StoreFull: There is no room for a new queue.
-        StoreLocked: Another process has the queue open with its topics in memory; or has it open
-            at all, and *topics* is `memory`.
+        StoreLocked: Another process has the queue open with its topics in memory, or compacts or
+            restores it; or has it open at all, and *topics* is `memory`.
+        StoreBusy: Another process is about to make or open the queue, and comes to no end.
     """
-    JobOptions.of(options)  # before anything is made
+    maker_of(max_payload, backoff, options)  # to check them, before anything is made
     durability = one_of("durability", durability, DURABILITIES)
     topics = None if topics is None else one_of("topics", topics, (IN_FILE, IN_MEMORY))
     flag("create", create)
@@ -74,7 +86,7 @@ def open(  # noqa: A001 - jobq.open is the name that users expect
         settings["max_size"] = integer("max_size", max_size, 2**20, 2**46)
     store = _store(path, topics, retention, settings)
     try:
-        return JobService(store, **options)
+        return JobService(store, max_payload=max_payload, backoff=backoff, **options)
     except BaseException:
         store.close()
         raise
@@ -197,13 +209,35 @@ def _check_progress(progress: object) -> None:
 @contextlib.contextmanager
 def _needing_lmdb(name: str) -> Iterator[None]:
     """What cannot be imported inside cannot be had on this machine."""
+    if why := _lacking():
+        raise _cannot_open(name, why)
     try:
         yield
     except ImportError as error:
-        raise StoreUnavailable(
-            f"cannot open {name!r}: {error}; a queue in a directory needs Linux with glibc, "
-            f"{MEMORY!r} works everywhere"
-        ) from error
+        raise _cannot_open(name, error) from error
+
+
+def _lacking() -> str:
+    """Why this machine can hold no queue in a directory; empty if it can.
+
+    What is missing elsewhere would not always be missed: a queue might be made there, and the locks
+    in its files be of another kind than those of the next process.
+    """
+    kernel = sys.platform
+    if kernel != "linux":
+        return f"this is {kernel}"
+    if "CS_GNU_LIBC_VERSION" not in os.confstr_names:
+        return "this Python is not built for glibc"
+    if sys.implementation.name != "cpython":
+        return f"this is {sys.implementation.name}"
+    return ""
+
+
+def _cannot_open(name: str, why: object) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"cannot open {name!r}: {why}; a queue in a directory needs CPython on Linux with glibc, "
+        f"{MEMORY!r} works everywhere"
+    )
 
 
 def _store(

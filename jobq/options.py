@@ -70,7 +70,8 @@ class JobOptions:
         max_retries: How often `retry` may bring the job back; 0 means not at all. Crashes of
             holders never count.
         min_backoff: Seconds before the first retry; 0 or more.
-        max_backoff: The longest wait before a retry, in seconds.
+        max_backoff: The longest wait before a retry, in seconds; at least `min_backoff`, wherever
+            that is set.
         factor: By what the wait grows from retry to retry; 1 or more.
         jitter: The wait is varied by this fraction up and down; 0 to 1.
         max_crashes: How often a holder of the job may die or overrun its lease before the job
@@ -89,7 +90,8 @@ class JobOptions:
             `replace` its payload, weight, options and, if one is given, delay, or `raise`.
         deadline: When it is canceled as expired unless it was handed out; aware. What a holder
             has goes on, but is not retried after it.
-        ttl: Seconds from the enqueue to that moment; the earlier of the two holds. More than 0.
+        ttl: Seconds to that moment from the enqueue, or from the edit or the reset that gives it;
+            the earlier of the two holds. More than 0.
     """
 
     lease: float | None = None
@@ -149,9 +151,7 @@ class JobOptions:
         if len(checked) > 1:
             checked = {name: checked[name] for name in _CHECKS if name in checked}
         options = cls.from_checked(checked)
-        low, high = options.min_backoff, options.max_backoff
-        if low is not None and high is not None and low > high:
-            raise InvalidValue(f"min_backoff {low!r} is more than max_backoff {high!r}")
+        check_backoff(options.min_backoff, options.max_backoff)
         return options
 
     @classmethod
@@ -350,12 +350,32 @@ def _ratio(name: str, value: object, low: float, high: float) -> float:
     return float(number)
 
 
-def _factor(name: str, value: object) -> float:
+def factor(name: str, value: object) -> float:
+    """*value* as what a wait grows by.
+
+    Raises:
+        InvalidValue: No number, or not from 1 to 1000.
+    """
     return _ratio(name, value, 1.0, 1000.0)
 
 
-def _jitter(name: str, value: object) -> float:
+def jitter(name: str, value: object) -> float:
+    """*value* as the fraction that a wait is varied by.
+
+    Raises:
+        InvalidValue: No number, or not from 0 to 1.
+    """
     return _ratio(name, value, 0.0, 1.0)
+
+
+def check_backoff(low: float | None, high: float | None) -> None:
+    """That the first wait before a retry is no longer than the longest, where both are set.
+
+    Raises:
+        InvalidValue: It is.
+    """
+    if low is not None and high is not None and low > high:
+        raise InvalidValue(f"min_backoff {low!r} is more than max_backoff {high!r}")
 
 
 def _tags(name: str, value: object) -> tuple[str, ...]:
@@ -439,8 +459,8 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "max_retries": _count,
     "min_backoff": seconds,
     "max_backoff": seconds,
-    "factor": _factor,
-    "jitter": _jitter,
+    "factor": factor,
+    "jitter": jitter,
     "max_crashes": _count,
     "retention": seconds,
     "name": text,

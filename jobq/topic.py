@@ -7,7 +7,19 @@ from datetime import datetime
 from typing import Any, Final, Literal, TypedDict
 
 from jobq.errors import InvalidValue, shown
-from jobq.options import LONGEST_S, MOST_COUNT, flag, integer, one_of, seconds, several, text
+from jobq.options import (
+    LONGEST_S,
+    MOST_COUNT,
+    check_backoff,
+    factor,
+    flag,
+    integer,
+    jitter,
+    one_of,
+    seconds,
+    several,
+    text,
+)
 from jobq.states import Status
 
 LONGEST_NAME: Final = 255
@@ -60,6 +72,10 @@ class SettingArgs(TypedDict, total=False):
     when_full: WhenFull | None
     max_lease: float | None
     max_retries: int | None
+    min_backoff: float | None
+    max_backoff: float | None
+    factor: float | None
+    jitter: float | None
     ttl: float | None
     ageing: float | None
 
@@ -96,9 +112,15 @@ class TopicSettings:
             new ones go, or are refused if they are delayed too. What is beyond a cap that is
             lowered goes with the next new jobs, a thousand in each call. Unset, it is refused.
         max_lease: The longest lease in seconds; more than 0. The smaller one of this and the
-            job's holds; likewise for the next two.
+            job's holds; likewise for `max_retries` and `ttl`.
         max_retries: The most retries.
-        ttl: The most seconds from the enqueue until the job has to be handed out; more than 0.
+        min_backoff: Seconds before the first retry; 0 or more. Holds for jobs that do not say
+            themselves, likewise for the next three; see `JobOptions`.
+        max_backoff: The longest wait before a retry, in seconds; at least `min_backoff`.
+        factor: By what the wait grows from retry to retry; 1 or more.
+        jitter: The wait is varied by this fraction up and down; 0 to 1.
+        ttl: The most seconds from the enqueue, or the reset, until the job has to be handed out;
+            more than 0.
         ageing: So many seconds of waiting count as one weight less; more than 0. Unset, low jobs
             wait for as long as there are others.
     """
@@ -120,6 +142,10 @@ class TopicSettings:
     when_full: WhenFull | None = None
     max_lease: float | None = None
     max_retries: int | None = None
+    min_backoff: float | None = None
+    max_backoff: float | None = None
+    factor: float | None = None
+    jitter: float | None = None
     ttl: float | None = None
     ageing: float | None = None
 
@@ -220,8 +246,10 @@ def check_together(settings: TopicSettings) -> None:
     """That settings, each of which is in its range, go together.
 
     Raises:
-        InvalidValue: A burst at its rate would take longer than the longest time that there is.
+        InvalidValue: A burst at its rate would take longer than the longest time that there is; or
+            the first wait before a retry is more than the longest.
     """
+    check_backoff(settings.min_backoff, settings.max_backoff)
     for name, rate, burst in (
         ("rate", settings.rate, settings.burst),
         ("group_rate", settings.group_rate, settings.group_burst),
@@ -251,6 +279,10 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "when_full": lambda name, value: one_of(name, value, ("reject", "drop-oldest", "drop-lowest")),
     "max_lease": _above_zero,
     "max_retries": lambda name, value: integer(name, value, 0, MOST_COUNT),
+    "min_backoff": seconds,
+    "max_backoff": seconds,
+    "factor": factor,
+    "jitter": jitter,
     "ttl": _above_zero,
     "ageing": _above_zero,
 }

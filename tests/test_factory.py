@@ -1,9 +1,11 @@
 """`jobq.open`: from a path to a service, and every path that is none."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,7 +14,13 @@ import pytest
 
 import jobq
 from jobq import Status
-from jobq.errors import InvalidValue, JobqError, StoreCorrupt, StoreUnavailable
+from jobq.errors import (
+    InvalidValue,
+    JobqError,
+    PayloadTooLarge,
+    StoreCorrupt,
+    StoreUnavailable,
+)
 
 HUGE = 10**5000  # past what Python writes out in decimal
 
@@ -274,6 +282,36 @@ def test_a_path_longer_than_the_system_takes_is_refused(tmp_path: Path, name: st
         jobq.open(tmp_path / name)
 
 
+ELSEWHERE: dict[str, tuple[Any, str, Any]] = {
+    "this is darwin": (sys, "platform", "darwin"),
+    "this Python is not built for glibc": (os, "confstr_names", {}),
+    "this is pypy": (sys.implementation, "name", "pypy"),
+}
+
+
+@pytest.mark.parametrize("why", ELSEWHERE)
+def test_a_machine_that_takes_no_queue_says_so_and_memory_works_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(*ELSEWHERE[why])
+    path = tmp_path / "queue"
+    calls: list[Callable[[], object]] = [
+        lambda: jobq.open(path),
+        lambda: jobq.open(path, topics="memory"),
+        lambda: jobq.doctor(path),
+        lambda: jobq.compact(path),
+        lambda: jobq.restore(tmp_path / "backup", path),
+        lambda: jobq.salvage(path).__enter__(),
+    ]
+    for call in calls:
+        with pytest.raises(StoreUnavailable, match=f"{why}; .* needs CPython on Linux with glibc"):
+            call()
+    with jobq.open(":memory:") as svc:
+        svc.enqueue("mail")
+
+    assert everything_under(tmp_path) == []
+
+
 def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
@@ -332,6 +370,22 @@ def test_a_file_system_that_takes_no_queue_is_refused(path: str) -> None:
         jobq.open(path)
 
 
+@pytest.mark.parametrize("path", [":memory:", "queue"])
+@pytest.mark.parametrize("topics", [None, "memory"])
+def test_the_limit_of_payloads_and_the_backoff_are_said_at_opening(
+    tmp_path: Path, path: str, topics: str | None
+) -> None:
+    where = path if path == ":memory:" else tmp_path / path
+    with jobq.open(where, topics=topics, max_payload=10, backoff=lambda k, _: k * 1000.0) as svc:
+        with pytest.raises(PayloadTooLarge, match="the limit is 10"):
+            svc.enqueue("mail", bytes(9))
+        job_id = svc.enqueue("mail", bytes(8))
+        svc.reserve("mail")[0].retry()
+        due = svc.get(job_id).due
+        assert due is not None
+        assert 900 < (due - datetime.now(UTC)).total_seconds() <= 1000
+
+
 # Arguments.
 
 
@@ -345,6 +399,8 @@ BAD: list[Any] = [
     *(("max_done", value) for value in [-1, 1.5, None, "5", True, 2**63, HUGE]),
     *(("max_size", value) for value in [-1, 0, 100, 1.5, "5", True, 2**63, HUGE]),
     *(("create", value) for value in [None, 5, "no"]),
+    *(("max_payload", value) for value in [-1, 0, 1.5, None, "5", True, 2**31, HUGE]),
+    *(("backoff", value) for value in [5, None, "exponential", [1, 2]]),
     *(("lease", value) for value in [0, -1, "5", HUGE]),
     ("leese", 5),
     *(("topics", value) for value in ["disk", "", "Memory", 5, True, ["memory"], HUGE]),

@@ -429,11 +429,24 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def reset(self, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
+    def reset(
+        self,
+        ids: Sequence[bytes],
+        where: Selector | None = None,
+        *,
+        deadline: datetime | None = None,
+        ttl: float | None = None,
+    ) -> list[Outcome]:
         """Make finished jobs ready again, at the back of their weight, with fresh counts.
 
         Retries and crashes start at 0, the result and the error are cleared; attempt and token
-        go on counting. Outcomes: `OK`, `MISSING`, `INVALID` (not finished).
+        go on counting. A deadline, and a time to live, are those that are given, or none: what the
+        job had was of then. The earliest holds: *deadline*, *ttl* seconds from now, or so many as
+        the settings of its topic allow, as for a job that is enqueued now. Outcomes: `OK`,
+        `MISSING`, `INVALID` (not finished), `CONFLICT` (another job has its unique key).
+
+        Raises:
+            StoreFull: There is no room for the new deadlines; nothing was changed.
         """
 
     @abstractmethod

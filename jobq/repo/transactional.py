@@ -13,6 +13,7 @@ the others.
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -28,6 +29,7 @@ from jobq.job import (
     Settlement,
     UniqueKey,
 )
+from jobq.options import UNSET, JobOptions
 from jobq.repo.base import (
     Advanced,
     CheckReport,
@@ -44,7 +46,7 @@ from jobq.repo.base import (
     Store,
 )
 from jobq.repo.operations import history
-from jobq.repo.operations.change import cancel, delete, reset
+from jobq.repo.operations.change import cancel, delete, reset, size_of_reset
 from jobq.repo.operations.checking import check
 from jobq.repo.operations.damage import PASSED_OVER, log_unreadable
 from jobq.repo.operations.due import expire, lapse, promote
@@ -225,8 +227,19 @@ class TransactionalStore(Store):
     ) -> list[Outcome]:
         return self._write(lambda tx: cancel(tx, ids, error, self._retention, where), DRAINS)
 
-    def reset(self, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
-        return self._write(lambda tx: reset(tx, ids, where), DRAINS)
+    def reset(
+        self,
+        ids: Sequence[bytes],
+        where: Selector | None = None,
+        *,
+        deadline: datetime | None = None,
+        ttl: float | None = None,
+    ) -> list[Outcome]:
+        given = deadline is not None or ttl is not None
+        ends = JobOptions(deadline=deadline, ttl=ttl) if given else UNSET
+        return self._write(
+            lambda tx: reset(tx, ids, where, ends), Kind(adds=size_of_reset(ids, ends))
+        )
 
     def delete(self, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
         def operation(tx: Transaction) -> list[Outcome]:

@@ -11,6 +11,7 @@ was reserved for it goes to the next who asks, or is released.
 
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast, overload
@@ -22,7 +23,7 @@ from jobq.options import OptionArgs, flag, several
 from jobq.repo.base import CheckReport
 from jobq.service.batch import Gathering, NewJob
 from jobq.service.filters import Filters
-from jobq.service.specs import Delay
+from jobq.service.specs import Delay, ends_of
 from jobq.shares import Topics
 from jobq.states import Outcome, Reason, Status
 
@@ -62,12 +63,12 @@ class AsyncBatch(Gathering):
     """
 
     def __init__(self, holding: "Holding", seconds: float | None) -> None:
-        super().__init__(holding.maker)
+        super().__init__(holding.maker, "async with svc.abatch() as batch:")
         self._holding = holding
         self._seconds = seconds
 
     async def __aenter__(self) -> Self:
-        self._check_open()
+        self._begin()
         return self
 
     async def __aexit__(
@@ -167,11 +168,14 @@ class AsyncVerbs(Twins):
     ) -> "AsyncJobs":
         """`consume` for coroutines: `async for job in svc.aconsume("mail"): async with job: …`.
 
-        Leases are extended while the loop runs. A block's outcome is committed when the loop asks
-        for the next job (in the same commit as the next reservation, when one is needed), before
-        any waiting, and when the loop ends, by `break`, an exception, cancellation, `stop` or
-        `close`. Jobs that were reserved and not begun are released then. A loop that is left by
-        `break` does not wait for that: use `contextlib.aclosing(svc.aconsume(…))` to wait.
+        The leases of the job that the loop is at, however long that takes, and of those that it
+        has not begun are extended. One that is left unsettled when the loop goes on, as for
+        another task, is held until its own lease is over. A block's outcome is committed when the
+        loop asks for the next job (in the same commit as the next reservation, when one is
+        needed), before any waiting, and when the loop ends, by `break`, an exception,
+        cancellation, `stop` or `close`. Jobs that were reserved and not begun are released then. A
+        loop that is left by `break` does not wait for that: use
+        `contextlib.aclosing(svc.aconsume(…))` to wait.
 
         Args:
             topics: A topic's name, or several topics as for `reserve`.
@@ -296,13 +300,23 @@ class AsyncVerbs(Twins):
         return await self._bridge.call(lambda: self._service.cancel(given, error=error))
 
     @overload
-    async def areset(self, job_ids: str) -> None: ...  # type: ignore[overload-overlap] # a str is one id
+    async def areset(  # type: ignore[overload-overlap] # a str is one id
+        self, job_ids: str, *, deadline: datetime | None = None, ttl: float | None = None
+    ) -> None: ...
     @overload
-    async def areset(self, job_ids: Iterable[str]) -> list[Outcome]: ...
-    async def areset(self, job_ids: str | Iterable[str]) -> list[Outcome] | None:
+    async def areset(
+        self, job_ids: Iterable[str], *, deadline: datetime | None = None, ttl: float | None = None
+    ) -> list[Outcome]: ...
+    async def areset(
+        self,
+        job_ids: str | Iterable[str],
+        *,
+        deadline: datetime | None = None,
+        ttl: float | None = None,
+    ) -> list[Outcome] | None:
         """`reset` for coroutines: one id raises, several give outcomes."""
-        given = _given(job_ids)
-        return await self._bridge.call(lambda: self._service.reset(given))
+        given, ends = _given(job_ids), ends_of(deadline, ttl)
+        return await self._bridge.call(lambda: self._service.reset(given, **ends))
 
     @overload
     async def adelete(self, job_ids: str) -> None: ...  # type: ignore[overload-overlap] # a str is one id

@@ -57,9 +57,11 @@ class Gathering:
         ids: After the block: the ids, in the order of the calls.
     """
 
-    def __init__(self, maker: SpecMaker) -> None:
+    def __init__(self, maker: SpecMaker, block: str) -> None:
         self._maker = maker
+        self._block = block
         self._specs: list[JobSpec] = []
+        self._begun = False
         self._ended = False
         self.ids: list[str] = []
 
@@ -78,10 +80,16 @@ class Gathering:
         """Add a job to the batch; arguments as for `JobService.enqueue`.
 
         Raises:
-            InvalidValue: An argument is wrong, or the block has ended.
+            InvalidValue: An argument is wrong, or the block has not begun, or has ended.
         """
         self._check_open()
+        if not self._begun:
+            raise InvalidValue(f"this batch has not begun: expected `{self._block}`")
         self._specs.append(self._maker.one(topic, payload, weight, delay, options))
+
+    def _begin(self) -> None:
+        self._check_open()
+        self._begun = True
 
     def _check_open(self) -> None:
         if self._ended:
@@ -98,12 +106,12 @@ class Batch(Gathering):
     """
 
     def __init__(self, holding: "Holding", seconds: float | None) -> None:
-        super().__init__(holding.maker)
+        super().__init__(holding.maker, "with svc.batch() as batch:")
         self._holding = holding
         self._seconds = seconds
 
     def __enter__(self) -> Self:
-        self._check_open()
+        self._begin()
         return self
 
     def __exit__(

@@ -6,7 +6,7 @@ import traceback as tracebacks
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 from jobq import codec, ids
 from jobq.backoff import wait_before_retry
@@ -41,11 +41,15 @@ class Sink(Protocol):
 
 
 def exponential(k: int, options: JobOptions) -> float:
-    """The wait before retry *k*: exponential, capped, with jitter; see `jobq.backoff`."""
+    """The wait before retry *k*: exponential, capped, with jitter; see `jobq.backoff`.
+
+    A first wait that is longer than the cap, which then comes from somewhere else, raises that.
+    """
+    first = _set(options.min_backoff)
     wait = wait_before_retry(
         k,
-        min_backoff=_set(options.min_backoff),
-        max_backoff=_set(options.max_backoff),
+        min_backoff=first,
+        max_backoff=max(first, _set(options.max_backoff)),
         factor=_set(options.factor),
         jitter=_set(options.jitter),
         random=random.random(),
@@ -79,6 +83,12 @@ class Job(AsyncJob):
     def __repr__(self) -> str:
         state = "reserved" if self._settled is None else f"settled: {self._settled}"
         return f"<Job {self.id} of {self.topic!r}, attempt {self.attempt}, {state}>"
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            "a Job cannot be copied or sent to another process: its holder is this one; send its "
+            "id and its payload, or reserve it there"
+        )
 
     @property
     def id(self) -> str:

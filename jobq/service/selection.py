@@ -1,6 +1,7 @@
 """Jobs by what is known of them: looked at, counted, and changed many at once."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, cast
 
 from jobq import ids
@@ -22,7 +23,7 @@ from jobq.service.bulk import (
     checked,
 )
 from jobq.service.job import error_text
-from jobq.service.specs import Delay
+from jobq.service.specs import Delay, Ends, ends_of
 from jobq.states import Event, Status, can_move
 from jobq.topic import check_name
 
@@ -80,12 +81,15 @@ class AsyncSelection:
     async def areset(
         self,
         *,
+        deadline: datetime | None = None,
+        ttl: float | None = None,
         rate: float | None = None,
         dry_run: bool = False,
         progress: OnProgress | None = None,
     ) -> BulkResult:
         """`reset` for coroutines."""
-        return await self._adrive(self._selection._resetting(checked(rate, dry_run, progress)))
+        ends, how = ends_of(deadline, ttl), checked(rate, dry_run, progress)
+        return await self._adrive(self._selection._resetting(ends, how))
 
     async def adelete(
         self,
@@ -270,6 +274,8 @@ class Selection(AsyncSelection):
     def reset(
         self,
         *,
+        deadline: datetime | None = None,
+        ttl: float | None = None,
         rate: float | None = None,
         dry_run: bool = False,
         progress: OnProgress | None = None,
@@ -277,8 +283,21 @@ class Selection(AsyncSelection):
         """Make those that are finished, done and canceled ones, ready again, as if never tried.
 
         `svc.select(dead=True).reset(rate=50)` gives dead letters another try, 50 a second.
+
+        Args:
+            deadline: When they are canceled as expired unless they were handed out; see
+                `JobService.reset`.
+            ttl: Seconds to that moment, of each from its own reset.
+            rate: See the class, for this and what follows.
+            dry_run: Likewise.
+            progress: Likewise.
+
+        Raises:
+            InvalidValue: An argument is wrong.
+            StoreFull: There is no room for the new deadlines; the steps before it stand.
         """
-        return self._drive(self._resetting(checked(rate, dry_run, progress)))
+        ends, how = ends_of(deadline, ttl), checked(rate, dry_run, progress)
+        return self._drive(self._resetting(ends, how))
 
     def delete(
         self,
@@ -343,9 +362,9 @@ class Selection(AsyncSelection):
         why = error_text(error)
         return Run(store, where, self._begin, lambda raw: store.cancel(raw, why, where), how)
 
-    def _resetting(self, how: How) -> Run:
+    def _resetting(self, ends: Ends, how: How) -> Run:
         store, where = self._holding.store, self._where(Event.RESET)
-        return Run(store, where, self._begin, lambda raw: store.reset(raw, where), how)
+        return Run(store, where, self._begin, lambda raw: store.reset(raw, where, **ends), how)
 
     def _deleting(self, how: How) -> Run:
         store, where = self._holding.store, self._where(Event.DELETE)

@@ -4,8 +4,9 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Self, Unpack, overload
+from typing import Any, Final, NoReturn, Self, Unpack, overload
 
 from jobq import codec, ids
 from jobq.errors import InvalidValue, StoreUnavailable, UniqueConflict, shown
@@ -22,7 +23,7 @@ from jobq.service.keeper import Keeper
 from jobq.service.matching import matching
 from jobq.service.reports import Reports
 from jobq.service.selection import MOST_FOUND, Selection
-from jobq.service.specs import Delay, SpecMaker, check_weight, delay_us
+from jobq.service.specs import Delay, SpecMaker, check_weight, delay_us, ends_of
 from jobq.service.topics import AsyncTopicVerbs, TopicVerbs, no_key
 from jobq.service.upkeep import UpkeepVerbs
 from jobq.shares import Topics, mix_of
@@ -31,6 +32,9 @@ from jobq.topic import check_name
 
 MOST_AT_ONCE: Final = 10_000
 """The most jobs of one reservation: it bounds how long the write lock is held."""
+
+LARGEST_PAYLOAD: Final = 2**31 - 1
+"""Bytes that the limit of payloads may be set to."""
 
 _log = logging.getLogger("jobq")
 
@@ -63,15 +67,19 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
             raise InvalidValue(
                 f"store is {shown(store)}: expected a Store; jobq.open() takes a path"
             )
-        if not callable(backoff):
-            raise InvalidValue(f"backoff is {shown(backoff)}: expected a function of k and options")
-        limit = integer("max_payload", max_payload, 1, 2**31 - 1)
+        maker = maker_of(max_payload, backoff, options)
         self.store = store
-        self._maker = SpecMaker(JobOptions.of(options), limit)
+        self._maker = maker
         reports = Reports()
         self._keeper = Keeper(store, reports)
         self._holding = Holding(store, self._maker, backoff, reports, self._keeper)
         self._consumers: set[Consumer] = set()
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            "a JobService cannot be copied or sent to another process: send the path of the queue, "
+            "and open it there with jobq.open(path)"
+        )
 
     # Jobs in.
 
@@ -193,10 +201,12 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
     ) -> Iterator[Job]:
         """Loop over jobs: `for job in svc.consume("mail"): with job: …`.
 
-        Leases are extended while the loop runs. A block's outcome is committed when the loop asks
-        for the next job (in the same commit as the next reservation, when one is needed), before
-        any waiting, and when the loop ends, by `break`, an exception, `stop` or `close`. Jobs
-        that were reserved and not begun are released then.
+        The leases of the job that the loop is at, however long that takes, and of those that it
+        has not begun are extended. One that is left unsettled when the loop goes on, as for
+        another thread, is held until its own lease is over. A block's outcome is committed when
+        the loop asks for the next job (in the same commit as the next reservation, when one is
+        needed), before any waiting, and when the loop ends, by `break`, an exception, `stop` or
+        `close`. Jobs that were reserved and not begun are released then.
 
         Args:
             topics: A topic's name, or several topics as for `reserve`.
@@ -276,7 +286,9 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
                 raise no_key(unique)
             return record
         if job_id is None or unique is not None:
-            raise InvalidValue("expected either an id or a unique key")
+            raise InvalidValue(
+                f"job_id is {shown(job_id)} and unique is {shown(unique)}: expected one of the two"
+            )
         (record,) = self.store.get([ids.to_raw(job_id)])
         if record is None:
             raise not_found(job_id)
@@ -391,20 +403,42 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
         return self._on(job_ids, Event.CANCEL, lambda raw: self.store.cancel(raw, why))
 
     @overload
-    def reset(self, job_ids: str) -> None: ...  # type: ignore[overload-overlap] # a str is one id
+    def reset(  # type: ignore[overload-overlap] # a str is one id
+        self, job_ids: str, *, deadline: datetime | None = None, ttl: float | None = None
+    ) -> None: ...
     @overload
-    def reset(self, job_ids: Iterable[str]) -> list[Outcome]: ...
-    def reset(self, job_ids: str | Iterable[str]) -> list[Outcome] | None:
+    def reset(
+        self, job_ids: Iterable[str], *, deadline: datetime | None = None, ttl: float | None = None
+    ) -> list[Outcome]: ...
+    def reset(
+        self,
+        job_ids: str | Iterable[str],
+        *,
+        deadline: datetime | None = None,
+        ttl: float | None = None,
+    ) -> list[Outcome] | None:
         """Make finished jobs ready again, at the back of their weight, as if never tried.
 
         One id or several as for `cancel`; only done and canceled jobs can be reset. A job takes its
-        unique key again; of several, those whose key another job has are a `conflict`. Its
-        deadline is dropped.
+        unique key again; of several, those whose key another job has are a `conflict`.
+
+        The deadline that a job had is dropped. It gets the earliest of those that are given here
+        and of the `ttl` of its topic, as a new job does; none if there is none of them.
+
+        Args:
+            job_ids: One id, or several.
+            deadline: When the jobs are canceled as expired unless they were handed out; aware.
+            ttl: Seconds from the reset to that moment; more than 0.
 
         Raises:
+            JobNotFound: One id was given, and no job has it.
+            InvalidTransition: One id was given, and the job is not finished.
             UniqueConflict: One id was given, and another job has its unique key; nothing changed.
+            InvalidValue: An argument is wrong; nothing changed.
+            StoreFull: There is no room for the new deadlines; nothing changed.
         """
-        return self._on(job_ids, Event.RESET, self.store.reset)
+        ends = ends_of(deadline, ttl)
+        return self._on(job_ids, Event.RESET, lambda raw: self.store.reset(raw, **ends))
 
     @overload
     def delete(self, job_ids: str) -> None: ...  # type: ignore[overload-overlap] # a str is one id
@@ -672,6 +706,19 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
             f"job {job_id} cannot have the unique key {unique!r}: {has} has it",
             "" if other is None else other.id,
         )
+
+
+def maker_of(max_payload: object, backoff: object, options: OptionArgs) -> SpecMaker:
+    """What makes the jobs of a service, out of the arguments for one.
+
+    Raises:
+        InvalidValue: One of them is wrong.
+    """
+    if not callable(backoff):
+        raise InvalidValue(f"backoff is {shown(backoff)}: expected a function of k and options")
+    return SpecMaker(
+        JobOptions.of(options), integer("max_payload", max_payload, 1, LARGEST_PAYLOAD)
+    )
 
 
 _JUST_JOBS: Final = frozenset({Job})

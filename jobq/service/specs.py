@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
 
 from jobq import codec
 from jobq.errors import InvalidValue
@@ -38,6 +38,23 @@ def check_weight(weight: object) -> int:
     if type(weight) is int and LEAST_WEIGHT <= weight <= MOST_WEIGHT:
         return weight
     return integer("weight", weight, LEAST_WEIGHT, MOST_WEIGHT)
+
+
+class Ends(TypedDict):
+    """When jobs that are reset are canceled as expired, as `Store.reset` takes it."""
+
+    deadline: datetime | None
+    ttl: float | None
+
+
+def ends_of(deadline: datetime | None, ttl: float | None) -> Ends:
+    """The new ends of jobs that are reset; the service's defaults have no part in them.
+
+    Raises:
+        InvalidValue: One of them is wrong, as for `enqueue`.
+    """
+    options = JobOptions.of({"deadline": deadline, "ttl": ttl})
+    return Ends(deadline=options.deadline, ttl=options.ttl)
 
 
 class SpecMaker:

@@ -78,6 +78,7 @@ class TermsModel:
         self._lease_us = lease_us
         self.jobs: list[Job] = []
         self.caps: dict[str, Caps] = {}
+        self.ttls_us: dict[str, int | None] = {}
         self._keys: dict[str, tuple[int, int | None]] = {}
         self._lingering: dict[tuple[int, int], tuple[str, int]] = {}
         self._count = 0
@@ -169,7 +170,7 @@ class TermsModel:
     def _add(self, spec: New) -> int:
         job = Job(
             len(self.jobs), spec.topic, spec.weight, self._next(), spec.size,
-            None if spec.ttl_us is None else self._clock.wall_us() + spec.ttl_us,
+            self._end_of(spec.topic, spec.ttl_us),
             spec.unique, spec.unique_for,
         )  # fmt: skip
         self._wait(job, spec.delay_us)
@@ -177,12 +178,18 @@ class TermsModel:
         self._take(job)
         return job.number
 
+    def _end_of(self, topic: str, ttl_us: int | None) -> int | None:
+        """The deadline of a job that begins now."""
+        ttls_us = [one for one in (ttl_us, self.ttls_us.get(topic)) if one is not None]
+        return self._clock.wall_us() + min(ttls_us) if ttls_us else None
+
     def _replace(self, job: Job, spec: New) -> None:
         if job.topic != spec.topic:
             job.topic, job.place = spec.topic, self._next()
         job.weight, job.size = spec.weight, spec.size
-        if spec.ttl_us is not None:
-            job.deadline_us = self._clock.wall_us() + spec.ttl_us
+        deadline_us = self._end_of(spec.topic, spec.ttl_us)
+        if deadline_us is not None:
+            job.deadline_us = deadline_us
         if spec.delay_us:
             self._wait(job, spec.delay_us)
 
@@ -208,7 +215,7 @@ class TermsModel:
         self._end(job, None, None)
         return Outcome.OK
 
-    def reset(self, number: int) -> Outcome:
+    def reset(self, number: int, ttl_us: int | None = None) -> Outcome:
         job = self.jobs[number]
         if job.status is None:
             return Outcome.MISSING
@@ -216,7 +223,8 @@ class TermsModel:
             return Outcome.INVALID
         if job.unique is not None and self.holder(job.unique) not in {None, number}:
             return Outcome.CONFLICT
-        job.status, job.reason, job.deadline_us = Status.READY, None, None
+        job.status, job.reason = Status.READY, None
+        job.deadline_us = self._end_of(job.topic, ttl_us)
         job.place = self._next()
         self._take(job)
         return Outcome.OK

@@ -51,6 +51,8 @@ some = st.integers(0, 7)
 supplies = st.none() | news | news
 """Hypothesis leaves out some rules in each story: all others bring jobs too, or it has none."""
 
+topic_ttls_us = st.sampled_from((None, 3_000_000, 20_000_000, 40_000_000))
+
 VERBS: Final = ("cancel", "delete", "reset")
 
 
@@ -86,9 +88,9 @@ class Terms(RuleBasedStateMachine):
         self.ids: list[list[bytes]] = [[] for _ in self.stores]  # by store, by number
         self.spoken: set[tuple[int, int]] = set()
 
-    @initialize(caps=all_caps, batch=st.lists(news, min_size=2, max_size=5))
-    def begin(self, caps: Caps, batch: list[New]) -> None:
-        self.configure(caps)
+    @initialize(caps=all_caps, ttl_us=topic_ttls_us, batch=st.lists(news, min_size=2, max_size=5))
+    def begin(self, caps: Caps, ttl_us: int | None, batch: list[New]) -> None:
+        self.configure(caps, ttl_us)
         self.enqueue(batch)
 
     def move_time(self) -> None:
@@ -140,10 +142,17 @@ class Terms(RuleBasedStateMachine):
         self.reserve(None, "mail", 2)
         self.change_one(nth, "cancel", Status.RESERVED)
 
-    @rule(supply=supplies, nth=some)
-    def let_live_again(self, supply: New | None, nth: int) -> None:
+    @rule(supply=supplies, nth=some, ttl_us=ttls_us)
+    def let_live_again(self, supply: New | None, nth: int, ttl_us: int | None) -> None:
         self.bring(supply)
-        self.change_one(nth, "reset", Status.DONE, Status.CANCELED)
+        if self.model.jobs:
+            self.move_time()
+            number = self.pick(nth, Status.DONE, Status.CANCELED)
+            expected = self.model.reset(number, ttl_us)
+            ttl = None if ttl_us is None else ttl_us / 1e6
+            for store, ids in zip(self.stores, self.ids, strict=True):
+                assert store.reset([ids[number]], ttl=ttl) == [expected]
+            self.compare()
 
     def change_one(self, nth: int, verb: str, *statuses: Status) -> None:
         if self.model.jobs:
@@ -181,12 +190,14 @@ class Terms(RuleBasedStateMachine):
                 assert store.edit([ids[number]], change) == [expected]
             self.compare()
 
-    @rule(caps=all_caps)
-    def configure(self, caps: Caps) -> None:
+    @rule(caps=all_caps, ttl_us=topic_ttls_us)
+    def configure(self, caps: Caps, ttl_us: int | None) -> None:
         self.move_time()
         self.model.caps["mail"] = caps
+        self.model.ttls_us["mail"] = ttl_us
+        ttl = None if ttl_us is None else ttl_us / 1e6
         for store in self.stores:
-            store.configure("mail", asdict(caps))
+            store.configure("mail", {**asdict(caps), "ttl": ttl})
 
     # Holders.
 

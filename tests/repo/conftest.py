@@ -81,8 +81,8 @@ class Queue:
         (outcome,) = self.store.cancel([job_id])
         return outcome
 
-    def reset(self, job_id: bytes) -> Outcome:
-        (outcome,) = self.store.reset([job_id])
+    def reset(self, job_id: bytes, **ends: Any) -> Outcome:
+        (outcome,) = self.store.reset([job_id], **ends)
         return outcome
 
     def delete(self, job_id: bytes) -> Outcome:

@@ -9,8 +9,8 @@ import pytest
 
 from jobq.clock import ManualClock, SystemClock, utc
 from jobq.repo.base import Store
-from jobq.repo.repositories import Agenda
-from jobq.repo.transactional import STEP
+from jobq.repo.repositories import Agenda, Transaction
+from jobq.repo.transactional import STEP, TIMELESS
 from jobq.states import Outcome, Reason, Status
 from tests.conftest import Opener
 from tests.repo.conftest import Queue, done, release, retry, spec
@@ -327,12 +327,189 @@ def test_a_reset_drops_the_deadline(queue: Queue, clock: ManualClock, end: str) 
     assert queue.take_one().id == job_id
 
 
-def test_a_reset_job_may_get_a_new_deadline(queue: Queue, clock: ManualClock) -> None:
+def test_a_reset_job_may_get_a_new_deadline_by_an_edit(queue: Queue, clock: ManualClock) -> None:
     job_id = queue.add(ttl=5.0)
     queue.cancel(job_id)
     queue.reset(job_id)
     queue.edit(job_id, options={"ttl": 3.0})
     clock.advance(3)
+    queue.store.advance()
+
+    assert is_expired(queue, job_id)
+
+
+def finished(queue: Queue, end: str, **options: Any) -> bytes:
+    """A job that has ended so; 2 s have gone by since its enqueue."""
+    job_id = queue.add(**options)
+    if end in {"done", "canceled while held"}:
+        held = queue.take_one()
+        if end == "done":
+            queue.done(held)
+    if end.startswith("canceled"):
+        queue.cancel(job_id)
+    queue.clock.advance(2)
+    queue.store.advance()
+    assert queue.get(job_id).finished
+    return job_id
+
+
+@pytest.mark.parametrize(
+    ("topic_ttl", "ttl", "deadline", "earliest"),
+    [
+        (None, 7.0, None, 7.0),
+        (None, None, 7.0, 7.0),
+        (None, 7.0, 8.0, 7.0),
+        (None, 8.0, 7.0, 7.0),
+        (7.0, None, None, 7.0),
+        (7.0, 8.0, 9.0, 7.0),
+        (9.0, 8.0, 7.0, 7.0),
+        (9.0, 7.0, None, 7.0),
+    ],
+)
+def test_the_earliest_of_what_a_reset_gives_and_its_topics_ttl_holds(
+    queue: Queue, clock: ManualClock,
+    topic_ttl: float | None, ttl: float | None, deadline: float | None, earliest: float,
+) -> None:  # fmt: skip
+    job_id = finished(queue, "done", name="n")
+    queue.store.configure("mail", {"ttl": topic_ttl})
+    moment = None if deadline is None else after(clock, deadline)
+    assert queue.reset(job_id, ttl=ttl, deadline=moment) is Outcome.OK
+
+    given = {} if ttl is None else {"ttl": ttl}
+    ends = {"deadline": after(clock, earliest).isoformat(), **given}
+    assert queue.get(job_id).options.as_dict() == {"name": "n", **ends}
+    assert watched(queue) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"ttl": 1.5}, {"ttl": 90.0, "group": "g"}, {"unique": "k", "group": "g"}]
+)
+@pytest.mark.parametrize("end", ["done", "canceled", "canceled while held", "expired"])
+def test_a_reset_job_has_its_new_deadline_however_it_ended_and_whatever_it_had(
+    queue: Queue, clock: ManualClock, end: str, options: dict[str, Any]
+) -> None:
+    options = {**options, "ttl": 1.5} if end == "expired" else options
+    job_id = finished(queue, end, **options)
+    assert queue.reset(job_id, ttl=7.0) is Outcome.OK
+    record = queue.get(job_id)
+    assert record.status is Status.READY
+    assert record.options.given() == {**options, "ttl": 7.0, "deadline": after(clock, 7.0)}
+    assert queue.store.check().problems == ()
+    clock.advance(6.999999)
+    queue.store.advance()
+    assert not is_expired(queue, job_id)
+    clock.advance(0.000001)
+    queue.store.advance()
+
+    assert is_expired(queue, job_id)
+    assert watched(queue) == 0
+    assert queue.take() == []
+    assert queue.store.check().problems == ()
+
+
+def test_the_deadline_of_a_reset_may_be_the_one_that_the_job_had(
+    queue: Queue, clock: ManualClock
+) -> None:
+    moment = after(clock, 9.0)
+    job_id = finished(queue, "canceled", deadline=moment)
+    assert queue.reset(job_id, deadline=moment) is Outcome.OK
+    assert (queue.get(job_id).options.deadline, watched(queue)) == (moment, 1)
+    clock.advance(7)
+    queue.store.advance()
+
+    assert is_expired(queue, job_id)
+
+
+def test_a_deadline_of_a_reset_that_has_passed_already_ends_the_job_at_once(
+    queue: Queue, clock: ManualClock
+) -> None:
+    job_id = finished(queue, "done")
+    assert queue.reset(job_id, deadline=after(clock, -1.0)) is Outcome.OK
+    assert queue.take() == []
+    assert is_expired(queue, job_id)
+
+
+def test_jobs_that_are_reset_together_get_the_same_deadline_each_by_the_settings_of_its_topic(
+    queue: Queue, clock: ManualClock
+) -> None:
+    queue.store.configure("short", {"ttl": 3.0})
+    ids = [queue.add(topic, **options) for topic, options in (
+        ("mail", {}), ("short", {}), ("mail", {"group": "g"}), ("mail", {"ttl": 1.0}),
+    )]  # fmt: skip
+    queue.store.cancel(ids)
+    clock.advance(10)
+    waiting = queue.add()
+    nobody = bytes(16)
+    asked = [ids[0], waiting, *ids[1:], nobody, ids[0]]
+    outcomes = queue.store.reset(asked, ttl=5.0)
+
+    ok, invalid, missing = Outcome.OK, Outcome.INVALID, Outcome.MISSING
+    assert outcomes == [ok, invalid, ok, ok, ok, missing, invalid]
+    assert [queue.get(job_id).options.deadline for job_id in ids] == [
+        after(clock, seconds) for seconds in (5.0, 3.0, 5.0, 5.0)
+    ]
+    assert queue.get(waiting).options.deadline is None
+    assert watched(queue) == 4
+
+
+def test_a_reset_that_is_refused_leaves_the_old_deadline(queue: Queue) -> None:
+    job_id = finished(queue, "canceled", unique="k", ttl=90.0)
+    other = queue.add(unique="k")
+    before = queue.get(job_id)
+    assert queue.reset(job_id, ttl=3.0) is Outcome.CONFLICT
+    assert queue.get(job_id) == before
+    assert (queue.get(other).options.deadline, watched(queue)) == (None, 0)
+
+
+def test_a_reset_job_that_is_given_back_has_until_its_new_deadline(
+    queue: Queue, clock: ManualClock
+) -> None:
+    job_id = finished(queue, "done", ttl=3.0)
+    queue.reset(job_id, ttl=10.0)
+    held = queue.take_one()
+    assert (held.options.ttl, held.options.deadline) == (10.0, after(clock, 10.0))
+    assert watched(queue) == 0
+    clock.advance(6)
+    queue.retry(held, 1.0)
+    clock.advance(3.999999)
+    queue.store.advance()
+    assert not is_expired(queue, job_id)
+    clock.advance(0.000001)
+    queue.store.advance()
+
+    assert is_expired(queue, job_id)
+
+
+def test_a_reset_job_takes_its_new_deadline_along_to_another_store(
+    queue: Queue, opener: Opener, clock: ManualClock
+) -> None:
+    job_id = finished(queue, "expired", ttl=1.0)
+    queue.reset(job_id, ttl=5.0)
+    there = Queue(opener("there"), clock)
+    clock.advance(2)
+    move(queue.store, there.store)
+    assert there.get(job_id).options == queue.get(job_id).options
+    clock.advance(2.999999)
+    there.store.advance()
+    assert not is_expired(there, job_id)
+    clock.advance(0.000001)
+    there.store.advance()
+
+    assert is_expired(there, job_id)
+
+
+def test_a_repair_finds_the_new_deadline_of_a_reset_job(queue: Queue, clock: ManualClock) -> None:
+    job_id = finished(queue, "done")
+    queue.reset(job_id, ttl=5.0)
+
+    def forget(tx: Transaction) -> None:
+        tx.topics.unhold(Agenda.DEADLINE, tx.topics.due(Agenda.DEADLINE, None, 1))
+
+    queue.store._write(forget, TIMELESS)  # type: ignore[attr-defined]
+    assert not queue.store.check().ok
+    assert queue.store.check(repair=True).ok
+    assert watched(queue) == 1
+    clock.advance(5)
     queue.store.advance()
 
     assert is_expired(queue, job_id)

@@ -561,6 +561,18 @@ def test_each_group_has_its_own_rate(queue: Queue) -> None:
     assert served(queue) == "aa"
 
 
+def test_the_rate_of_a_group_is_counted_on_a_clock_that_nobody_steps(queue: Queue) -> None:
+    queue.store.configure("mail", {"group_rate": (1, 10.0)})
+    add_to(queue, "aaa")
+    assert served(queue) == "a"
+    queue.clock.step_wall(3600.0)
+    assert served(queue) == ""
+
+    queue.clock.step_wall(-7200.0)
+    queue.clock.advance(10.0)
+    assert served(queue) == "a"
+
+
 @pytest.mark.parametrize("n", [1, 100])
 def test_a_group_that_was_empty_meanwhile_has_not_a_new_burst(queue: Queue, n: int) -> None:
     queue.store.configure("mail", {"group_rate": (1, 10.0)})

@@ -447,6 +447,20 @@ def test_the_smaller_most_of_retries_holds(
     assert queue.take_one().options.max_retries == holds
 
 
+def test_waits_before_a_retry_are_the_jobs_own_or_else_its_topics(queue: Queue) -> None:
+    topic = {"min_backoff": 9.0, "factor": 3.0, "max_backoff": 60.0, "jitter": 0.0}
+    queue.store.configure("mail", topic)
+    queue.add()
+    queue.add(min_backoff=5.0, jitter=0.5, name="own")
+    plain, own = queue.take(n=2)
+
+    assert plain.options.as_dict() == topic
+    assert own.options.as_dict() == {**topic, "min_backoff": 5.0, "jitter": 0.5, "name": "own"}
+    queue.store.configure("mail", dict.fromkeys(topic))
+    queue.add()
+    assert queue.take_one().options.as_dict() == {}
+
+
 # Lingering holds.
 
 

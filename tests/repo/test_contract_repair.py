@@ -9,7 +9,7 @@ from jobq.clock import ManualClock
 from jobq.errors import StoreCorrupt
 from jobq.job import Report
 from jobq.repo.base import CheckReport, Store
-from jobq.repo.repositories import NOBODY, Agenda, Held, Note, Transaction, Waiting
+from jobq.repo.repositories import IDLE_US, NOBODY, Agenda, Held, Note, Transaction, Waiting
 from jobq.repo.transactional import TIMELESS
 from jobq.selector import ALL_JOBS
 from jobq.states import Event, Outcome, Status
@@ -126,6 +126,23 @@ def test_what_is_wrong_with_an_index_is_mended_and_said(
     assert queue.store.check().problems == ()
     assert everything(queue.store) == before
     assert queue.order() == order
+
+
+@pytest.mark.parametrize("how", ["prune", "a new topic"])
+def test_no_topic_that_has_jobs_is_cleared_away_though_it_is_not_counted_to_have_any(
+    queue: Queue, clock: ManualClock, how: str
+) -> None:
+    """Without their names no repair could tell whose they are."""
+    ids = queue.add_many(3)
+    damage(queue.store, everything_is_gone)
+    clock.advance(2 * IDLE_US / 1e6)
+    if how == "prune":
+        queue.store.prune()
+    else:
+        queue.add("another")
+
+    assert queue.store.check(repair=True).ok
+    assert queue.order() == ids
 
 
 def test_a_queue_that_is_well_is_left_alone(queue: Queue) -> None:

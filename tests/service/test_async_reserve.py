@@ -82,7 +82,7 @@ def test_a_job_that_comes_ends_the_waiting(live: JobService, timeout: float | No
 
 def test_a_delayed_a_retried_and_an_expired_job_come_to_who_waits(live: JobService) -> None:
     async def main() -> None:
-        await live.aenqueue("mail", delay=0.1, lease=0.1, min_backoff=0.05, jitter=0)
+        await live.aenqueue("mail", delay=0.1, lease=1.0, min_backoff=0.05, jitter=0)
         (first,) = await live.areserve("mail")
         await first.aretry()
         (second,) = await live.areserve("mail")

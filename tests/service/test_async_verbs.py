@@ -68,6 +68,8 @@ def test_jobs_in(svc: JobService) -> None:
 def test_a_batch_whose_block_fails_leaves_nothing_behind(svc: JobService) -> None:
     async def main() -> None:
         batch = svc.abatch()
+        with pytest.raises(InvalidValue, match=r"expected `async with svc\.abatch\(\) as batch:`"):
+            batch.enqueue("mail")
 
         async def block() -> None:
             async with batch:

@@ -1,6 +1,8 @@
 """Bad input: each piece is an error of jobq's own that names it, and nothing is written."""
 
+import copy
 import math
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -266,6 +268,21 @@ def test_a_settlement_with_it_leaves_the_job_held(
     job.done()
 
 
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_what_belongs_to_one_process_says_what_to_send_another_instead(
+    svc: JobService, copied: Callable[[object], object]
+) -> None:
+    svc.enqueue("mail")
+    (job,) = svc.reserve("mail")
+    with pytest.raises(TypeError, match=r"a JobService cannot .* jobq\.open\(path\)"):
+        copied(svc)
+    with pytest.raises(TypeError, match=r"a Job cannot .* its id and its payload"):
+        copied(job)
+
+    assert pickle.loads(pickle.dumps(svc.get(job.id))).id == job.id
+    job.done()
+
+
 @pytest.mark.parametrize("jobs", [5, None, [5], ["x"], [None], object()], ids=kind)
 def test_settling_many_wants_jobs(svc: JobService, jobs: Any) -> None:
     for verb in (svc.done_many, svc.retry_many, svc.release_many):
@@ -294,6 +311,19 @@ def test_one_that_is_no_id_refuses_all_of_several(svc: JobService, verb: str, jo
         svc.cancel(fine)
 
     refused(svc.store, "id", lambda: getattr(svc, verb)([fine, job_id]))
+
+
+RESET = [row for row in ENQUEUE if row.values[0] in {"deadline", "ttl"}]
+
+
+@pytest.mark.parametrize(("name", "value"), RESET)
+def test_a_wrong_deadline_of_a_reset_is_refused(svc: JobService, name: str, value: Any) -> None:
+    job_id = svc.enqueue("mail")
+    svc.cancel(job_id)
+
+    refused(svc.store, name, lambda: svc.reset(job_id, **{name: value}))
+    refused(svc.store, name, lambda: svc.reset([], **{name: value}))
+    refused(svc.store, name, lambda: svc.select(dead=True).reset(**{name: value}))
 
 
 FIND = [
@@ -394,6 +424,10 @@ CONFIGURE = [
     *table("when_full", ["drop", []]),
     *table("max_lease", [0, *NO_SECONDS]),
     *table("max_retries", [-1, True]),
+    *table("min_backoff", NO_SECONDS),
+    *table("max_backoff", NO_SECONDS),
+    *table("factor", [0.9, 1001, NAN, "2", True, HUGE]),
+    *table("jitter", [-0.1, 1.1, NAN, "0"]),
     *table("ttl", [0, *NO_SECONDS]),
     *table("ageing", [0, *NO_SECONDS]),
     *table("lease", [5]),
@@ -468,8 +502,9 @@ def test_a_job_is_got_by_its_id_or_its_key_but_not_by_both_or_neither(svc: JobSe
     job_id = svc.enqueue("mail", unique="k")
     get: Any = svc.get
 
-    refused(svc.store, "either an id or a unique key", get)
-    refused(svc.store, "either an id or a unique key", lambda: get(job_id, unique="k"))
+    refused(svc.store, "job_id is None and unique is None: expected one of the two", get)
+    both = f"job_id is '{job_id}' and unique is 'k': expected one of the two"
+    refused(svc.store, both, lambda: get(job_id, unique="k"))
 
 
 @pytest.mark.parametrize("rate", [5, "5/s", (5,), (5, 60, 1), {5, 60}, {5: 60, 6: 60}], ids=kind)

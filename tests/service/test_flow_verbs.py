@@ -3,14 +3,25 @@
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
 import jobq
-from jobq import GroupStats, JobService, Outcome, Reason, Status, TopicLimits, TopicSettings
+from jobq import (
+    BulkProgress,
+    GroupStats,
+    JobService,
+    Outcome,
+    Reason,
+    Status,
+    TopicLimits,
+    TopicSettings,
+)
 from jobq.clock import ManualClock, SystemClock, utc
 from jobq.errors import InvalidValue, JobNotFound, QueueFull, ReservationLost, UniqueConflict
+from jobq.repo.memory import MemoryStore
 from tests.conftest import Crew, Opener, eventually
 from tests.repo.test_contract_threads import asleep
 from tests.service.coroutines import run
@@ -317,6 +328,79 @@ def test_a_job_and_its_record_say_its_deadline(svc: JobService, clock: ManualClo
     }
 
 
+def canceled(svc: JobService, **options: Any) -> str:
+    job_id = svc.enqueue("mail", **options)
+    svc.cancel(job_id)
+    return job_id
+
+
+def test_a_reset_gives_a_new_deadline_to_all_that_are_named(
+    svc: JobService, clock: ManualClock
+) -> None:
+    first, second, third = canceled(svc, ttl=5), canceled(svc), canceled(svc, ttl=7)
+    clock.advance(10)
+    now = utc(clock.wall_us())
+    at = now.astimezone(timezone(timedelta(hours=3))) + timedelta(seconds=60)
+
+    svc.reset(first, ttl=60)
+    assert svc.reset([first, second], ttl=90.5, deadline=at) == [Outcome.INVALID, Outcome.OK]
+    svc.reset(third)
+    assert [svc.get(one).deadline for one in (first, second, third)] == [at, at, None]
+    assert [svc.get(one).options.ttl for one in (first, second, third)] == [60.0, 90.5, None]
+
+
+def test_a_selection_is_reset_each_job_with_its_time_from_then_on(
+    svc: JobService, clock: ManualClock
+) -> None:
+    for ttl in (5, None, 7):
+        canceled(svc, ttl=ttl)
+    clock.advance(10)
+    at = utc(clock.wall_us()) + timedelta(seconds=60)
+    everything = svc.select(topic="mail")
+    assert everything.reset(ttl=60, dry_run=True).matched == 3
+    assert {job.status for job in everything} == {Status.CANCELED}
+
+    def tell(step: BulkProgress) -> None:
+        clock.advance(len(step.outcomes))
+
+    assert everything.reset(ttl=60, rate=10, progress=tell).changed == 3
+    assert {job.status for job in everything} == {Status.READY}
+    assert [job.deadline for job in everything] == [
+        at + timedelta(seconds=passed) for passed in range(3)
+    ]
+    svc.select(status="ready").cancel()
+    assert everything.reset(deadline=at + timedelta(days=1), ttl=10**6).changed == 3
+    assert [job.deadline for job in everything] == [at + timedelta(days=1)] * 3
+
+
+def test_coroutines_reset_with_a_deadline_too(svc: JobService, clock: ManualClock) -> None:
+    first, second, third = (canceled(svc) for _ in range(3))
+    at = utc(clock.wall_us()) + timedelta(seconds=60)
+
+    async def main() -> None:
+        await svc.areset(first, ttl=60)
+        assert await svc.areset([second], deadline=at) == [Outcome.OK]
+        assert (await svc.select(status="canceled").areset(ttl=90, deadline=at)).changed == 1
+        for call in (
+            lambda: svc.areset([first], ttl=0),
+            lambda: svc.select(status="canceled").areset(deadline=datetime(2030, 1, 1)),
+        ):
+            with pytest.raises(InvalidValue):
+                await call()
+
+    run(main())
+    assert [svc.get(one).deadline for one in (first, second, third)] == [at] * 3
+
+
+def test_the_deadline_that_a_service_gives_new_jobs_is_none_for_those_that_are_reset(
+    clock: ManualClock,
+) -> None:
+    with JobService(MemoryStore(clock=clock), ttl=60) as svc:
+        job_id = canceled(svc)
+        svc.reset(job_id)
+        assert svc.get(job_id).deadline is None
+
+
 def test_a_job_whose_deadline_has_passed_is_canceled_without_a_worker(
     svc: JobService, clock: ManualClock
 ) -> None:
@@ -337,6 +421,14 @@ def test_a_topic_bounds_retries_and_leases(svc: JobService) -> None:
         job.retry(0)
 
     assert svc.get(job_id).reason is Reason.EXHAUSTED
+
+
+def test_a_first_wait_of_a_topic_is_no_longer_than_its_longest(svc: JobService) -> None:
+    svc.configure("mail", max_backoff=60)
+
+    with pytest.raises(InvalidValue, match=r"min_backoff 90\.0 is more than max_backoff 60\.0"):
+        svc.configure("mail", min_backoff=90)
+    assert svc.settings("mail").min_backoff is None
 
 
 # For coroutines.

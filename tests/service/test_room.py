@@ -66,13 +66,15 @@ def test_a_full_topic_refuses_new_jobs_and_nothing_of_them_is_written(live: JobS
     live.configure("mail", max_jobs=2)
     live.enqueue_many("mail", range(2))
 
+    def both() -> None:
+        with live.batch() as batch:
+            batch.enqueue("other")
+            batch.enqueue("mail")
+
     with pytest.raises(QueueFull, match="topic 'mail' is full"):
         live.enqueue("mail")
-    batch = live.batch()
-    batch.enqueue("other")
-    batch.enqueue("mail")
-    with pytest.raises(QueueFull), batch:
-        pass
+    with pytest.raises(QueueFull):
+        both()
     assert live.stats("other").totals.total == 0
     live.reserve("mail")
     live.enqueue("mail")

@@ -85,6 +85,29 @@ def test_the_wait_stays_at_the_cap(svc: JobService, clock: ManualClock) -> None:
     assert waits == [1.0, 3.0, 9.0] + [10.0] * 1497
 
 
+def test_a_first_wait_beyond_the_usual_cap_raises_that(svc: JobService, clock: ManualClock) -> None:
+    job_id = svc.enqueue("mail", min_backoff=7200, jitter=0)
+    for _ in range(2):
+        reserve_one(svc).retry()
+        assert wait_us(svc, job_id, clock) == 7200_000_000
+        clock.advance(7200)
+
+
+def test_a_topic_says_how_long_jobs_wait_before_a_retry_that_do_not_say_themselves(
+    svc: JobService, clock: ManualClock
+) -> None:
+    svc.configure("mail", min_backoff=60, factor=3, jitter=0, max_backoff=300)
+    plain, own = svc.enqueue("mail"), svc.enqueue("mail", min_backoff=5, factor=1)
+    waits: dict[str, list[float]] = {plain: [], own: []}
+    for _ in range(3):
+        for job in svc.reserve("mail", 2):
+            job.retry()
+            waits[job.id].append(wait_us(svc, job.id, clock) / 1e6)
+        clock.advance(300)
+
+    assert waits == {plain: [60.0, 180.0, 300.0], own: [5.0, 5.0, 5.0]}
+
+
 def test_the_backoff_counts_retries_and_neither_crashes_nor_releases(
     svc: JobService, clock: ManualClock
 ) -> None:

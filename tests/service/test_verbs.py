@@ -286,6 +286,18 @@ def test_a_batch_that_has_ended_takes_no_more(svc: JobService) -> None:
     assert svc.stats().totals.total == 1
 
 
+def test_a_batch_takes_no_jobs_before_its_block_which_nobody_might_ever_end(
+    svc: JobService,
+) -> None:
+    batch = svc.batch()
+    with pytest.raises(InvalidValue, match=r"not begun: expected `with svc\.batch\(\) as batch:`"):
+        batch.enqueue("mail")
+    with batch:
+        batch.enqueue("sms")
+
+    assert svc.topics() == ["sms"]
+
+
 def test_a_batch_is_never_committed_twice(svc: JobService) -> None:
     batch = svc.batch()
     with batch:

@@ -8,7 +8,7 @@ in that line.
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -127,6 +127,7 @@ def test_what_is_known() -> None:
         assert_type(result, BulkResult)
         assert_type(result.outcomes.get(Outcome.OK), int | None)
         assert_type(svc.select(dead=True).reset(rate=50), BulkResult)
+        assert_type(svc.select(dead=True).reset(ttl=60, deadline=None), BulkResult)
         assert_type(svc.topics(), list[str])
         assert_type(svc.stats(), Stats)
         assert_type(svc.stats("mail").totals.ready, int)
@@ -142,6 +143,7 @@ def test_one_id_or_several() -> None:
         assert_type(svc.cancel([first], error="x"), list[Outcome])
         svc.cancel(second)
         assert_type(svc.reset(one for one in (first, second)), list[Outcome])
+        assert_type(svc.reset([second], ttl=60, deadline=datetime.now(UTC)), list[Outcome])
         svc.delete(first)
         svc.delete((second,))
 

@@ -12,7 +12,7 @@ from jobq.options import UNSET, JobOptions
 from jobq.repo.base import Retention
 from jobq.repo.operations.damage import tried
 from jobq.repo.operations.finding import meets
-from jobq.repo.operations.flow import groups, lingering, uniques
+from jobq.repo.operations.flow import deadlines, groups, lingering, uniques
 from jobq.repo.operations.history import keep_attempt, succeeded_at_once, with_attempt, with_error
 from jobq.repo.operations.places import (
     Ending,
@@ -37,6 +37,7 @@ from jobq.repo.repositories import (
 )
 from jobq.selector import Selector
 from jobq.states import Event, Outcome, Reason, Status, can_move
+from jobq.topic import TopicSettings
 
 Chosen = dict[bytes, tuple[JobBody, JobState]]
 """Jobs to which something happens, as they were before."""
@@ -118,14 +119,27 @@ def cancel(
     return outcomes
 
 
-def reset(tx: Transaction, ids: Sequence[bytes], where: Selector | None = None) -> list[Outcome]:
-    """Make finished jobs ready again, at the back of their weight, with fresh counts."""
+def size_of_reset(ids: Sequence[bytes], ends: JobOptions) -> int:
+    """About how many bytes the jobs may grow by: they do if they get deadlines."""
+    return 0 if ends is UNSET else 256 * len(ids)
+
+
+def reset(
+    tx: Transaction,
+    ids: Sequence[bytes],
+    where: Selector | None = None,
+    ends: JobOptions = UNSET,
+) -> list[Outcome]:
+    """Make finished jobs ready again, at the back of their weight, with fresh counts.
+
+    Of *ends*, deadline and time to live are their new ones; the old ones go.
+    """
     outcomes, chosen = select(tx, ids, Event.RESET, lambda *_: Outcome.INVALID, where)
-    bound = {job_id: both for job_id, both in chosen.items() if both[1].notes & TERMS}
-    if bound:
-        _refuse_without_key(tx, ids, outcomes, chosen, bound)
+    if any(state.notes & TERMS for _, state in chosen.values()):
+        _refuse_without_key(tx, ids, outcomes, chosen)
+    renewed = _with_new_ends(tx, chosen, ends)
     withdraw(tx, states_of(chosen))
-    renewed = _without_deadlines(tx, bound)
+    _rewrite(tx, chosen, renewed)
     seq = tx.topics.next_seq(len(chosen))
     queues: defaultdict[tuple[int, int], list[Waiting]] = defaultdict(list)
     sizes: defaultdict[int, int] = defaultdict(int)
@@ -155,16 +169,16 @@ def reset(tx: Transaction, ids: Sequence[bytes], where: Selector | None = None) 
 
 
 def _refuse_without_key(
-    tx: Transaction, ids: Sequence[bytes], outcomes: list[Outcome], chosen: Chosen, bound: Chosen
+    tx: Transaction, ids: Sequence[bytes], outcomes: list[Outcome], chosen: Chosen
 ) -> None:
     """A finished job whose unique key another one has by now stays finished."""
     taken: set[str] = set()
-    for job_id in list(bound):
-        name = bound[job_id][0].options.unique
+    for job_id, (body, _) in list(chosen.items()):
+        name = body.options.unique
         if name is None:
             continue
         if name in taken or uniques.holder(tx, name) not in {None, job_id}:
-            del bound[job_id], chosen[job_id]
+            del chosen[job_id]
             for position, other in enumerate(ids):
                 if other == job_id:
                     outcomes[position] = Outcome.CONFLICT
@@ -172,19 +186,40 @@ def _refuse_without_key(
             taken.add(name)
 
 
-def _without_deadlines(tx: Transaction, bound: Chosen) -> dict[bytes, JobOptions]:
-    """The options of jobs with terms that begin anew: their time to live was that of then."""
-    options = {}
-    rewritten = []
-    for job_id, (body, _) in bound.items():
-        new = body.options
-        if new.deadline is not None:
-            new = replace(new, deadline=None, ttl=None)
-            rewritten.append((job_id, body._replace(options=new)))
-        options[job_id] = new
-    if rewritten:
-        tx.jobs.rewrite(rewritten)
-    return options
+def _with_new_ends(tx: Transaction, chosen: Chosen, ends: JobOptions) -> dict[bytes, JobOptions]:
+    """The options of jobs that begin anew, of those that have terms, had some, or get some."""
+    numbers = {state.topic for _, state in chosen.values()}
+    settings = {number: tx.topics.settings(number) for number in numbers}
+    renewed = {}
+    for job_id, (body, state) in chosen.items():
+        options = _with_ends(tx, body.options, ends, settings[state.topic])
+        if state.notes & TERMS or options.has_terms:
+            renewed[job_id] = options
+    return renewed
+
+
+def _with_ends(
+    tx: Transaction, old: JobOptions, ends: JobOptions, settings: TopicSettings
+) -> JobOptions:
+    """The options with a deadline as of a job that is enqueued now: the old one was of then."""
+    if ends is UNSET and settings.ttl is None and old.deadline is None:
+        return old
+    new = replace(old, deadline=ends.deadline, ttl=ends.ttl)
+    return replace(new, deadline=deadlines.resolved(tx, new, settings))
+
+
+def _rewrite(tx: Transaction, chosen: Chosen, renewed: dict[bytes, JobOptions]) -> None:
+    """Options stand in the body, and the body says where a deadline is looked after."""
+    bodies = []
+    changed = []
+    for job_id, options in renewed.items():
+        old, _ = chosen[job_id]
+        bodies.append((job_id, old._replace(options=options)))
+        if options != old.options:
+            changed.append(bodies[-1])
+    if changed:
+        tx.jobs.rewrite(changed)
+    deadlines.watch(tx, bodies)
 
 
 def _renewed(tx: Transaction, job_id: bytes, state: JobState) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import compress
 from typing import Final, NamedTuple
 
@@ -33,6 +34,9 @@ _RESERVABLE: Final = tuple(status for status in Status if can_move(status, Event
 LAPSED_LOOKS: Final = 8
 """How often a reservation looks for other jobs when it is too late for those that it has found.
 What is due is moved at the head of each write anyway; this is for a backlog of it."""
+
+_BACKOFF: Final = ("min_backoff", "max_backoff", "factor", "jitter")
+"""Settings of topics that hold where neither the job nor its service has said something else."""
 
 DEFAULT_LEASE_US: Final = DEFAULTS.lease_us or 0
 
@@ -153,6 +157,7 @@ def _hand_out(
             _put_in_again(tx, number, taken)
             continue
         before = total
+        usual = UNSET if settings is NO_SETTINGS else _backoff(settings)
         for waiting, both in zip(taken, found, strict=False):  # there are those of other topics
             if both is None:
                 _set_aside(tx, name, number, waiting[2], why)
@@ -183,7 +188,7 @@ def _hand_out(
                 bound.append((job_id, body))
             lease_us = (options is not UNSET and options.lease_us) or DEFAULT_LEASE_US
             if settings is not NO_SETTINGS:
-                lease_us, options = _within(settings, lease_us, options)
+                lease_us, options = _within(settings, lease_us, options.over(usual))
             if lease_us != last_lease_us:
                 held = leases.setdefault(lease_us, [])
                 last_lease_us = lease_us
@@ -242,6 +247,14 @@ def _within(settings: TopicSettings, lease_us: int, options: JobOptions) -> tupl
         if retries is None or retries > settings.max_retries:
             options = replace(options, max_retries=settings.max_retries)
     return lease_us, options
+
+
+@lru_cache(maxsize=256)
+def _backoff(settings: TopicSettings) -> JobOptions:
+    """The options that a topic has for jobs which do not say themselves."""
+    found = {name: getattr(settings, name) for name in _BACKOFF}
+    given = {name: value for name, value in found.items() if value is not None}
+    return JobOptions.from_checked(given) if given else UNSET
 
 
 def _lapse(tx: Transaction, job_id: bytes, body: JobBody, state: JobState) -> Ending:

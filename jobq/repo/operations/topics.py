@@ -39,7 +39,13 @@ def numbers_of(tx: Transaction, names: Collection[str]) -> dict[str, int]:
 
 
 def forget_idle(tx: Transaction, look: int, most: int) -> None:
-    """Clear away topics that are not listed any more."""
+    """Clear away topics that are not listed any more.
+
+    Not where fewer jobs are counted than there are: a topic may have some then, though its counts
+    say otherwise, and without its name no repair could put them back.
+    """
+    if tx.jobs.size() > sum(map(tx.topics.total, Status)):
+        return
     tx.gone += tx.topics.forget_idle(tx.wall_us - IDLE_US, look, most)
 
 
