@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from datetime import datetime
 from functools import partial, wraps
 from typing import Any, Final, cast
 
@@ -25,7 +26,7 @@ from jobq.cli.context import (
     yes_option,
 )
 from jobq.cli.enqueueing import reader_of
-from jobq.cli.options import EPILOG, chosen_options, duration, job_options
+from jobq.cli.options import EPILOG, chosen_options, duration, ends_options, job_options
 from jobq.cli.payloads import WrongPayload
 from jobq.cli.selection import NAMES, Filters, filter_options, selection_of, where_option
 from jobq.cli.telling import Telling, outcome_as_json
@@ -122,48 +123,58 @@ def cancel(ctx: click.Context, *, wanted: Wanted, error: str | None) -> None:
     run(ctx, change, wanted)
 
 
-@click.command()
+@click.command(epilog=EPILOG)
 @wanted_options
+@ends_options
 @rate_option
 @click.pass_context
-def retry(ctx: click.Context, *, wanted: Wanted, rate: float | None) -> None:
+def retry(
+    ctx: click.Context,
+    *,
+    wanted: Wanted,
+    deadline: datetime | None,
+    ttl: float | None,
+    rate: float | None,
+) -> None:
     """Make jobs ready: finished ones as if never tried, delayed ones without their delay.
 
     Finished jobs go to the back of their weight, delayed ones to the place that they had.
+    Finished jobs lose the deadline that they had; --deadline and --ttl give all of them a new one.
     Filters select canceled jobs unless --status says otherwise. Several jobs take --yes where
     nobody can be asked.
     """
-    run(ctx, retrying(rate), wanted)
+    run(ctx, retrying(rate, deadline, ttl), wanted)
 
 
-def retrying(rate: float | None) -> Change:
+def retrying(rate: float | None, deadline: datetime | None, ttl: float | None) -> Change:
     """To make jobs ready, no more than *rate* a second of those that are selected."""
+    ends = chosen_options({"deadline": deadline, "ttl": ttl})
     return Change(
         "retry",
         "ready",
         _from(Event.RESET) | {Status.DELAYED},
         frozenset({Status.CANCELED}),
-        _retry,
+        lambda svc, jobs: _retry(svc, jobs, ends),
         (
-            (_from(Event.RESET), lambda chosen: partial(chosen.reset, rate=rate)),
+            (_from(Event.RESET), lambda chosen: partial(chosen.reset, rate=rate, **ends)),
             (
                 frozenset({Status.DELAYED}),
-                lambda chosen: partial(chosen.edit, delay=0, rate=rate),
+                lambda chosen: partial(chosen.edit, delay=0, rate=rate, **ends),
             ),
         ),
     )
 
 
-def _retry(svc: JobService, jobs: list[str]) -> list[Outcome]:
-    """Reset what is finished, and end the delay of what is delayed."""
-    outcomes = svc.reset(jobs)
+def _retry(svc: JobService, jobs: list[str], ends: dict[str, Any]) -> list[Outcome]:
+    """Reset what is finished, and end the delay of what is delayed; all of them with these ends."""
+    outcomes = svc.reset(jobs, **ends)
     delayed = [
         at
         for at, outcome in enumerate(outcomes)
         if outcome is Outcome.INVALID and _status(svc, jobs[at]) is Status.DELAYED
     ]
     if delayed:
-        edited = svc.edit([jobs[at] for at in delayed], delay=0)
+        edited = svc.edit([jobs[at] for at in delayed], delay=0, **ends)
         for at, outcome in zip(delayed, edited, strict=True):
             outcomes[at] = outcome
     return outcomes
@@ -357,9 +368,10 @@ def _run_on_selected(ctx: click.Context, svc: JobService, change: Change, wanted
     try:
         for chosen, verb in parts:
             told.of(verb(chosen)(progress=told))
-    except BrokenPipeError:
+    except OSError as error:
+        gone = "nobody reads the outcomes any more; " if isinstance(error, BrokenPipeError) else ""
         did = f"{change.done}: {render.count(told.changed, 'job')}"
-        say(f"nobody reads the outcomes any more; {did}, the others are left as they are")
+        say(f"{gone}{did}, the others are left as they are")
         raise
     told.end()
     left = f", {told.left:,} had moved on meanwhile" if told.left else ""

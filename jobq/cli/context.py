@@ -11,6 +11,8 @@ nothing. The exit status:
     5  the store cannot be used, or `check` found damage
 """
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -94,6 +96,20 @@ def refuse(ctx: click.Context, message: str, status: int = FAILED) -> NoReturn:
     ctx.exit(status)
 
 
+def cannot_print(error: OSError) -> str:
+    """Why there is no output, or no input, any more."""
+    where = "" if error.filename is None else f" {error.filename!r}"
+    return f"cannot print or read{where} any more: {error.strerror or error}"
+
+
+def point_to_nowhere(stream: Any) -> None:
+    """Let what is still buffered for who cannot take it go nowhere, instead of failing at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 @contextmanager
 def _readable() -> Iterator[None]:
     """What is said of a wrong command line repeats its words, whatever is in them."""
@@ -106,6 +122,20 @@ def _readable() -> Iterator[None]:
 
 class Verbs(click.Group):
     """A group whose verbs may raise any `JobqError`; help lists them as they were added."""
+
+    def main(self, *args: Any, **how: Any) -> Any:
+        """Run the command line; what it cannot print, or read, is an error like others.
+
+        A reader that has hung up is click's to deal with.
+        """
+        try:
+            return super().main(*args, **how)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # stderr may be what cannot be written
+                say(f"{cannot_print(error)}; what was done by then stands")
+            for stream in (sys.stdout, sys.stderr):
+                point_to_nowhere(stream)
+            sys.exit(FAILED)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take the group's own options off the command line."""

@@ -1,11 +1,14 @@
 """`jobq dead`: jobs that ended without success and that nobody canceled."""
 
+from datetime import datetime
+
 import click
 
 from jobq.cli.changing import Wanted, deleting, rate_option, retrying, run
 from jobq.cli.context import Verb, Verbs, as_json_option, dry_run_option, yes_option
 from jobq.cli.jobs import list_jobs
 from jobq.cli.listing import listing_options
+from jobq.cli.options import EPILOG, ends_options
 from jobq.cli.selection import Filters, filter_options
 
 _filters = filter_options("status", "dead")
@@ -36,8 +39,9 @@ def list_(
     list_jobs(ctx, {**filters, "dead": True}, limit=limit, after=after, as_json=as_json)
 
 
-@dead.command()
+@dead.command(epilog=EPILOG)
 @_filters
+@ends_options
 @rate_option
 @_how
 @click.pass_context
@@ -45,13 +49,19 @@ def retry(
     ctx: click.Context,
     filters: Filters,
     *,
+    deadline: datetime | None,
+    ttl: float | None,
     rate: float | None,
     yes: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Make dead letters ready as if never tried: all of them, or those that filters select."""
-    run(ctx, retrying(rate), _wanted(filters, yes=yes, dry_run=dry_run, as_json=as_json))
+    """Make dead letters ready as if never tried: all of them, or those that filters select.
+
+    They lose the deadline that they had; --deadline and --ttl give them a new one.
+    """
+    change = retrying(rate, deadline, ttl)
+    run(ctx, change, _wanted(filters, yes=yes, dry_run=dry_run, as_json=as_json))
 
 
 @dead.command()

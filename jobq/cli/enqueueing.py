@@ -172,8 +172,9 @@ def _enqueue_lines(
             job_ids = svc.enqueue_many(printer.topic, lines.payloads, **common)
             jobs, last = jobs + len(job_ids), lines.last
             printer.show(job_ids)
-    except BrokenPipeError:
-        say(f"nobody reads the ids any more; {_so_far(jobs, last)}")
+    except OSError as error:
+        gone = "nobody reads the ids any more; " if isinstance(error, BrokenPipeError) else ""
+        say(f"{gone}{_so_far(jobs, last)}")
         raise
     except WrongPayload as error:
         refuse(ctx, f"{error}; {_so_far(jobs, last)}")

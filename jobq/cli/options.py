@@ -89,6 +89,22 @@ def job_options(command: Verb) -> Verb:
     return _options(command, OptionArgs, told_of(JobOptions))
 
 
+def ends_options(command: Verb) -> Verb:
+    """`--deadline` and `--ttl`, for a verb that gives jobs new ones."""
+    command = click.option(
+        "--ttl",
+        type=duration,
+        metavar="DURATION",
+        help="How long until that moment, for each from now; the earlier of the two holds.",
+    )(command)
+    return click.option(
+        "--deadline",
+        type=moment,
+        metavar="TIME",
+        help="When they are canceled as expired unless they were handed out.",
+    )(command)
+
+
 def setting_options(command: Verb) -> Verb:
     """An option of the command line for each setting of topics."""
     return _options(command, SettingArgs, told_of(TopicSettings))

@@ -65,6 +65,7 @@ def _write(out: IO[str], lines: Iterable[dict[str, Any]]) -> int:
     for fields in lines:
         out.write(json.dumps(fields) + "\n")
         jobs += fields["kind"] == "job"
+    out.flush()  # before it is said that it went well
     return jobs
 
 

@@ -1,12 +1,14 @@
 """`jobq backup`, `restore`, `compact` and `doctor`: the file of a queue as a whole."""
 
 import json
+import os
 
 import click
 
 from jobq import factory
 from jobq.cli.context import (
     NAME_IT,
+    NOT_FOUND,
     STORE_UNUSABLE,
     absolute,
     as_json_option,
@@ -53,6 +55,8 @@ def restore(
     if nobody has it open. The backup is verified first; the new queue takes its place in one step.
     """
     path = queue_path(ctx, path)
+    if not os.path.lexists(backup):
+        refuse(ctx, f"there is no backup {backup}", NOT_FOUND)
     if replace:
         what = f"replace the queue in {absolute(path)}, with all its jobs"
         confirm(ctx, what, yes=yes, look="`jobq stats`")

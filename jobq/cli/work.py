@@ -19,7 +19,15 @@ from typing import Any, Final, cast
 import click
 
 from jobq.cli.child import Ended, Orders, Why, run
-from jobq.cli.context import FAILED, NOT_FOUND, absolute, open_queue, queue_path, refuse
+from jobq.cli.context import (
+    FAILED,
+    NOT_FOUND,
+    absolute,
+    open_queue,
+    point_to_nowhere,
+    queue_path,
+    refuse,
+)
 from jobq.cli.ending import SIGNALS
 from jobq.cli.mix import shown_topics, topics_of
 from jobq.cli.options import duration
@@ -41,6 +49,10 @@ LONGEST_LINE: Final = 500
 LONGEST_TAIL: Final = 4000
 """Characters of a line, and of all, of the stderr that an error has. Of a longer error than 16 KiB
 the store keeps the end only; how the command ended stands at its head."""
+
+ECHO_S: Final = 1.0
+"""Seconds within which the first signal that comes again is still the first one: `timeout` sends it
+to the worker, and then to the group that the worker is in. Ctrl-C comes from somebody's fingers."""
 
 LOST: Final = "canceled meanwhile, or its lease was over: nothing was said of it"
 
@@ -212,6 +224,7 @@ class Worker:
         self._left = most
         self._quiet = quiet
         self._lock = threading.Lock()
+        self._echo: tuple[int, float] = (0, 0.0)  # of which signal, until when
         self._errors: list[BaseException] = []
         self._running = 0
         self._hurry = False
@@ -227,6 +240,7 @@ class Worker:
         Raises:
             CannotRun: The command cannot be started.
             JobqError: The queue cannot be used.
+            OSError: What there is to say cannot be printed.
         """
         threads = [
             threading.Thread(target=self._loop, name=f"jobq-work-{number}", daemon=True)
@@ -269,6 +283,11 @@ class Worker:
 
     def _asked_to_end(self, number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
+        kind, until = self._echo
+        if number == kind and time.monotonic() < until:
+            return
+        if not kind and number != signal.SIGINT:
+            self._echo = (number, time.monotonic() + ECHO_S)
         if not self._svc.stopped:
             self._svc.stop()
             said = f"jobq: {name}: no more jobs are begun; once more ends running commands\n"
@@ -432,11 +451,14 @@ class Worker:
         try:
             with self._lock:
                 click.echo(line, err=to_stderr)
-        except BrokenPipeError:
-            # The reader of our output has gone: so should we, without leaving jobs half done.
+        except OSError as error:
+            # The reader of our output has gone, or its disk is full: so should we, without leaving
+            # jobs half done.
             self._quiet = True
             self._svc.stop()
-            _point_to_nowhere(sys.stderr if to_stderr else sys.stdout)
+            point_to_nowhere(sys.stderr if to_stderr else sys.stdout)
+            if not isinstance(error, BrokenPipeError):
+                self._errors.append(error)  # `run` raises it
 
 
 def _look_for(ctx: click.Context, command: str) -> None:
@@ -481,11 +503,3 @@ def _what_went_wrong(ended: Ended, timeout: float | None) -> str:
 def _short(job: Job) -> str:
     """Enough of an id to tell the jobs of a moment apart: its end."""
     return job.id[-8:]
-
-
-def _point_to_nowhere(stream: Any) -> None:
-    """Let what is still buffered for a closed pipe go nowhere, instead of failing at exit."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)

@@ -13,6 +13,9 @@ from click.testing import CliRunner, Result
 
 import jobq
 from jobq import cli
+from tests.crash.conftest import say, seed
+
+__all__ = ["empty", "queue", "say", "seed"]
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = (sys.executable, "-W", "error", "-m", "jobq")

@@ -12,7 +12,7 @@ import jobq
 from jobq import errors
 from jobq.cli import context, render
 from jobq.repo.base import CheckReport
-from tests.cli.conftest import MARK, ROOT, all_verbs, call, environment, run
+from tests.cli.conftest import COMMAND, MARK, ROOT, all_verbs, call, environment, run
 
 
 def test_stats_shows_each_topic_by_state_and_the_totals(queue: Path) -> None:
@@ -344,3 +344,36 @@ def test_a_reader_that_hangs_up_is_no_error(queue: Path) -> None:
     )
 
     assert ended.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--help",),
+        ("stats",),
+        ("check", "--json"),
+        ("jobs", "list", "--json"),
+        ("jobs", "enqueue", "mail", "7"),
+        ("export",),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_cannot_be_printed_is_one_line(
+    queue: Path, args: tuple[str, ...], unbuffered: str
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [*COMMAND, "--db", str(queue), *args],
+            cwd=ROOT,
+            env=environment(PYTHONUNBUFFERED=unbuffered),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1), ended.stderr
+    assert ended.stderr.startswith("jobq: ")
+    assert "No space left on device" in ended.stderr

@@ -284,6 +284,10 @@ def test_every_setting_of_topics_can_be_given(empty: Path) -> None:
         "when_full": ("drop-oldest", "drop-oldest"),
         "max_lease": ("90s", 90.0),
         "max_retries": ("0", 0),
+        "min_backoff": ("0", 0.0),
+        "max_backoff": ("1d", 86400.0),
+        "factor": ("3", 3.0),
+        "jitter": ("0.5", 0.5),
         "ttl": ("1w", 604800.0),
         "ageing": ("250ms", 0.25),
     }
@@ -522,3 +526,21 @@ def test_who_stops_reading_the_ids_is_told_how_far_it_came(empty: Path) -> None:
     assert ended.stdout.count(b"\n") == 1
     assert ended.stderr.count(b"\n") == 1
     assert f"go on with line {there + 1}".encode() in ended.stderr
+
+
+def test_ids_that_cannot_be_printed_are_jobs_all_the_same(empty: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [*COMMAND, "--db", str(empty), "jobs", "enqueue", "mail", "--lines"],
+            cwd=ROOT,
+            env=environment(),
+            input=b"1\n2\n3\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+    assert ended.returncode == 1
+    assert b"the 3 jobs of the lines up to 3 are in the queue" in ended.stderr
+    with jobq.open(empty) as svc:
+        assert svc.stats().totals.ready == 3

@@ -563,6 +563,26 @@ def test_who_stops_reading_the_outcomes_is_told_how_many_there_were(empty: Path)
     assert f"canceled: {canceled:,} jobs, the others are left".encode() in ended.stderr
 
 
+def test_outcomes_that_cannot_be_printed_came_about_all_the_same(empty: Path) -> None:
+    with jobq.open(empty, durability="unsafe") as svc:
+        svc.enqueue_many("mail", range(900))
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [*COMMAND, "--db", str(empty), "jobs", "cancel", "--all", "--yes", "--json"],
+            cwd=ROOT,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    canceled = len(ids_of(empty, status="canceled"))
+
+    assert 0 < canceled < 900
+    assert ended.returncode == 1
+    assert f"canceled: {canceled:,} jobs, the others are left".encode() in ended.stderr
+    assert b"Traceback" not in ended.stderr
+
+
 # Flow control.
 
 

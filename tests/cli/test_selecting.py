@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,67 @@ def test_retry_resets_what_is_finished_and_ends_delays(queue: Path) -> None:
     assert told.stderr == "ready: 2 jobs\n"
     assert {one["outcome"] for one in records(told.stdout)} == {"ok"}
     assert ids_of(queue, status=["delayed", "done"]) == []
+
+
+def deadlines(path: Path, **filters: Any) -> dict[Any, datetime | None]:
+    with jobq.open(path, create=False) as svc:
+        return {job.payload: job.deadline for job in svc.find(**filters)}
+
+
+def test_retry_gives_a_new_deadline_by_ids_and_by_filters(mixed: Path) -> None:
+    first, second, third = ids_of(mixed, topic="work")
+    late = datetime(2100, 1, 31, 11, tzinfo=UTC)
+    with jobq.open(mixed, create=False) as svc:
+        svc.enqueue("work", "late", delay=1000)
+        later = svc.enqueue("work", "later", delay=1000, ttl=5000)
+    begin = datetime.now(UTC)
+    args = ["--deadline", "2100-01-31T12:00+01:00", "--yes"]
+    named = call("--db", mixed, "jobs", "retry", first, later, *args)
+    dead = call("--db", mixed, "dead", "retry", "--ttl", "1h", "--yes")
+    args = ["-s", "canceled", "-s", "delayed", "--ttl", "5200w", "--deadline", late.isoformat()]
+    rest = call("--db", mixed, "jobs", "retry", "-t", "work", *args, "--yes")
+    end = datetime.now(UTC)
+
+    assert words(named) == [f"{first} ready", f"{later} ready"]
+    assert (words(dead), words(rest)) == (["ready: 1 job"], ["ready: 2 jobs"])
+    found = deadlines(mixed, topic="work", status="ready")
+    soon = found.pop("exhausted")
+    assert soon is not None
+    assert begin <= soon - timedelta(hours=1) <= end
+    assert found == {"rejected": late, "by hand": late, "late": late, "later": late}
+    assert {first, second, third} < set(ids_of(mixed, status="ready"))
+
+
+def test_retry_without_a_deadline_drops_those_of_finished_jobs_alone(empty: Path) -> None:
+    with jobq.open(empty, durability="unsafe") as svc:
+        svc.cancel(svc.enqueue("mail", "canceled", ttl=5000))
+        jobs = [svc.enqueue("mail", "late", ttl=5000, delay=1000)]
+        jobs += [job.id for job in svc.find(status="canceled")]
+        soon = svc.get(jobs[0]).deadline
+    told = call("--db", empty, "jobs", "retry", *jobs, "--yes")
+
+    assert words(told) == [f"{job} ready" for job in jobs]
+    assert deadlines(empty) == {"canceled": None, "late": soon}
+
+
+@pytest.mark.parametrize(
+    ("args", "said", "status"),
+    [
+        (["--ttl", "0"], "ttl is 0.0: expected more than 0 seconds", 1),
+        (["--ttl", "soon"], "no duration", 2),
+        (["--deadline", "tomorrow"], "no time", 2),
+        (["--deadline", "1960-01-01T12:00Z"], "deadline is", 1),
+    ],
+)
+def test_a_wrong_deadline_of_a_retry_changes_nothing(
+    mixed: Path, args: list[str], said: str, status: int
+) -> None:
+    canceled = ids_of(mixed, status="canceled")
+    for verb in (["jobs", "retry", *canceled], ["jobs", "retry", "-t", "work"], ["dead", "retry"]):
+        told = call("--db", mixed, *verb, *args, "--yes")
+        assert (told.exit_code, told.stdout) == (status, "")
+        assert said in told.stderr
+    assert ids_of(mixed, status="canceled") == canceled
 
 
 def test_jobs_are_moved_by_filters_or_ids(mixed: Path) -> None:

@@ -32,6 +32,10 @@ EVERY_SETTING = {
     "when_full": ("drop-oldest", "drop-oldest"),
     "max_lease": ("5m", 300.0),
     "max_retries": ("3", 3),
+    "min_backoff": ("30s", 30.0),
+    "max_backoff": ("2h", 7200.0),
+    "factor": ("1.5", 1.5),
+    "jitter": ("0", 0.0),
     "ttl": ("1d", 86400.0),
     "ageing": ("1m", 60.0),
 }

@@ -21,7 +21,16 @@ from jobq.cli.child import Lines, Orders, Why
 from jobq.job import JobRecord, JobSpec
 from jobq.options import JobOptions
 from jobq.states import Status
-from tests.cli.conftest import COMMAND, ROOT, call, environment, hung_up_on, run, start
+from tests.cli.conftest import (
+    COMMAND,
+    ROOT,
+    TIME_LIMIT_S,
+    call,
+    environment,
+    hung_up_on,
+    run,
+    start,
+)
 from tests.conftest import eventually
 
 PYTHON = sys.executable
@@ -384,6 +393,33 @@ def test_a_reader_of_the_output_that_hangs_up_ends_the_worker(empty: Path) -> No
     assert left == {Status.DONE, Status.READY}  # none is left half done
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_full_disk_for_the_output_ends_the_worker_and_no_command(
+    empty: Path, tmp_path: Path, stream: str
+) -> None:
+    """The command that runs goes on to its end; else it would begin again with each worker."""
+    job_ids = add(empty, *range(3))
+    command = f"echo hi; echo ran >> {tmp_path}/ran; echo hi >&2; exit 0"
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [*COMMAND, "--db", str(empty), "work", "mail", "--exec", "sh", "-c", command],
+            cwd=ROOT,
+            env=environment(),
+            timeout=TIME_LIMIT_S,
+            check=False,
+            stdout=full if stream == "stdout" else subprocess.PIPE,
+            stderr=full if stream == "stderr" else subprocess.PIPE,
+        )
+    begun = (tmp_path / "ran").read_text().count("ran") if (tmp_path / "ran").exists() else 0
+
+    assert ended.returncode == 1
+    assert stream == "stderr" or b"No space left on device" in ended.stderr
+    assert b"cannot run" not in (ended.stderr or b"")
+    assert begun == (stream == "stdout")
+    states = [status(empty, job_id) for job_id in job_ids]
+    assert states == [Status.DONE] * begun + [Status.READY] * (3 - begun)
+
+
 # How many, how long.
 
 
@@ -527,7 +563,25 @@ def test_a_command_may_use_the_second_signal_to_finish(empty: Path, tmp_path: Pa
         assert process.stderr is not None
         while b"no more jobs are begun" not in process.stderr.readline():
             pass
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+    assert status(empty, job_id) is Status.DONE
+
+
+def test_the_same_signal_at_once_is_no_second_one(empty: Path, tmp_path: Path) -> None:
+    """`timeout` sends its signal to the worker, and then to the group that the worker is in."""
+    (job_id,) = add(empty, 1)
+    go = tmp_path / "go"
+    with worker(empty, "sh", "-c", WAIT_FOR_FILE, str(go)) as process:
+        eventually(lambda: begun(go))
         process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        while b"no more jobs are begun" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        go.touch()
         process.wait(30)
 
     assert status(empty, job_id) is Status.DONE
