@@ -97,6 +97,19 @@ def _finish(svc: JobService) -> None:
     svc.enqueue_many("flow", ["a1", "a2"], group="a")
 
 
+def _finish_more(svc: JobService) -> None:
+    """The same, and finished jobs that had nothing of all that, done and canceled ones."""
+    _finish(svc)
+    done, canceled = svc.enqueue_many("flow", ["d", "c"], weight=-2)
+    svc.cancel(canceled)
+    svc.reserve("flow", timeout=0)[0].done("result")
+    assert svc.status(done) == "done"
+
+
+def _finished(svc: JobService) -> list[str]:
+    return [job.id for job in svc.find(topic="flow", status=["done", "canceled"])]
+
+
 def _all(svc: JobService) -> list[str]:
     return [job.id for job in svc.find(topic="flow", limit=1000)]
 
@@ -210,6 +223,14 @@ FLOW: Final = {
         lambda svc, _: svc.reset([job.id for job in svc.find(topic="flow", status="done")]),
         fill=_finish,
     ),
+    "reset with a new deadline": Case(
+        lambda svc, _: svc.reset(_finished(svc), deadline=LATER, ttl=10**6),
+        fill=_with(_finish_more),
+    ),
+    "reset with the deadline of a topic": Case(
+        lambda svc, _: svc.reset(_finished(svc)),
+        fill=_with(_finish_more, ttl=5000),
+    ),
     "delete of groups": Case(lambda svc, _: svc.delete(_all(svc)), fill=_finish),
     "purge of groups": Case(lambda svc, _: svc.purge("flow"), fill=_finish),
     "edit of group, key and deadline": Case(
@@ -265,7 +286,8 @@ FLOW_MIXED: Final = {
         *("reserve of limited groups", "reserve with a key while waiting", "done of groups"),
         *("retry that blocks its group", "release of groups", "cancel while held"),
         *("a call that comes too late", "a hold lingers no longer", "lapse"),
-        *("reset with a key", "delete of groups", "edit of group, key and deadline"),
+        *("reset with a key", "reset with a new deadline", "delete of groups"),
+        "edit of group, key and deadline",
         "configure that lets more of each group run",
     )
 }

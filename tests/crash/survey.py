@@ -16,9 +16,10 @@ import jobq
 from tests.crash.boundaries import BOUNDARIES, META_WRITTEN, at_its_calls
 from tests.crash.flow_verbs import FLOW, FLOW_MIXED
 from tests.crash.processes import Pipe, kill_myself
-from tests.crash.verbs import CASES, MIXED, Seen, copy, fill, killed_at, run
+from tests.crash.repairs import LONG_REPAIRS, REPAIRS
+from tests.crash.verbs import CASES, MIXED, Seen, copy, fill, is_mended, killed_at, run
 
-ALL: Final = {**CASES, **MIXED, **FLOW, **FLOW_MIXED}
+ALL: Final = {**CASES, **MIXED, **FLOW, **FLOW_MIXED, **REPAIRS, **LONG_REPAIRS}
 
 UNSEEN: Final = {
     f"{name}, topics in memory"
@@ -29,7 +30,7 @@ UNSEEN: Final = {
 }
 """What opening does too; and where the topics are in memory, nobody can look before that."""
 
-SEEN: Final = [name for name in ALL if name not in UNSEEN]
+SEEN: Final = [name for name in ALL if name not in UNSEEN and name not in LONG_REPAIRS]
 
 
 class Survey(NamedTuple):
@@ -84,6 +85,8 @@ def survey(
     wrong = [*before.problems, *whole.problems]
     if not whole.acknowledged:
         wrong.append("unharmed, it was not acknowledged")
+    elif case.mends:
+        wrong += is_mended(before.after, whole.after, (before.order, whole.order))
     if wrong:
         pipe.send(Survey(whole.reached, True, wrong, runs))
         return

@@ -116,6 +116,27 @@ def test_the_death_of_a_stopped_process_frees_its_lock(start: Start, path: str) 
         assert svc.check().ok
 
 
+@pytest.mark.parametrize("step", ["data file synced", "data file moved"])
+def test_who_opens_a_queue_that_a_stopped_process_is_making_is_told_so(
+    step: str, start: Start, path: str
+) -> None:
+    stopped = start(_make_and_stop, path, step)
+    assert stopped.hear() == "about to stop"
+    eventually(lambda: state_of(stopped.pid) == "T")
+    since = time.monotonic()
+    with pytest.raises(StoreBusy, match=rf"process {stopped.pid} .*stopped"):
+        _short(path)
+    waited = time.monotonic() - since
+
+    assert 0.3 <= waited < 0.3 + SOON_S
+
+    stopped.signal(signal.SIGCONT)
+    assert stopped.hear() == "made"
+    with _short(path) as svc:
+        svc.enqueue("mail")
+        assert svc.check().ok
+
+
 # Sudden exits.
 
 
@@ -169,6 +190,18 @@ def _enqueue_and_stop(pipe: Pipe, path: str) -> None:
     with_steps(strike)
     svc.enqueue("mail")
     pipe.send("enqueued")
+    pipe.recv()
+
+
+def _make_and_stop(pipe: Pipe, path: str, step: str) -> None:
+    def strike(_: int, reached: str) -> None:
+        if reached == step:
+            pipe.send("about to stop")
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    with_steps(strike)
+    jobq.open(path).close()
+    pipe.send("made")
     pipe.recv()
 
 

@@ -16,6 +16,7 @@ from tests.crash.waiters import (
     SOON_S,
     asleep,
     at_the_one,
+    call_of,
     enqueue_and_die,
     get,
     hesitate,
@@ -179,10 +180,7 @@ def test_a_producer_that_dies_before_it_calls_costs_a_waiter_a_second_at_most(
 ) -> None:
     with jobq.open(path) as svc:
         make_topics(svc, "mail")
-        waiter = asleep(start(get, path, "mail"))
-        since_ns = time.monotonic_ns()
-        producer = start(enqueue_and_die, path, "mail", "committed")
-        after = seconds(waiter, since_ns)
+        producer, after = call_of(start, path, enqueue_and_die, path, "mail", "committed")
 
         assert producer.ended() == -signal.SIGKILL
         assert after < 1.0 + SOON_S
@@ -194,10 +192,7 @@ def test_a_producer_that_is_interrupted_after_its_commit_still_calls(
     """Ctrl-C at an unlucky moment: the job is there, and its waiter must not sleep on."""
     with jobq.open(path) as svc:
         make_topics(svc, "mail")
-        waiter = asleep(start(get, path, "mail"))
-        since_ns = time.monotonic_ns()
-        producer = start(_enqueue_and_be_interrupted, path, "committed")
-        after = seconds(waiter, since_ns)
+        producer, after = call_of(start, path, _enqueue_and_be_interrupted, path, "committed")
 
         assert producer.hear() == "KeyboardInterrupt"
         assert after < SOON_S

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -40,6 +40,10 @@ class Case(NamedTuple):
         new: There is no queue yet.
         topics: Where the process keeps the topics. In memory, nobody else can look meanwhile.
         before: Where they were kept by who filled the queue.
+        afterwards: Where they are kept by who opens it when the process is dead.
+        mends: The queue is broken beforehand, and the verb mends it. If it did not come to that,
+            the same is wrong as before, nothing else, and a later repair makes of it what the
+            verb would have.
     """
 
     act: Callable[[Any, Any], object]
@@ -50,6 +54,8 @@ class Case(NamedTuple):
     new: bool = False
     topics: str = "lmdb"
     before: str = "lmdb"
+    afterwards: str = "lmdb"
+    mends: bool = False
 
 
 def _tell_and_done(_: JobService, held: list[Job]) -> None:
@@ -389,7 +395,7 @@ def run(case: Case, path: str, strike: Strike, *, acts: bool = True) -> Seen:
             victim.end()
         child.go()
         reached, acknowledged = child.last_words()
-        dying = [] if witness is None else found_in(witness)
+        dying = [] if witness is None else seen_in(witness, case)
     finally:
         if witness is not None:
             witness.close()
@@ -397,11 +403,11 @@ def run(case: Case, path: str, strike: Strike, *, acts: bool = True) -> Seen:
         if victim is not None:
             victim.end()
     problems: list[str] = []
-    with jobq.open(path) as svc:
-        after = found_in(svc)
+    with jobq.open(path, topics=case.afterwards) as svc:
+        after = seen_in(svc, case)
         if reserved := svc.find(status=Status.RESERVED):
             problems.append(f"{len(reserved)} jobs of the dead are still reserved")
-        problems += whole(svc)
+        problems += mended(svc, case, after)
         order = _go_on(svc, problems)
     problems += _leftovers(path)
     return Seen(dying, after, order, problems, reached, acknowledged)
@@ -431,6 +437,45 @@ def found_in(svc: JobService) -> list[Any]:
             )
         )
     return [*sorted(found, key=repr), svc.settings(None).as_dict(), *flow_in(svc)]
+
+
+def seen_in(svc: JobService, case: Case) -> list[Any]:
+    """The same, and what is wrong with a queue that the verb mends."""
+    return [*found_in(svc), whole(svc)] if case.mends else found_in(svc)
+
+
+def mended(svc: JobService, case: Case, seen: list[Any]) -> list[str]:
+    """What is wrong with the queue, whatever the verb has done.
+
+    One that the verb mends is repaired first, and what there is then is added to what was *seen*.
+    """
+    if not case.mends:
+        return whole(svc)
+    report = svc.check(repair=True)
+    seen.append(found_in(svc))
+    wrong = [f"repaired again, it is not whole: {problem}" for problem in whole(svc)]
+    if bool(report.repaired) is not bool(seen[-2]):
+        wrong.append(f"repaired again was {report.repaired}, and wrong was {seen[-2]}")
+    return wrong
+
+
+def is_mended(before: list[Any], after: list[Any], orders: Sequence[Any]) -> list[str]:
+    """What is wrong with a verb that mends, unharmed: it was seen *before* and *after* it.
+
+    To both, `mended` has added what there was in the end; *orders* are those in which the jobs were
+    served then.
+    """
+    wrong = []
+    if not before[-2]:
+        wrong.append("nothing was wrong before, so it shows nothing")
+    if after[-2]:
+        wrong.append(f"unharmed, it leaves {after[-2]}")
+    if before[-1] != after[-1] or orders[0] != orders[1]:
+        wrong.append("a later repair makes something else of it")
+    jobs, left = ([one for one in found if type(one) is tuple] for found in (before, after))
+    if jobs != left:
+        wrong.append("it changes jobs or topics, not only what they are found by")
+    return wrong
 
 
 def topics_of(svc: JobService) -> list[str]:

@@ -17,7 +17,7 @@ from jobq.repo.lmdb import futex
 from jobq.repo.lmdb.bell import Bell
 from jobq.shares import Topics
 from tests.conftest import eventually
-from tests.crash.processes import Child, Pipe, die_at, threads_of, waits
+from tests.crash.processes import Child, Pipe, Start, die_at, threads_of, waits
 
 SOON_S: Final = 0.5
 MISSED_S: Final = 0.9
@@ -48,6 +48,16 @@ def seconds(child: Child, since_ns: int) -> float:
     """From a moment to that at which the child had its job, or ended its wait."""
     came_ns: int = child.hear()
     return (came_ns - since_ns) / 1e9
+
+
+def call_of(start: Start, path: str, *producer: Any) -> tuple[Child, float]:
+    """What a process does that calls a waiter for `mail`: it, and after how many seconds that had
+    its job. The waiter sleeps before.
+    """
+    waiter = asleep(start(get, path, "mail"))
+    since_ns = time.monotonic_ns()
+    child = start(*producer)
+    return child, seconds(waiter, since_ns)
 
 
 def stop_threads(svc: JobService, topics: Topics, n: int) -> float:

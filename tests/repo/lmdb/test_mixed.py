@@ -40,7 +40,7 @@ from tests.crash.test_group import failing_commit
 from tests.repo.conftest import Queue
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import CANNOT, hear, outcome_of, say
-from tests.repo.lmdb.test_repair import Raw, leaves_of, swap_leaves
+from tests.repo.lmdb.raw import Raw, leaves_of, swap_leaves
 from tests.repo.test_contract_repair import fill
 
 

@@ -18,7 +18,7 @@ from jobq.repo.lmdb.records import decode_note, encode_key, encode_lane, encode_
 from jobq.repo.operations.flow.groups import EMPTY
 from jobq.repo.transactional import TIMELESS
 from tests.repo.conftest import Queue, done
-from tests.repo.lmdb.test_repair import Raw
+from tests.repo.lmdb.raw import Raw
 
 
 @pytest.fixture

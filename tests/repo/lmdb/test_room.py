@@ -10,17 +10,22 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import lmdb
 import pytest
 
 import jobq
 from jobq import JobService, NewJob
-from jobq.errors import JobqError, StoreFull
+from jobq.clock import ManualClock
+from jobq.errors import StoreFull, StoreUnavailable
 from jobq.repo.lmdb import LmdbStore
-from jobq.repo.lmdb.room import BALLAST
+from jobq.repo.lmdb.jobs import LmdbJobs
+from jobq.repo.lmdb.room import BALLAST, Room
+from jobq.service.specs import ends_of
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.disks import has_ballast, mount, stuff
 from tests.repo.lmdb.processes import hear, outcome_of, say
@@ -109,6 +114,27 @@ def test_a_full_queue_refuses_an_edit_that_may_need_room_and_allows_any_other(
         svc.edit(ids[:5], delay=5)
         svc.configure("elsewhere", keep_done=0)
         assert svc.stats("elsewhere").totals.unfinished == len(ids)
+        assert svc.check().problems == ()
+
+
+def test_a_full_queue_refuses_a_reset_that_gives_a_deadline_and_allows_any_other(
+    tmp_path: Path,
+) -> None:
+    with jobq.open(tmp_path / "q", max_size=2 * MIB, durability="unsafe") as svc:
+        ids = sorted(fill(svc, random.Random(5)))
+        svc.cancel(ids)
+        before = svc.get(ids[0])
+        for ends in (ends_of(None, 60), ends_of(datetime(2100, 1, 1, tzinfo=UTC), None)):
+            with pytest.raises(StoreFull):
+                svc.reset(ids, **ends)
+        assert svc.get(ids[0]) == before
+        assert svc.stats().totals.canceled == len(ids)
+
+        half = len(ids) // 2
+        assert svc.reset(ids[:half]) == ["ok"] * half
+        svc.configure("a", ttl=5000)
+        assert svc.reset(ids[half:]) == ["ok"] * (len(ids) - half)
+        assert sum(job.deadline is not None for job in svc.find(limit=1000)) == len(ids) - half
         assert svc.check().problems == ()
 
 
@@ -480,27 +506,33 @@ def test_follow_up_jobs_on_a_full_disk_leave_their_parent_held(on_a_disk: OnADis
 
 
 def _calls_every_verb(disk: str) -> None:
-    """Every call on a full disk ends in an answer or in an error of jobq's."""
     path = mount(disk)
     with jobq.open(path) as svc:
         ids = svc.enqueue_many("a", [b"x" * 1000] * 50)
         stuff(Path(disk, "stuffing"))
-        for call in (
-            lambda: svc.enqueue("new topic", b"x" * 100_000),
-            lambda: svc.enqueue("a", delay=60),
-            lambda: svc.cancel(ids[0]),
-            lambda: svc.reset(ids[0]),
-            lambda: svc.delete(ids[1]),
-            lambda: svc.reserve("a", 10, timeout=0.01),
-            svc.prune,
-            svc.topics,
-        ):
-            with contextlib.suppress(JobqError):
+        bringing: dict[str, Callable[[], object]] = {
+            "a large job": lambda: svc.enqueue("new topic", b"x" * 100_000),
+            "a small job": lambda: svc.enqueue("a", delay=60),
+        }
+        others: dict[str, Callable[[], object]] = {
+            "cancel": lambda: svc.cancel(ids[0]),
+            "reset": lambda: svc.reset(ids[0]),
+            "delete": lambda: svc.delete(ids[1]),
+            "reserve": lambda: svc.reserve("a", 10, timeout=0.01),
+            "prune": svc.prune,
+            "topics": svc.topics,
+        }
+        refused = set()
+        for name, call in (bringing | others).items():
+            try:
                 call()
+            except StoreFull:
+                refused.add(name)
         assert svc.check().problems == ()
+        assert refused == bringing.keys()
 
 
-def test_no_verb_dies_of_a_full_disk(on_a_disk: OnADisk) -> None:
+def test_a_full_disk_refuses_what_brings_something_and_nothing_else(on_a_disk: OnADisk) -> None:
     on_a_disk(_calls_every_verb)
 
 
@@ -521,3 +553,43 @@ def test_no_finished_job_is_forgotten_for_a_ballast_that_fails_on_a_disk_with_ro
         svc.cancel(second)
 
         assert [svc.status(jid) for jid in (first, second)] == ["canceled", "canceled"]
+
+
+def test_where_room_is_short_one_job_after_the_other_falls_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as ever want more pages than a full disk may have left: then no verb works."""
+    clock = ManualClock()
+    with JobService(LmdbStore(tmp_path / "queue", clock=clock)) as svc:
+        svc.enqueue_many("a", range(10), delay=60)
+        clock.advance(60)
+        monkeypatch.setattr(Room, "is_short", lambda *_: True)
+        svc.enqueue("b")
+        assert svc.stats("a").totals.delayed == 9
+
+        monkeypatch.undo()
+        svc.enqueue("b")
+        assert svc.stats("a").totals.delayed == 0
+
+
+@pytest.mark.parametrize("blocks", [0, 10_000])
+def test_an_io_error_is_a_full_disk_only_where_there_is_no_room(
+    blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB calls so a write that ends in the middle of a page, and one that fails on a bad disk."""
+    error = lmdb.Error("mdb_txn_commit")
+    vars(error)["code"] = errno.EIO
+    disk = SimpleNamespace(f_bavail=blocks, f_frsize=4096)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with jobq.open(tmp_path / "queue") as svc:
+        svc.enqueue("a")
+        monkeypatch.setattr(LmdbJobs, "create", fail)
+        monkeypatch.setattr(os, "statvfs", lambda _: disk)
+        with pytest.raises(StoreUnavailable if blocks else StoreFull):
+            svc.enqueue("a")
+        monkeypatch.undo()
+
+        assert svc.stats("a").totals.ready == 1

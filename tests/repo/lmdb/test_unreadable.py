@@ -16,7 +16,7 @@ import jobq
 from jobq import JobService, Outcome, Status
 from jobq.errors import JobNotFound, StoreCorrupt
 from jobq.ids import to_raw
-from tests.repo.lmdb.test_repair import Raw, reserved
+from tests.repo.lmdb.raw import Raw, reserved
 from tests.repo.test_contract_repair import damage
 
 JOBS = 5

@@ -20,6 +20,7 @@ _STEPS: Final = "crash/test_steps.py::test_a_verb_killed_at_any_step_is_whole_or
 _GROUP: Final = "crash/test_group.py::test"
 _SHARED: Final = "repo/test_lmdb_groups.py::test"
 _CALLS: Final = "repo/lmdb/test_calls.py::test"
+_KILLS: Final = "torture/kills/test_kills.py::test"
 _LOCKS: Final = "repo/lmdb/test_locks.py::test"
 _WATCH_CODE: Final = "repo/watch.py"
 _WATCH: Final = "repo/test_contract_watch.py::test"
@@ -88,6 +89,21 @@ COMMITS: Final = {
             "repo/test_contract_caps.py::test_a_batch_comes_as_a_whole_or_not_at_all",
             f"{_STEPS}[enqueue_many]",
         ),
+    ),
+    "a repair is two commits": Break(
+        (
+            Cut(
+                _VERBS,
+                "        def operation(tx: Transaction) -> None:\n"
+                "            tx.topics.clear()\n"
+                "            rebuild(",
+                "        self._write(lambda tx: tx.topics.clear(), TIMELESS)\n\n"
+                "        def operation(tx: Transaction) -> None:\n"
+                "            rebuild(",
+            ),
+        ),
+        (f"{_STEPS}[repair]", f"{_STEPS}[repair, topics in memory]"),
+        DURABLE,
     ),
     "what comes after done is a commit of its own": Break(
         (
@@ -187,7 +203,7 @@ COMMITS: Final = {
         ),
         (
             "repo/lmdb/test_records.py::test_any_single_flipped_bit_is_noticed",
-            "repo/lmdb/test_damage.py::test_no_damaged_record_is_read_wrong",
+            "torture/damage/test_damage.py::test_no_damaged_record_is_read_wrong",
         ),
         DURABLE,
     ),
@@ -346,6 +362,17 @@ CALLS: Final = {
             ),
         ),
         (f"{_CALLS}_what_comes_before_any_line_of_a_wait_ends_it[for_a_topic]",),
+        DURABLE,
+    ),
+    "nobody writes before the dead are searched for": Break(
+        (
+            Cut(
+                "repo/lmdb/store.py",
+                "                self._write(_nothing, TIMELESS, patience=patience)\n",
+                "                pass\n",
+            ),
+        ),
+        (f"{_KILLS}_what_a_killed_process_reserved_in_a_commit_it_could_not_tell_of_comes_back",),
         DURABLE,
     ),
     "a job calls who waits for any topic": Break(

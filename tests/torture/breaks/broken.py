@@ -78,11 +78,13 @@ class Said(NamedTuple):
         failed: The tests that failed, with why.
         passed: Those that passed.
         output: All that pytest wrote.
+        skipped: Those that this machine does not allow.
     """
 
     failed: Mapping[str, str]
     passed: Collection[str]
     output: str
+    skipped: Collection[str] = ()
 
 
 def copy_of_all(path: Path) -> Path:
@@ -147,15 +149,27 @@ def run(tree: Path, tests: Collection[str]) -> Said:
 def _read(report: Path, output: str) -> Said:
     failed: dict[str, str] = {}
     passed: set[str] = set()
+    skipped: set[str] = set()
     for case in ElementTree.parse(report).iter("testcase"):
         place = case.get("classname", "").removeprefix("tests.").replace(".", "/")
         name = f"{place}.py::{case.get('name')}"
         for end in case:
             if end.tag in {"failure", "error"}:
                 failed[name] = f"{end.get('message')}\n{end.text}"
-        if name not in failed and case.find("skipped") is None:
-            passed.add(name)
-    return Said(failed, passed - failed.keys(), output)
+        if name not in failed:
+            (passed if case.find("skipped") is None else skipped).add(name)
+    return Said(failed, passed - failed.keys(), output, skipped)
+
+
+def cannot_tell(broken: Break, said: Said) -> list[str]:
+    """The tests that should have noticed it, and cannot be run on this machine."""
+    ran = [*said.failed, *said.passed]
+    return [
+        test
+        for test in broken.caught_by
+        if any(_is_of(test, name) for name in said.skipped)
+        and not any(_is_of(test, name) for name in ran)
+    ]
 
 
 def misses(broken: Break, said: Said) -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.crash.conftest import Say
 from tests.crash.processes import Start
+from tests.crash.repairs import REPAIRS
 from tests.torture.disk.troubled import ALL, Survey, survey
 
 PATIENCE_S = 600.0
@@ -29,7 +30,8 @@ def test_a_verb_whose_disk_fails_happens_or_raises_and_says_which(
     start: Start, quick_path: Path, seed: int, say: Say
 ) -> None:
     """Some by chance; the long form has all."""
-    names = random.Random(seed).sample(sorted(ALL), SHORT)
+    chance = random.Random(seed)
+    names = [*chance.sample(sorted(ALL), SHORT), chance.choice(sorted(REPAIRS))]
     children = {
         name: start(survey, name, str(quick_path / f"{number}"), 0, 1, seed)
         for number, name in enumerate(["create", *names])

@@ -120,17 +120,40 @@ def test_the_bench_notices_what_is_not_done_about_a_failed_commit(
     quick_path: Path,
     say: Say,
 ) -> None:
-    path = quick_path / "well"
-    _, calls, _ = record_stubborn(start, 2, durability, path, None, broken)
-    second = [at for at, kind in enumerate(calls, 1) if kind == "fdatasync"][1]
-    fault = fault._replace(at=second + (call == "head"))
-    recorded, _, errors = record_stubborn(
-        start, 2, durability, quick_path / "recorded", fault, broken
-    )
-    tally = judge(start, recorded, Sift(PAGE, 256, 1), quick_path / "judged")
-    say(f"{broken.__name__}, {durability}, {fault}: {tally}; {errors}")
+    tally, told = judge_second_commit(start, quick_path, durability, call, fault, broken)
+    say(f"{broken.__name__}, {durability}, {told}")
 
     assert tally.faults
+
+
+@pytest.mark.parametrize(
+    ("durability", "call", "fault"),
+    [("full", "head", STUCK._replace(lasting=False)), ("relaxed", "sync", Fault(0, errno.EIO))],
+)
+def test_after_a_commit_that_failed_the_heads_are_made_sure_of(
+    durability: str, call: str, fault: Fault, start: Start, quick_path: Path, say: Say
+) -> None:
+    """With the faults by which the bench notices that they are not."""
+    tally, told = judge_second_commit(start, quick_path, durability, call, fault)
+    say(f"{durability}, {told}")
+    whole(tally)
+
+
+def judge_second_commit(
+    start: Start,
+    path: Path,
+    durability: str,
+    call: str,
+    fault: Fault,
+    broken: Break = faults.none,
+) -> tuple[Tally, str]:
+    """What power cuts leave of two commits, where the sync or the head of the second one fails."""
+    _, calls, _ = record_stubborn(start, 2, durability, path / "well", None, broken)
+    second = [at for at, kind in enumerate(calls, 1) if kind == "fdatasync"][1]
+    fault = fault._replace(at=second + (call == "head"))
+    recorded, _, errors = record_stubborn(start, 2, durability, path / "recorded", fault, broken)
+    tally = judge(start, recorded, Sift(PAGE, 256, 1), path / "judged")
+    return tally, f"{fault}: {tally}; {errors}"
 
 
 # The long form.

@@ -17,7 +17,18 @@ from jobq import JobService
 from jobq.errors import JobqError, OutcomeUnknown
 from jobq.repo.lmdb.upkeep import child, copying
 from tests.crash.processes import Pipe, kill_myself
-from tests.crash.verbs import Case, _be_victim, _Fork, copy, fill, found_in, whole
+from tests.crash.verbs import (
+    Case,
+    _be_victim,
+    _Fork,
+    copy,
+    fill,
+    found_in,
+    is_mended,
+    mended,
+    seen_in,
+    whole,
+)
 from tests.torture.disk.failing import WRITES, Failing, Fault, How
 from tests.torture.power import cases
 
@@ -140,6 +151,8 @@ def survey(
     wrong = [*before.problems, *after.problems]
     if after.outcome != "ok":
         wrong.append(f"unharmed, it ended with {after.outcome}")
+    elif case.mends:
+        wrong += is_mended(before.later, after.later, (before.order, after.order))
     faults = list(_faults(after.kinds)) if not wrong else []
     if seed is not None and faults:
         faults = random.Random(f"{seed} {name}").sample(faults, min(len(faults), FEW))
@@ -224,7 +237,7 @@ def _run(case: Case, path: str, disk: Failing, fault: Fault | None, *, acts: boo
         outcome, now, calls, kinds, closed, wrong = troubled._pipe.recv()
         problems += wrong
         if witness is not None:
-            others = found_in(witness)
+            others = seen_in(witness, case)
     finally:
         if witness is not None:
             witness.close()
@@ -233,9 +246,9 @@ def _run(case: Case, path: str, disk: Failing, fault: Fault | None, *, acts: boo
             victim.end()
     later, order = None, {}
     try:
-        with jobq.open(path) as svc:
-            later = found_in(svc)
-            problems += whole(svc)
+        with jobq.open(path, topics=case.afterwards) as svc:
+            later = seen_in(svc, case)
+            problems += mended(svc, case, later)
             for topic in svc.topics():
                 jobs = svc.reserve(topic, 1000, timeout=0)
                 order[topic] = [job.payload for job in jobs]
@@ -305,8 +318,8 @@ def _be_troubled(
         _end_well(svc, during, problems)
     except JobqError as error:
         problems.append(f"it does not go on: {type(error).__name__}: {error}")
-    now = found_in(svc)
-    problems += whole(svc)
+    now = seen_in(svc, case)
+    problems += [] if case.mends else whole(svc)  # what was seen says it
     pipe.send((outcome, now, calls, kinds, closed, problems))
     assert held is not pipe  # it lives until here
     kill_myself()

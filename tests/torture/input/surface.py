@@ -6,11 +6,13 @@ added to `GOOD`, and a public class that is neither called nor a result to `CALL
 """
 
 import asyncio
+import contextlib
 import inspect
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -154,6 +156,8 @@ GOOD: Final[Mapping[str, Callable[[World], Any]]] = {
     "then": lambda _: [NewJob("mail", 1)],
     "reason": lambda _: "canceled",
     "seconds": lambda _: 60,
+    "deadline": lambda _: datetime(2100, 1, 1, tzinfo=UTC),
+    "ttl": lambda _: 60,
     "text": lambda _: "half done",
     "done": lambda _: 1,
     "total": lambda _: 2.0,
@@ -162,6 +166,7 @@ GOOD: Final[Mapping[str, Callable[[World], Any]]] = {
     "glob": lambda _: "mail*",
     "store": lambda _: MemoryStore(),
     "max_payload": lambda _: 1000,
+    "backoff": lambda _: lambda *_: 1.0,
     "durability": lambda _: "unsafe",
     "create": lambda _: True,
     "fuse": lambda _: False,
@@ -191,7 +196,6 @@ GOOD_FOR: Final[Mapping[str, Callable[[World], Any]]] = {
     "open.path": lambda world: world.directory / "other",
     "LmdbStore.path": lambda world: world.directory / "third",
     "MixedStore.path": lambda world: world.directory / "fourth",
-    "JobService.backoff": lambda _: lambda *_: 1.0,
 }
 """Where another one is needed."""
 
@@ -277,11 +281,18 @@ def _batch(world: World) -> Batch:
     return world.service.batch().__enter__()
 
 
+def _abatch(world: World) -> AsyncBatch:
+    batch = world.service.abatch()
+    with contextlib.suppress(StopIteration):  # it waits for nothing
+        batch.__aenter__().send(None)
+    return batch
+
+
 SUBJECTS: Final[Mapping[type, Callable[[World], Any]]] = {
     JobService: lambda world: world.service,
     Job: World.job,
     Batch: _batch,
-    AsyncBatch: lambda world: world.service.abatch(),
+    AsyncBatch: _abatch,
     Selection: lambda world: world.service.select(topic="mail"),
 }
 

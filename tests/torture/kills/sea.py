@@ -20,9 +20,8 @@ from tests.torture.kills.lives import Scene
 from tests.torture.kills.reckoning import Figures, Reckoning
 from tests.torture.kills.zygote import Blown, Gale, Zygote
 
-WORST_S: Final = 10.0
-"""By then the jobs of the dead are ready again: twice what jobq promises, since two storms at a
-time leave their processes little of a machine, and who is to look may be stopped."""
+WORST_S: Final = 5.0
+"""What jobq promises: by then the jobs of the dead are ready again."""
 
 BACKLOG: Final = 400
 LOOK_S: Final = 0.25

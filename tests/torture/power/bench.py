@@ -46,7 +46,7 @@ def record_story(start: Start, plot: Plot, root: Path, fault: Fault = none) -> R
 def record_case(start: Start, name: str, root: Path, fault: Fault = none) -> Recorded:
     """Have one verb called in a queue that is full of all sorts."""
     record, wall_us = _record(start(cases.act, name, _new(root), fault))
-    return Recorded(record, cases.CaseOracle(name, wall_us))
+    return Recorded(record, cases.oracle_of(name, wall_us))
 
 
 def record_backups(

@@ -6,6 +6,8 @@ is what a disk may hold; once the verb has returned, only what the last of them 
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +17,20 @@ from jobq.repo.base import Store
 from jobq.service import JobService
 from tests.crash.flow_verbs import FLOW, FLOW_MIXED
 from tests.crash.processes import Pipe
-from tests.crash.verbs import CASES, KINDS, MIXED, Case, _be_victim, _Fork, fill, found_in
+from tests.crash.repairs import LONG_REPAIRS, REPAIRS
+from tests.crash.verbs import (
+    CASES,
+    KINDS,
+    MIXED,
+    Case,
+    _be_victim,
+    _Fork,
+    _go_on,
+    fill,
+    is_mended,
+    mended,
+    seen_in,
+)
 from tests.torture.power.faults import Fault
 from tests.torture.power.record import Record, Renamed, commits
 from tests.torture.power.recorder import Recorder
@@ -54,7 +69,15 @@ UPKEEP: Final = {
 }
 """What puts another file in place of the queue's. Afterwards the new one has to be what counts."""
 
-ALL: Final = {**CASES, **MIXED, **FLOW, **FLOW_MIXED, **UPKEEP}
+ALL: Final = {
+    **CASES,
+    **MIXED,
+    **FLOW,
+    **FLOW_MIXED,
+    **REPAIRS,
+    **LONG_REPAIRS,
+    **UPKEEP,
+}
 
 
 class CaseOracle:
@@ -72,18 +95,12 @@ class CaseOracle:
 
     def prepare(self, record: Record, directory: Path) -> None:
         """Look at what each commit makes, and each file that is moved in."""
-        path = directory / "uncut"
         moved = [at + 1 for at, one in enumerate(record.events) if isinstance(one, Renamed)]
         for upto in sorted({0, *commits(record), *moved, len(record.events)}):
-            state = all_of(record, upto)
-            path.mkdir()
-            if state.data is not None:
-                (path / "data.mdb").write_bytes(state.data)
-            with JobService(self._store(path)) as svc:
-                found = found_in(svc)
+            with self._uncut(record, upto, directory / "uncut") as svc:
+                found = seen_in(svc, ALL[self._name])
             if found not in self._stages[-1:]:
                 self._stages.append(found)
-            shutil.rmtree(path)
 
     def open(self, path: Path, cut: Cut) -> Store:  # noqa: ARG002 - an oracle's signature
         """The queue after the machine has booted again."""
@@ -95,12 +112,23 @@ class CaseOracle:
 
     def judge(self, cut: Cut) -> Verdict:
         """Whether the verb has happened, up to one of its commits; all of it if it has returned."""
-        found = found_in(self._svc)
+        found = seen_in(self._svc, ALL[self._name])
         if found == self._stages[-1] or (not cut.acked and found in self._stages):
             return Verdict(Kind.SOUND)
         if found in self._stages:
             return Verdict(Kind.LOST, f"{self._name!r} has returned, and has not happened")
         return Verdict(Kind.WRONG, f"neither as before {self._name!r} nor as after")
+
+    @contextmanager
+    def _uncut(self, record: Record, upto: int, path: Path) -> Iterator[JobService]:
+        """The queue with all that was written up to an event."""
+        state = all_of(record, upto)
+        path.mkdir()
+        if state.data is not None:
+            (path / "data.mdb").write_bytes(state.data)
+        with JobService(self._store(path)) as svc:
+            yield svc
+        shutil.rmtree(path)
 
     def _service(self, path: Path) -> JobService:
         self._svc = JobService(self._store(path))
@@ -108,7 +136,61 @@ class CaseOracle:
 
     def _store(self, path: Path) -> Store:
         clock = ManualClock(wall_us=self._wall_us, boot_us=ManualClock.JUST_BOOTED_US)
-        return KINDS[ALL[self._name].topics](path, clock=clock)
+        return KINDS[self._topics](path, clock=clock)
+
+    @property
+    def _topics(self) -> str:
+        """Where who opens it keeps the topics."""
+        return ALL[self._name].topics
+
+
+class RepairOracle(CaseOracle):
+    """Judges what is left of a verb that mends a queue, and makes sure that it can be mended.
+
+    Where the verb has not happened, exactly that is wrong which was before. However that may be,
+    the queue is repaired once more, and must be what it is after a repair that nobody cut off.
+    """
+
+    def prepare(self, record: Record, directory: Path) -> None:
+        """Look at both stages, and what a repair makes of them."""
+        super().prepare(record, directory)
+        ends = []
+        for upto in (0, len(record.events)):
+            with self._uncut(record, upto, directory / "uncut") as svc:
+                ends.append(self._end(svc))
+        (before, one, was), (after, other, then) = ends
+        wrong = [*was, *then, *is_mended(before, after, (one, other))]
+        assert not wrong, wrong
+        assert len(self._stages) == 2, "a repair is one commit"
+        self._mended = (after[-1], other)
+
+    def judge(self, cut: Cut) -> Verdict:
+        """Whether the verb has happened, and whether it can be done again, and the jobs be done."""
+        verdict = super().judge(cut)
+        if verdict.kind is not Kind.SOUND:
+            return verdict
+        seen, order, wrong = self._end(self._svc)
+        if wrong:
+            return Verdict(Kind.UNSOUND, wrong[0])
+        if (seen[-1], order) != self._mended:
+            return Verdict(Kind.WRONG, "repaired once more, it is not what a repair makes of it")
+        return verdict
+
+    @property
+    def _topics(self) -> str:
+        return ALL[self._name].afterwards
+
+    def _end(self, svc: JobService) -> tuple[list[Any], dict[str, list[Any]], list[str]]:
+        """Repair it once more and work it off: what was seen, in which order, what was wrong."""
+        case = ALL[self._name]
+        seen = seen_in(svc, case)
+        wrong = mended(svc, case, seen)
+        return seen, _go_on(svc, wrong), wrong
+
+
+def oracle_of(name: str, wall_us: int) -> CaseOracle:
+    """Who judges what is left of a case."""
+    return (RepairOracle if ALL[name].mends else CaseOracle)(name, wall_us)
 
 
 def act(pipe: Pipe, name: str, root: Path, fault: Fault) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from jobq.repo.base import Store
 from tests.crash.processes import Silent, Start
+from tests.crash.repairs import REPAIRS
 from tests.torture.power import bench, copier, faults
 from tests.torture.power.bench import (
     Recorded,
@@ -84,6 +85,20 @@ def test_it_is_noticed_if_new_directories_above_a_queue_are_not_synced(
     ("fault", "kind"), [(faults.no_directory_sync, LOST), (faults.no_sync_of_what_replaces, SHUT)]
 )
 def test_it_is_noticed_if_a_file_that_replaces_a_queue_does_not_last(
+    name: str, fault: Fault, kind: Kind, start: Start, quick_path: Path
+) -> None:
+    recorded = record_case(start, name, quick_path / "recorded", fault)
+
+    assert judge(start, recorded, Sift(4096, 16, seed=1), quick_path / "judged").kinds[kind]
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("name", REPAIRS)
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [(faults.acknowledged_before_commit, LOST), (faults.no_data_sync, SHUT)],
+)
+def test_it_is_noticed_if_a_repair_does_not_last(
     name: str, fault: Fault, kind: Kind, start: Start, quick_path: Path
 ) -> None:
     recorded = record_case(start, name, quick_path / "recorded", fault)

@@ -15,8 +15,9 @@ from tests.crash.conftest import Say
 from tests.repo.lmdb import processes
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import hear, outcome_of
-from tests.repo.lmdb.test_damage import PAGE, look_through, make, mutants
-from tests.repo.lmdb.test_salvage import (
+from tests.repo.lmdb.raw import PAGE
+from tests.torture.damage.damaging import look_through, make, mutants
+from tests.torture.damage.test_salvage import (
     TXN_AT,
     make_queue,
     make_two_commits,

@@ -15,53 +15,17 @@ import lmdb
 import pytest
 
 import jobq
-from jobq import JobService
 from jobq.errors import JobqError, StoreCorrupt
 from jobq.ids import to_raw
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.keys import topic_name_key, topic_number_key, topic_settings_key
 from jobq.repo.lmdb.records import Topic, decode_meta, encode_meta, encode_topic
+from tests.crash.conftest import Say
+from tests.repo.lmdb import processes
 from tests.repo.lmdb.conftest import Start
-from tests.repo.lmdb.processes import hear, outcome_of, say
-from tests.repo.lmdb.test_damage import (
-    look_into,
-    make,
-    mutants,
-)
-
-PAGE = 4096
-LEAF = 2
-"""The flag of a leaf in the head of a page."""
-
-
-class Raw:
-    """A closed queue as bare LMDB sees it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def change(
-        self, name: str, change: Callable[[lmdb.Transaction, lmdb._Database], object]
-    ) -> None:
-        """Change a database."""
-        with lmdb.open(str(self._path), max_dbs=20, lib_version=0) as env:
-            db = env.open_db(name.encode(), create=False)
-            with env.begin(write=True) as txn:
-                change(txn, db)
-
-    def flip(self, name: str, key: bytes) -> None:
-        """Turn a bit of a record's value."""
-
-        def flip(txn: lmdb.Transaction, db: lmdb._Database) -> None:
-            value = bytearray(txn.get(key, db=db) or b"")
-            value[len(value) // 2] ^= 1
-            txn.put(key, bytes(value), db=db)
-
-        self.change(name, flip)
-
-    def empty(self, name: str) -> None:
-        """Forget all of a database."""
-        self.change(name, lambda txn, db: txn.drop(db, delete=False))
+from tests.repo.lmdb.processes import hear, outcome_of
+from tests.repo.lmdb.raw import PAGE, Raw, leaves_of, reserved, swap_leaves
+from tests.torture.damage.damaging import look_into, make, mutants
 
 
 @pytest.fixture
@@ -72,10 +36,6 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def raw(path: Path) -> Raw:
     return Raw(path)
-
-
-def reserved(svc: JobService, topic: str = "mail") -> list[object]:
-    return [job.payload for job in svc.reserve(topic, 100, timeout=0)]
 
 
 @pytest.mark.parametrize("lost", [["queue"], ["agenda"], ["queue", "agenda"]])
@@ -252,16 +212,6 @@ def test_a_count_of_the_store_that_would_be_below_nothing_is_damage_and_is_mende
         assert reserved(svc) == ["in time"]
 
 
-def swap_leaves(data: bytearray, leaves: list[int]) -> None:
-    """Two pages in each other's place, as if they had always been there."""
-    one, other = leaves[1] + 8, leaves[2] + 8  # after the number of the page
-    size = PAGE - 8
-    data[one : one + size], data[other : other + size] = (
-        data[other : other + size],
-        data[one : one + size],
-    )
-
-
 def spoil_a_leaf(data: bytearray, leaves: list[int]) -> None:
     """A page that is neither leaf nor branch: LMDB itself refuses to go on there."""
     data[leaves[0] + 10 : leaves[0] + 12] = bytes(2)
@@ -371,32 +321,6 @@ def leave_no_copies_of_pages(path: Path) -> None:
     (copy / "data.mdb").replace(path / "data.mdb")
 
 
-def leaves_of(path: Path, name: str) -> list[int]:
-    """Where the leaves of a database's tree are in the file, in their order."""
-    with lmdb.open(str(path), max_dbs=20, lib_version=0) as env:
-        db = env.open_db(name.encode(), create=False)
-        with env.begin() as txn:
-            keys = [bytes(key) for key, _ in txn.cursor(db)]
-            count = txn.stat(db)["leaf_pages"]
-    assert count > 3
-    data = (path / "data.mdb").read_bytes()
-    leaves: dict[int, None] = {}
-    for key in keys:
-        # In its node, a key follows its length; elsewhere the same bytes may be a value.
-        for at in find_all(data, bytes((len(key), 0)) + key):
-            if data[at // PAGE * PAGE + 10] == LEAF:
-                leaves[at // PAGE * PAGE] = None
-    return list(leaves)
-
-
-def find_all(data: bytes, what: bytes) -> list[int]:
-    found, at = [], data.find(what)
-    while at >= 0:
-        found.append(at)
-        at = data.find(what, at + 1)
-    return found
-
-
 def test_others_wait_for_the_end_of_a_repair(path: Path, raw: Raw, start: Start) -> None:
     with jobq.open(path) as svc:
         svc.enqueue_many("mail", range(2000))
@@ -417,14 +341,14 @@ def test_others_wait_for_the_end_of_a_repair(path: Path, raw: Raw, start: Start)
 
 def _take_all(path: str) -> None:
     svc = jobq.open(path)
-    say("ready")
+    processes.say("ready")
     hear()
     taken = 0
     for _ in range(200):
         jobs = svc.reserve("mail", 10, timeout=0)
         svc.done_many(jobs)
         taken += len(jobs)
-    say(taken)
+    processes.say(taken)
     svc.close()
 
 
@@ -482,16 +406,14 @@ def _try_mutants(path: str, seed: int, count: int) -> None:
         return "repaired" if found.repaired else "not repaired"
 
     for _, way in mutants(mutant, original, seed, count):
-        say([way, outcome_of(repair_and_look)])
-    say(None)
+        processes.say([way, outcome_of(repair_and_look)])
+    processes.say(None)
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(5000, marks=pytest.mark.storm)])
 def test_no_damaged_file_is_made_worse_by_a_repair(
-    start: Start, tmp_path: Path, count: int
+    start: Start, tmp_path: Path, seed: int, say: Say, count: int
 ) -> None:
-    seed = random.getrandbits(32)
-    print(f"seed {seed}")
     child = start(_try_mutants, str(tmp_path), seed, count, deadline_s=60 + count)
     wrong, outcomes = [], []
     while (answer := child.said()) is not None:
@@ -502,6 +424,8 @@ def test_no_damaged_file_is_made_worse_by_a_repair(
         if outcome not in {"repaired", "not repaired", "corrupt", "refused"} | died:
             wrong.append(f"{way}: {outcome}")
     child.join()
+    for outcome, times in sorted(Counter(outcomes).items()):
+        say(f"{outcome:24} {times:5}")
 
     assert not wrong, "\n".join(wrong)
     assert outcomes.count("repaired") > count // 50

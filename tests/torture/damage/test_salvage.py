@@ -17,7 +17,8 @@ from jobq.repo.base import Salvaged
 from tests.crash.conftest import Say
 from tests.repo.lmdb import processes
 from tests.repo.lmdb.conftest import Start
-from tests.repo.lmdb.test_damage import PAGE, TOPICS, WAYS, cut_short, make, records_of
+from tests.repo.lmdb.raw import PAGE, records_of
+from tests.torture.damage.damaging import TOPICS, WAYS, cut_short, make
 
 Line = dict[str, Any]
 
@@ -94,7 +95,7 @@ def test_nobody_may_have_the_queue_open(tmp_path: Path) -> None:
         pytest.raises(StoreLocked, match=r"cannot salvage .* this process"),
     ):
         salvaged(tmp_path / "queue")
-    with jobq.salvage(tmp_path / "queue"), pytest.raises(StoreLocked):
+    with jobq.salvage(tmp_path / "queue"), pytest.raises(StoreLocked, match="or it is salvaged"):
         jobq.open(tmp_path / "queue")
     jobq.open(tmp_path / "queue").close()
 
