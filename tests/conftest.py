@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
+from hypothesis import HealthCheck, settings
 
 from jobq import JobService
 from jobq.clock import ManualClock
@@ -25,6 +26,10 @@ from jobq.repo.mixed import MixedStore
 DEADLINE_S = 20.0
 """How long a test waits for another thread or process before it fails: what takes longer hangs. A
 busy machine must stay far below."""
+
+# What takes long says something of the machine, which may have much else to do.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 LONGEST_S = 3600.0
 """How long a test of the long runs may take: `faulthandler_timeout` is for the others. A part of
