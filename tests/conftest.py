@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
@@ -18,14 +18,24 @@ from hypothesis import HealthCheck, settings
 from jobq import JobService
 from jobq.clock import ManualClock
 from jobq.errors import StoreUnavailable
+from jobq.repo import watch
 from jobq.repo.base import Capabilities, Store
 from jobq.repo.lmdb import LmdbStore
 from jobq.repo.memory import MemoryStore
 from jobq.repo.mixed import MixedStore
+from jobq.service import patience
+from jobq.service.aio import ends, lines
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 """How long a test waits for another thread or process before it fails: what takes longer hangs. A
 busy machine must stay far below."""
+
+LONG_S: Final = 30.0
+"""Between two looks of who waits and is called by nobody, where a test has them sleep soundly."""
+
+SOON_S: Final = LONG_S / 2
+"""Whoever sleeps soundly and comes later than this has missed a call. No machine is so slow that
+one who was called comes later."""
 
 # What takes long says something of the machine, which may have much else to do.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -52,6 +62,23 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
         bytecode = config.rootpath / ".pytest_cache" / "bytecode"
         os.environ.setdefault("PYTHONPYCACHEPREFIX", str(bytecode))
+
+
+def sleep_soundly(put: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Have all who wait in this process look by themselves each `LONG_S`, instead of each second.
+
+    So a call that was missed is told apart from a busy machine. Children of a test call it
+    themselves; a test has the fixture `sound_sleep`.
+    """
+    put(watch, "LONGEST_SLEEP", LONG_S)
+    for module in (patience, ends, lines):
+        put(module, "LONGEST_SLEEP_S", LONG_S)
+
+
+@pytest.fixture
+def sound_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, who waits sleeps until called."""
+    sleep_soundly(monkeypatch.setattr)
 
 
 class Kind(NamedTuple):

@@ -8,7 +8,6 @@ import platform
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -159,6 +158,9 @@ def _ms(milliseconds: float) -> str:
 
 
 def _as_json(measured: Measured) -> str:
+    # Slow to import, and all other verbs would pay for it.
+    from importlib.metadata import version
+
     machine = {
         "cpus": os.cpu_count(),
         "kernel": platform.release(),

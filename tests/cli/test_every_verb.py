@@ -421,7 +421,7 @@ VERBS: dict[str, Callable[[Path], None]] = {
 }
 
 
-SAMPLE = 10
+SAMPLE = 6
 """Verbs of the short form, by chance. The crowd takes what there is of a machine, in each of the
 processes that run tests beside one another: so that is one test, and not one for each verb."""
 

@@ -183,11 +183,14 @@ def state_of(pid: int) -> str:
 
 def waits(pid: int) -> bool:
     """Whether a thread sleeps until a call comes through a bell: in a futex between processes."""
-    if state_of(pid) != "S":
+    try:
+        if state_of(pid) != "S":
+            return False
+        # The number of the system call and its arguments, of which the second says whether the
+        # futex is private to its process, as all others are.
+        number, *arguments = Path(f"/proc/{pid}/syscall").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
         return False
-    # The number of the system call and its arguments, of which the second says whether the futex
-    # is private to its process, as all others are.
-    number, *arguments = Path(f"/proc/{pid}/syscall").read_text().split()
     if number == "running":  # it has got up since
         return False
     if int(number) == futex.WAITV:  # nobody else sleeps at several

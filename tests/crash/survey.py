@@ -30,6 +30,9 @@ UNSEEN: Final = {
 }
 """What opening does too; and where the topics are in memory, nobody can look before that."""
 
+IN_MEMORY: Final = [name for name in (*MIXED, *FLOW_MIXED) if name not in UNSEEN]
+"""Those that are the same again, of queues whose topics are kept in memory."""
+
 SEEN: Final = [name for name in ALL if name not in UNSEEN and name not in LONG_REPAIRS]
 
 

@@ -30,8 +30,11 @@ from tests.crash.processes import (
     die_with_parent,
 )
 
-FORK_S: Final = 15
+FORK_S: Final = 40
 """A fork that lives longer hangs, and is killed by SIGALRM."""
+
+LEASE_S: Final = 1.0
+"""So short that who works for longer needs the keeper of leases."""
 
 
 class Account(NamedTuple):
@@ -109,16 +112,16 @@ def test_a_fork_in_the_middle_of_consume_does_not_touch_the_parents_jobs(
 
 def test_a_fork_that_meets_the_lease_keeper_at_work_can_consume(start: Start, path: str) -> None:
     """The keeper's thread is not in the child, whatever it held at that moment."""
-    account: Account = start(_fork_while_the_keeper_works, path).hear(20)
+    account: Account = start(_fork_while_the_keeper_works, path).hear()
 
-    assert account == Account([0] * 18, [], 18)
+    assert account == Account([0] * 16, [], 16)
 
 
 @pytest.mark.parametrize("busy", ["opening", "closing"])
 def test_a_process_may_fork_while_a_thread_opens_or_closes_queues(
     busy: str, start: Start, tmp_path: Path
 ) -> None:
-    account: Account = start(_fork_while_others_open, str(tmp_path), busy).hear(10)
+    account: Account = start(_fork_while_others_open, str(tmp_path), busy).hear()
 
     assert account.errors == []
     assert account.statuses == [0] * 40
@@ -127,7 +130,7 @@ def test_a_process_may_fork_while_a_thread_opens_or_closes_queues(
 
 def test_several_threads_may_fork_at_the_same_time(start: Start, tmp_path: Path) -> None:
     """With several queues open, which other threads use."""
-    account: Account = start(_fork_in_threads, str(tmp_path)).hear(15)
+    account: Account = start(_fork_in_threads, str(tmp_path)).hear()
 
     assert account.errors == []
     assert account.statuses == [0] * 63
@@ -138,7 +141,7 @@ def test_several_threads_may_fork_at_the_same_time(start: Start, tmp_path: Path)
 def test_children_of_multiprocessing_work_in_the_queue_of_their_parent(
     method: str, start: Start, path: str
 ) -> None:
-    account: Account = start(_use_multiprocessing, path, method).hear(60)
+    account: Account = start(_use_multiprocessing, path, method).hear()
     with jobq.open(path) as svc:
         totals = svc.stats().totals
 
@@ -274,17 +277,17 @@ def _fork_while_the_keeper_works(pipe: Pipe, path: str) -> None:
     def consume(topic: str) -> None:
         for job in svc.consume(topic, timeout=0):
             with job:
-                until = time.monotonic() + 0.3
+                until = time.monotonic() + 1.5 * LEASE_S
                 while time.monotonic() < until and not job.canceled:
                     time.sleep(0.01)
                 assert not job.canceled, "nobody has extended its lease"
 
     statuses = []
-    for batch in range(3):
+    for batch in range(2):
         pids = []
-        for number in range(6):
+        for number in range(8):
             topic = f"of fork {batch}.{number}"
-            svc.enqueue(topic, lease=0.1)
+            svc.enqueue(topic, lease=LEASE_S)
             pids.append(_fork(partial(consume, topic)))
         statuses += [_status(pid) for pid in pids]
     done = svc.stats().totals.done
@@ -328,7 +331,7 @@ def _fork_in_threads(pipe: Pipe, directory: str) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(DEADLINE_S / 2)
+        thread.join(DEADLINE_S)
     rounds, errors = crew.end()
     pipe.send(Account(statuses, errors, rounds))
 

@@ -20,6 +20,7 @@ import pytest
 import jobq
 from jobq import JobqError, JobService, ReentrantCall, Status, StoreBusy, ids
 from jobq.repo.lmdb.filelock import FileLock
+from tests.conftest import DEADLINE_S
 from tests.crash.anywhere import PACKAGE, STRUCK, Interrupter
 from tests.crash.conftest import Say
 from tests.crash.flow import flow_in
@@ -42,6 +43,9 @@ ALL: Final = {**CASES, **MIXED, **FLOW, **FLOW_MIXED}
 IN_CALL: Final = {name: case for name, case in ALL.items() if not case.victim and not case.opens}
 """The verbs of a process that has the queue open."""
 
+IN_MEMORY: Final = {name for name in (*MIXED, *FLOW_MIXED) if name in IN_CALL}
+"""Those that are the same again, of queues whose topics are kept in memory."""
+
 RESERVING: Final = {name for name in ALL if "reserve" in name.split(",")[0]}
 
 SAMPLE: Final = 6
@@ -54,13 +58,25 @@ CRASHING: Final = ("expire", "close")
 # Ctrl-C.
 
 
-@pytest.mark.parametrize("name", IN_CALL)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.storm] * (name in IN_MEMORY)) for name in IN_CALL],
+)
 def test_a_verb_interrupted_at_any_step_is_whole_or_absent_and_its_process_goes_on(
     name: str, start: Start, quick_path: Path
 ) -> None:
     wrong: list[str] = start(_interrupt, name, str(quick_path)).hear()
 
     assert not wrong, "\n".join(wrong)
+
+
+def test_some_verbs_interrupted_at_any_step_are_whole_or_absent_where_topics_are_in_memory(
+    start: Start, quick_path: Path, seed: int
+) -> None:
+    for name in random.Random(seed).sample(sorted(IN_MEMORY), SAMPLE):
+        wrong: list[str] = start(_interrupt, name, str(quick_path / name)).hear()
+
+        assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("kind", ["lmdb", "mixed", "memory"])
@@ -128,7 +144,7 @@ def test_a_storm_of_ctrl_c_raises_nothing_else_and_loses_nothing(
     )
 
     assert said.errors == []
-    assert said.interrupted > 100
+    assert said.interrupted > 10
     assert [jid for jid in added if jid not in status_of] == []
     assert [jid for jid in finished if status_of[jid] is not Status.DONE] == []
     assert Status.RESERVED not in status_of.values()
@@ -458,7 +474,7 @@ def _impaired(svc: JobService, path: str | None) -> str:
 
     thread = threading.Thread(target=use, daemon=True)
     thread.start()
-    thread.join(2)
+    thread.join(DEADLINE_S)
     if not said:
         return "another thread hangs"
     if path is not None and not _is_free(Path(path)):
@@ -477,7 +493,7 @@ def _is_free(path: Path) -> bool:
     """Whether another process could write."""
     lock = FileLock(path)
     try:
-        lock.acquire(0.5)
+        lock.acquire(DEADLINE_S)
         lock.release()
     except StoreBusy:
         return False
@@ -505,7 +521,7 @@ def _use_in_a_storm(pipe: Pipe, path: str, directory: str, seed: int) -> None:
     pipe.send("ready")
     said = user.stand_the_storm()
     for thread in threads:
-        thread.join(10)
+        thread.join(DEADLINE_S)
         if thread.is_alive():
             said.errors.append("a thread hangs")
             pipe.send(said)
@@ -739,7 +755,7 @@ def _call_from_handlers(pipe: Pipe, path: str) -> None:
         errors.append(f"{type(error).__name__}: {error}")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    thread.join(10)
+    thread.join(DEADLINE_S)
     if thread.is_alive():
         errors.append("a thread hangs")
     svc.close()

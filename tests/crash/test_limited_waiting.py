@@ -1,6 +1,6 @@
 """Who waits for a topic at a limit sleeps, and gets a job just when the limit lets it go.
 
-As in `waiters`: a waiter that missed its call would look again after a second.
+As in `waiters`: a waiter that missed its call would look again after half a minute.
 """
 
 import os
@@ -11,11 +11,11 @@ import pytest
 
 import jobq
 from jobq import JobService
-from tests.conftest import eventually
+from tests.conftest import SOON_S, eventually, sleep_soundly
 from tests.crash.conftest import Say
 from tests.crash.processes import Child, Pipe, Start, waits
 from tests.crash.verbs import whole
-from tests.crash.waiters import MISSED_S, SOON_S, asleep, seconds
+from tests.crash.waiters import PATIENCE_S, asleep, seconds
 
 STORM: Final = pytest.mark.storm
 
@@ -73,13 +73,13 @@ def test_a_waiter_at_a_limit_gets_a_job_when_its_holder_dies(
         _limit(svc, limit)
         svc.enqueue_many("mail", [1, 2], group="g")
         holder = _holding(start, path)
-        waiter = asleep(start(_get, path))
+        waiter = asleep(start(_get_or_look, path))
         since_ns = time.monotonic_ns()
         holder.kill()
         took = seconds(waiter, since_ns)
         say(f"{took:.3f} s after the death")
 
-        assert took < 1.0 + MISSED_S, "it looks for the dead once a second"
+        assert took < SOON_S, "it looks for the dead once a second"
         assert waiter.hear() == 1
         assert whole(svc) == []
 
@@ -95,7 +95,7 @@ def test_a_waiter_at_a_limit_gets_a_job_when_a_lease_is_over(
         waiter = asleep(start(_get, path), after=lambda: svc.reserve("mail", timeout=0))
         since_ns = time.monotonic_ns()
 
-        assert seconds(waiter, since_ns) < 0.3 + SOON_S
+        assert seconds(waiter, since_ns) < SOON_S
         assert waiter.hear() == 1
 
 
@@ -104,14 +104,14 @@ def test_a_waiter_at_a_limit_gets_a_job_when_a_lease_is_over(
 def test_a_waiter_gets_a_job_when_the_holder_of_a_canceled_one_knows_and_not_before(
     how: str, limit: str, start: Start, path: str
 ) -> None:
-    lease = 1.5 if how == "end of the lease" else 600.0
+    lease = 4.0 if how == "end of the lease" else 600.0
     with jobq.open(path) as svc:
         _limit(svc, limit)
         first = svc.enqueue("mail", 1, group="g", lease=lease)
         svc.enqueue("mail", 2, group="g")
         holder = _holding(start, path)
         since_ns = time.monotonic_ns()
-        waiter = asleep(start(_get, path))
+        waiter = asleep(start(_get_or_look if how == "kill" else _get, path))
         svc.cancel(first)
         assert svc.reserve("mail", timeout=0) == [], "the holder works on"
         eventually(lambda: waits(waiter.pid))
@@ -123,8 +123,7 @@ def test_a_waiter_gets_a_job_when_the_holder_of_a_canceled_one_knows_and_not_bef
             since_ns = time.monotonic_ns()
             holder.tell(how)
 
-        most = {"kill": 1.0 + MISSED_S, "end of the lease": lease + SOON_S}.get(how, SOON_S)
-        assert seconds(waiter, since_ns) < most
+        assert seconds(waiter, since_ns) < SOON_S
         assert waiter.hear() == 2
         assert whole(svc) == []
 
@@ -218,21 +217,19 @@ def test_a_job_at_a_rate_comes_at_its_time_and_not_before(
         burst = {"rate": "burst", "group_rate": "group_burst"}[kind]
         svc.configure("mail", **{kind: (10, 4.0), burst: 1})  # type: ignore[arg-type]
         svc.enqueue_many("mail", [1, 2, 3], group="g")
-        taken_ns = 0
+        since_ns = 0
 
         def take() -> None:
-            nonlocal taken_ns
+            nonlocal since_ns
+            since_ns = time.monotonic_ns()
             assert len(svc.reserve("mail", 2, timeout=0)) == 1
-            taken_ns = time.monotonic_ns()
 
         waiter = start(_get, path)
         asleep(waiter, after=take)
-        took = seconds(waiter, taken_ns)
 
-        assert 0.38 < took < 0.4 + SOON_S
-        since_ns = time.monotonic_ns()
-        assert len(svc.reserve("mail", 2, timeout=10)) == 1
-        assert 0.3 < (time.monotonic_ns() - since_ns) / 1e9 < 0.4 + SOON_S
+        assert 0.39 <= seconds(waiter, since_ns) < SOON_S
+        assert len(svc.reserve("mail", 2, timeout=PATIENCE_S)) == 1
+        assert 0.79 <= (time.monotonic_ns() - since_ns) / 1e9 < SOON_S
 
 
 # Nobody polls.
@@ -309,10 +306,15 @@ def _hold(pipe: Pipe, path: str) -> None:
 
 
 def _get(pipe: Pipe, path: str, topics: Any = "mail") -> None:
+    sleep_soundly()
+    _get_or_look(pipe, path, topics)
+
+
+def _get_or_look(pipe: Pipe, path: str, topics: Any = "mail") -> None:
     with jobq.open(path) as svc:
         pipe.send("about to wait")
         pipe.recv()
-        (job,) = svc.reserve(topics, timeout=30)
+        (job,) = svc.reserve(topics, timeout=PATIENCE_S)
         pipe.send(time.monotonic_ns())
         pipe.send(job.payload)
         pipe.recv()

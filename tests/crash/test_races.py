@@ -22,7 +22,7 @@ import jobq
 from jobq import Job, JobRecord, JobService, QueueFull, ReservationLost, Status, UniqueConflict
 from jobq.options import OptionArgs
 from jobq.states import Reason
-from tests.conftest import eventually
+from tests.conftest import SOON_S, eventually
 from tests.crash.conftest import Say
 from tests.crash.processes import Child, Notebook, Pipe, Start
 from tests.crash.verbs import whole
@@ -509,7 +509,7 @@ def test_no_more_jobs_are_handed_out_in_any_time_than_the_rate_allows(
         worst = max(worst, one - least + 1)
     assert worst <= burst + 1
     assert jobs <= allowed
-    assert took < 2 * (jobs - burst) / rate + 3.0, "it took more time than the rate asks for"
+    assert took < 2 * (jobs - burst) / rate + SOON_S, "it took more time than the rate asks for"
 
 
 def _take_what_may_be(pipe: Pipe, path: str) -> None:

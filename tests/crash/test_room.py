@@ -1,6 +1,6 @@
 """Who waits for room, or until a topic is empty, learns of it from whatever process makes it so.
 
-As in `test_waiting`: who missed a call would sleep on until its next look, a second later.
+As in `test_waiting`: who missed a call would sleep on until its next look, half a minute later.
 """
 
 import time
@@ -11,8 +11,9 @@ import pytest
 
 import jobq
 from jobq import JobService
+from tests.conftest import SOON_S, sleep_soundly
 from tests.crash.processes import Pipe, Start, kill_myself
-from tests.crash.waiters import SOON_S, asleep, seconds
+from tests.crash.waiters import PATIENCE_S, asleep, seconds
 
 PRODUCERS: Final = 4
 EACH: Final = 50
@@ -49,7 +50,7 @@ def test_producers_of_many_processes_all_get_in(start: Start, path: str) -> None
         svc.configure("mail", max_jobs=3)
         producers = [start(_produce_many, path, number) for number in range(PRODUCERS)]
         got = []
-        for job in svc.consume("mail", timeout=20):
+        for job in svc.consume("mail", timeout=PATIENCE_S):
             with job:
                 got.append(job.payload)
                 if len(got) == PRODUCERS * EACH:
@@ -95,10 +96,11 @@ def test_who_drains_alone_sees_the_end_of_what_dead_processes_held(start: Start,
         for _ in range(2):
             start(_reserve_and_die, path).ended()
 
-        assert svc.drain("mail", timeout=10)
+        assert svc.drain("mail", timeout=PATIENCE_S)
 
 
 def _produce(pipe: Pipe, path: str) -> None:
+    sleep_soundly()
     with jobq.open(path) as svc:
         pipe.send("about to wait")
         pipe.recv()
@@ -108,6 +110,7 @@ def _produce(pipe: Pipe, path: str) -> None:
 
 
 def _produce_many(pipe: Pipe, path: str, number: int) -> None:
+    sleep_soundly()
     with jobq.open(path, durability="unsafe") as svc:
         for each in range(EACH):
             svc.enqueue("mail", [number, each], timeout=None)
@@ -115,6 +118,7 @@ def _produce_many(pipe: Pipe, path: str, number: int) -> None:
 
 
 def _drain(pipe: Pipe, path: str, topic: str | None) -> None:
+    sleep_soundly()
     with jobq.open(path) as svc:
         pipe.send("about to wait")
         pipe.recv()
@@ -124,5 +128,5 @@ def _drain(pipe: Pipe, path: str, topic: str | None) -> None:
 
 
 def _reserve_and_die(_: Pipe, path: str) -> None:
-    jobq.open(path).reserve("mail", timeout=10)
+    jobq.open(path).reserve("mail", timeout=PATIENCE_S)
     kill_myself()

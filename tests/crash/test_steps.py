@@ -4,6 +4,7 @@ Afterwards the verb's effect is whole or absent, whole if the process had learnt
 held is ready again; the queue is clean, and goes on.
 """
 
+import random
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +12,14 @@ import pytest
 
 from tests.crash.conftest import Say
 from tests.crash.processes import Start
-from tests.crash.survey import SEEN, Moments, Survey, survey
+from tests.crash.survey import IN_MEMORY, SEEN, Moments, Survey, survey
 from tests.crash.verbs import ALWAYS
 
 WORKERS: Final = 2
 """Processes that share the lines of a verb. Its steps are few: one goes through all of them."""
+
+SAMPLE: Final = 10
+"""Verbs that are looked at in the default run, by chance."""
 
 MAKING: Final = {"directory made", "data file built", "data file synced", "data file moved"}
 TAKING: Final = {"index cleared", "index marked as elsewhere"}
@@ -26,12 +30,24 @@ TAKING_BACK: Final = {
 HOLDING: Final = {"holder file made", "holder file locked", "holder file renamed"}
 
 
-@pytest.mark.parametrize("name", SEEN)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.storm] * (name in IN_MEMORY)) for name in SEEN],
+)
 def test_a_verb_killed_at_any_step_is_whole_or_absent(
     name: str, start: Start, quick_path: Path
 ) -> None:
-    found: Survey = start(survey, name, str(quick_path / "0")).hear()
+    _is_whole_or_absent(start(survey, name, str(quick_path / "0")).hear())
 
+
+def test_some_verbs_killed_at_any_step_are_whole_or_absent_where_topics_are_in_memory(
+    start: Start, quick_path: Path, seed: int
+) -> None:
+    for name in random.Random(seed).sample(IN_MEMORY, SAMPLE):
+        _is_whole_or_absent(start(survey, name, str(quick_path / name)).hear())
+
+
+def _is_whole_or_absent(found: Survey) -> None:
     assert not found.wrong, "\n".join(found.wrong)
     assert found.changed, "the case has no effect, so it shows nothing"
     assert found.runs == len(found.reached) > 0

@@ -9,16 +9,17 @@ import pytest
 import jobq
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.bell import COUNTERS
+from tests.conftest import LONG_S, SOON_S, sleep_soundly
 from tests.crash.conftest import Say
 from tests.crash.processes import Pipe, Start
 from tests.crash.waiters import (
-    MISSED_S,
-    SOON_S,
+    PATIENCE_S,
     asleep,
     at_the_one,
     call_of,
     enqueue_and_die,
     get,
+    get_or_look,
     hesitate,
     make_topics,
     play,
@@ -103,7 +104,7 @@ def test_a_delayed_job_comes_at_its_time_and_not_before(way: Way, start: Start, 
         svc.enqueue("mail", delay=0.3)
         after = seconds(waiter, since_ns)
 
-        assert 0.3 <= after < 1.0
+        assert 0.3 <= after < SOON_S
 
 
 @WAYS
@@ -111,7 +112,7 @@ def test_an_earlier_due_time_shortens_a_sleep_that_has_begun(
     way: Way, start: Start, path: str
 ) -> None:
     with jobq.open(path) as svc:
-        svc.enqueue("mail", "later", delay=0.95)
+        svc.enqueue("mail", "later", delay=LONG_S)
         waiter = asleep(start(*way, path, "mail"))
         since_ns = time.monotonic_ns()
         svc.enqueue("mail", "sooner", delay=0.1)
@@ -132,7 +133,7 @@ def test_who_cannot_be_called_to_look_for_others_does_not_rely_on_them(
         svc.enqueue("other", delay=0.1)
 
         assert 0.1 <= seconds(other, since_ns) < SOON_S
-        assert 0.3 <= seconds(waiter, since_ns) < 0.3 + SOON_S
+        assert 0.3 <= seconds(waiter, since_ns) < SOON_S
 
 
 def test_a_waiter_that_is_killed_when_it_was_to_look_costs_others_a_second_at_most(
@@ -140,15 +141,15 @@ def test_a_waiter_that_is_killed_when_it_was_to_look_costs_others_a_second_at_mo
 ) -> None:
     with jobq.open(path) as svc:
         make_topics(svc, "mail")
-        first = asleep(start(get, path, "mail"))
-        waiter = asleep(start(get, path, "mail"))
+        first = asleep(start(get_or_look, path, "mail"))
+        waiter = asleep(start(get_or_look, path, "mail"))
         since_ns = time.monotonic_ns()
-        svc.enqueue("mail", delay=0.5)
+        svc.enqueue("mail", delay=1.5)
         first.signal(signal.SIGKILL)
         after = seconds(waiter, since_ns)
 
         assert first.ended() == -signal.SIGKILL
-        assert 0.5 <= after < 0.5 + 1.0 + SOON_S
+        assert 1.5 <= after < SOON_S
 
 
 def test_the_end_of_a_short_lease_is_not_slept_through(start: Start, path: str) -> None:
@@ -157,7 +158,7 @@ def test_the_end_of_a_short_lease_is_not_slept_through(start: Start, path: str) 
         waiter = asleep(start(get, path, "mail"), after=lambda: svc.reserve("mail", timeout=0))
         since_ns = time.monotonic_ns()
 
-        assert seconds(waiter, since_ns) < MISSED_S
+        assert seconds(waiter, since_ns) < SOON_S
 
 
 @pytest.mark.parametrize("how", ["retry", "release", "reset", "follow-up", "close"])
@@ -180,10 +181,12 @@ def test_a_producer_that_dies_before_it_calls_costs_a_waiter_a_second_at_most(
 ) -> None:
     with jobq.open(path) as svc:
         make_topics(svc, "mail")
-        producer, after = call_of(start, path, enqueue_and_die, path, "mail", "committed")
+        producer, after = call_of(
+            start, get_or_look, path, enqueue_and_die, path, "mail", "committed"
+        )
 
         assert producer.ended() == -signal.SIGKILL
-        assert after < 1.0 + SOON_S
+        assert after < SOON_S
 
 
 def test_a_producer_that_is_interrupted_after_its_commit_still_calls(
@@ -192,7 +195,7 @@ def test_a_producer_that_is_interrupted_after_its_commit_still_calls(
     """Ctrl-C at an unlucky moment: the job is there, and its waiter must not sleep on."""
     with jobq.open(path) as svc:
         make_topics(svc, "mail")
-        producer, after = call_of(start, path, _enqueue_and_be_interrupted, path, "committed")
+        producer, after = call_of(start, get, path, _enqueue_and_be_interrupted, path, "committed")
 
         assert producer.hear() == "KeyboardInterrupt"
         assert after < SOON_S
@@ -227,7 +230,7 @@ def test_stop_in_a_signal_handler_ends_a_wait(how: str, start: Start, path: str)
         after = seconds(waiter, since_ns)
         waiter.ended()
 
-        assert after < 1.0 + SOON_S
+        assert after < SOON_S
         assert svc.stats().totals.reserved == 0
         assert svc.check().ok
 
@@ -245,27 +248,30 @@ def test_ctrl_c_ends_a_wait_and_harms_nothing(start: Start, path: str) -> None:
         assert svc.check().ok
 
 
+@pytest.mark.usefixtures("sound_sleep")
 def test_stop_wakes_all_threads_that_wait(path: str) -> None:
     with jobq.open(path) as svc:
         make_topics(svc, "mail")
 
-        assert stop_threads(svc, "mail", 6) < 1.0 + SOON_S
+        assert stop_threads(svc, "mail", 6) < SOON_S
 
 
 # No call is missed.
 
 
-def test_no_call_is_missed_in_two_thousand_passes(start: Start, path: str, say: Say) -> None:
+@pytest.mark.usefixtures("sound_sleep")
+def test_no_call_is_missed_in_a_thousand_passes(start: Start, path: str, say: Say) -> None:
     """Four processes pass jobs on in a ring, each with a waiter that is nearly always asleep."""
-    n, passes, balls = 4, 2000, 4
+    n, passes, balls = 4, 1000, 4
     players = [(f"player {me}", [f"player {(me + 1) % n}"]) for me in range(n)]
     count, slowest = play(start, path, players, passes=passes, balls=balls)
     say(f"{count} passes between {n} processes, the slowest took {slowest:.3f} s")
 
     assert count >= passes - balls
-    assert slowest < MISSED_S
+    assert slowest < SOON_S
 
 
+@pytest.mark.usefixtures("sound_sleep")
 def test_no_call_is_missed_when_all_wait_for_the_same_topic(
     start: Start, path: str, say: Say
 ) -> None:
@@ -280,7 +286,7 @@ def test_no_call_is_missed_when_all_wait_for_the_same_topic(
         for number in range(questions):
             since = time.monotonic()
             svc.enqueue("questions", number)
-            [answer] = svc.reserve("answers", timeout=10)
+            [answer] = svc.reserve("answers", timeout=PATIENCE_S)
             slowest = max(slowest, time.monotonic() - since)
             assert answer.payload == number
             answer.done()
@@ -291,7 +297,7 @@ def test_no_call_is_missed_when_all_wait_for_the_same_topic(
     say(f"{questions} questions to 3 processes ({answered}), the slowest took {slowest:.3f} s")
 
     assert sum(answered) == questions
-    assert slowest < MISSED_S
+    assert slowest < SOON_S
     assert report.problems == ()
 
 
@@ -361,11 +367,12 @@ def _wait_until_interrupted(pipe: Pipe, path: str) -> None:
         with pytest.raises(KeyboardInterrupt):
             svc.reserve("mail")
         pipe.send(time.monotonic_ns())
-        jobs = svc.reserve("mail", timeout=30)
+        jobs = svc.reserve("mail", timeout=PATIENCE_S)
         pipe.send([job.id for job in jobs])
 
 
 def _answer(pipe: Pipe, path: str) -> None:
+    sleep_soundly()
     with jobq.open(path, retention=0) as svc:
         signal.signal(signal.SIGTERM, lambda *_: svc.stop())
         count = 0

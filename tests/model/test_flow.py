@@ -257,7 +257,7 @@ STORIES = (FlowStory, Aged, Reopened)
 
 @pytest.mark.parametrize("story", STORIES)
 def test_limits_and_turns_are_the_models(story: type[FlowStory]) -> None:
-    tell(story, 20)
+    tell(story, 14)
 
 
 @pytest.mark.storm

@@ -618,7 +618,7 @@ def test_every_store_answers_any_story_as_the_model_does(
     story: type[SameStory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _make_small(story, monkeypatch)
-    tell(story, 16)
+    tell(story, 11)
 
 
 @pytest.mark.storm

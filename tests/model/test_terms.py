@@ -342,7 +342,7 @@ def size(store: TransactionalStore, topic: str) -> int:
 
 
 def test_stores_and_model_agree_on_keys_deadlines_and_caps() -> None:
-    tell(Terms, 36)
+    tell(Terms, 24)
 
 
 @pytest.mark.storm
