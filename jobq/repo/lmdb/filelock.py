@@ -18,13 +18,13 @@ import os
 import random
 import threading
 import time
-from functools import partial
 from pathlib import Path
 from typing import Final
 
-from jobq.errors import StoreBusy, StoreLocked, StoreUnavailable
+from jobq.errors import StoreBusy, StoreUnavailable
 from jobq.repo.lmdb.bell import Bell
 from jobq.repo.lmdb.beside import open_beside
+from jobq.repo.lmdb.flocks import NAMELESS, TRY, flock_holder
 
 FIRST_NAP_S: Final = 0.00005
 """A commit takes about 100 µs here, and 50 µs is what a sleep takes at least on Linux."""
@@ -41,147 +41,6 @@ only when the turn of the holder is over; before that it looks whether the holde
 TURN_S: Final = 0.001
 """For so long from its turn on a process may take the lock again without standing in line, and
 calls nobody: some five commits. To wake the next one each time takes as long as a commit."""
-
-PATIENCE_S: Final = 1.0
-"""Who finds a queue open in a way that excludes him looks again for so long: a look at it with
-`jobq stats` must not keep a program from starting."""
-
-PATIENCE_NAP_S: Final = 0.01
-MAKING_NAP_S: Final = 0.001
-
-
-class OpenLock:
-    """Having a queue open: together with others, or alone.
-
-    A `flock` on the data file itself, so nobody can remove the lock and leave the queue. LMDB's
-    own locks are POSIX locks on another file, and know nothing of this one. It lasts as long as any
-    copy of its descriptor: until this process closes it or dies, if a fork's child closes its own.
-
-    Raises:
-        StoreLocked: Somebody else has it alone, or has it at all and it was to be had alone.
-        OSError: The file cannot be opened.
-    """
-
-    def __init__(self, data: Path, *, alone: bool, patience: float) -> None:
-        self._data = data
-        self._fd = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._wait(alone=alone, until=time.monotonic() + min(patience, PATIENCE_S))
-        except BaseException:
-            self.close()
-            raise
-
-    def refuse_other_than(self, file: tuple[int, int]) -> None:
-        """Raise unless it is this file that is locked: device and inode.
-
-        Raises:
-            StoreUnavailable: Another one stands under its name.
-        """
-        found = os.fstat(self._fd)
-        if (found.st_dev, found.st_ino) != file:
-            raise StoreUnavailable(f"{self._data} was replaced while it was opened: open it again")
-
-    def _wait(self, *, alone: bool, until: float) -> None:
-        while not self._get(fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
-            if time.monotonic() >= until:
-                raise StoreLocked(_says_who_is_in(self._data, alone=alone))
-            time.sleep(PATIENCE_NAP_S)
-
-    def _get(self, mode: int) -> bool:
-        try:
-            fcntl.flock(self._fd, mode | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def close(self) -> None:
-        """Let go; not by unlocking, which would let go for the parent of a fork too."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        # Closed even if an interrupt keeps anybody from doing so; and not by a file of Python's,
-        # which would warn of every program that ends without closing its queue.
-        if hasattr(self, "_fd"):
-            self.close()
-
-
-class MakingLock:
-    """Having a queue's directory alone: to make the data file, to put another one in its place, and
-    to clear away what those have left who were killed while they did so.
-
-    Whoever opens a queue has it for a moment. It lasts as `OpenLock` does.
-
-    Raises:
-        StoreLocked: The queue is compacted or restored meanwhile; the message says by whom.
-        StoreBusy: Somebody else has it for as long as *patience* lasts; likewise.
-        OSError: The directory cannot be opened.
-    """
-
-    def __init__(self, directory: Path, data: Path, patience: float) -> None:
-        self._directory = directory
-        self._data = data
-        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            self._wait(patience)
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> None:
-        """It is had already."""
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _wait(self, patience: float) -> None:
-        start = time.monotonic()
-        while not self._take():
-            waited = time.monotonic() - start
-            who = partial(_flock_holder, self._directory)
-            if waited >= min(patience, PATIENCE_S) and self._is_replaced():
-                raise StoreLocked(
-                    f"{self._directory} is being compacted or restored by {who() or _NAMELESS}: "
-                    "try again when that is done"
-                )
-            if waited >= patience:
-                raise StoreBusy(
-                    f"waited {waited:.1f} s for {self._directory}, which is being made or opened "
-                    f"by {who() or _NAMELESS}"
-                )
-            time.sleep(MAKING_NAP_S)
-
-    def _take(self) -> bool:
-        try:
-            fcntl.flock(self._fd, _TRY)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _is_replaced(self) -> bool:
-        """Whether somebody has the queue open alone, as who has its directory for long."""
-        try:
-            OpenLock(self._data, alone=False, patience=0.0).close()
-        except StoreLocked:
-            return True
-        except FileNotFoundError:
-            return False  # it is being made
-        return False
-
-    def close(self) -> None:
-        """Let go; as `OpenLock` does."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_fd"):
-            self.close()
-
-
-_TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
-_NAMELESS: Final = "a process that cannot be named"
 
 _TURN, _WRITE = range(2)
 
@@ -234,7 +93,7 @@ class FileLock:
     def _take(self, which: int) -> bool:
         """Whether the lock was free, and is taken."""
         try:
-            fcntl.flock(self._files[which], _TRY)
+            fcntl.flock(self._files[which], TRY)
         except BlockingIOError:
             return False
         return True
@@ -301,45 +160,5 @@ class FileLock:
     def _says_who(self, waited: float) -> str:
         turn, write = self._paths
         # Who stands in the turnstile only waits as well, unless nobody has the lock behind it.
-        who = _flock_holder(write) or _flock_holder(turn) or _NAMELESS
+        who = flock_holder(write) or flock_holder(turn) or NAMELESS
         return f"waited {waited:.1f} s for the write lock, which is held by {who}"
-
-
-def _says_who_is_in(data: Path, *, alone: bool) -> str:
-    who = _flock_holder(data) or _NAMELESS
-    if alone:
-        return (
-            f"{data.parent} is open in {who}: with its topics in memory a queue is for one process "
-            "alone; close it there first"
-        )
-    return (
-        f"{data.parent} is open in {who}, alone, since its topics are in the memory of that "
-        "process, or it is salvaged: use it there, or close it there first"
-    )
-
-
-def _flock_holder(path: Path) -> str | None:
-    """A process that has the file locked, in words; None if it cannot be told."""
-    return next(iter(flock_holders(path)), None)
-
-
-def flock_holders(path: Path) -> list[str]:
-    """The other processes that have the file locked, in words; those that can be told."""
-    found: dict[str, None] = {}
-    with contextlib.suppress(OSError):
-        inode = str(path.stat().st_ino)
-        for line in Path("/proc/locks").read_text().splitlines():
-            fields = line.split()
-            if "->" in fields or "FLOCK" not in fields:
-                continue
-            pid, where = fields[-4], fields[-3]
-            if where.rsplit(":", 1)[-1] == inode and pid != str(os.getpid()):
-                with contextlib.suppress(OSError, KeyError):  # it has just ended
-                    found[_in_words(pid)] = None
-    return list(found)
-
-
-def _in_words(pid: str) -> str:
-    status = Path(f"/proc/{pid}/status").read_text().splitlines()
-    facts = dict(line.split(":\t", 1) for line in status if ":\t" in line)
-    return f"process {pid} ({facts['Name']}, {facts['State']})"

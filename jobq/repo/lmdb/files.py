@@ -21,7 +21,8 @@ from lmdb import verify as lmdb_verify
 from jobq.errors import InvalidValue, StoreCorrupt
 from jobq.repo.lmdb import beside, steps
 from jobq.repo.lmdb.beside import open_beside
-from jobq.repo.lmdb.filelock import FileLock, MakingLock
+from jobq.repo.lmdb.filelock import FileLock
+from jobq.repo.lmdb.openlock import MakingLock
 
 DATA: Final = beside.DATA
 LOCK: Final = "lock.mdb"

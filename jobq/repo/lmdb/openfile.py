@@ -19,9 +19,10 @@ from jobq.repo.lmdb.access import Databases
 from jobq.repo.lmdb.bell import Bell
 from jobq.repo.lmdb.doubt import settle
 from jobq.repo.lmdb.faults import translated, translating
-from jobq.repo.lmdb.filelock import FileLock, OpenLock
+from jobq.repo.lmdb.filelock import FileLock
 from jobq.repo.lmdb.holders import Holders
 from jobq.repo.lmdb.opening import Settings, build, look_at, open_file, take_topics_back
+from jobq.repo.lmdb.openlock import OpenLock
 from jobq.repo.lmdb.records import FORMAT
 from jobq.repo.lmdb.room import Room
 

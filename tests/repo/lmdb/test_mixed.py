@@ -30,8 +30,9 @@ from jobq.errors import (
 )
 from jobq.ids import to_raw
 from jobq.repo.base import Store
-from jobq.repo.lmdb import LmdbStore, filelock, openfile, outcome
-from jobq.repo.lmdb.filelock import PATIENCE_S, FileLock
+from jobq.repo.lmdb import LmdbStore, openfile, openlock, outcome
+from jobq.repo.lmdb.filelock import FileLock
+from jobq.repo.lmdb.openlock import PATIENCE_S
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
 from jobq.repo.mixed import MixedStore
@@ -52,7 +53,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for who has a queue open."""
-    monkeypatch.setattr(filelock, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(openlock, "PATIENCE_S", 0.0)
 
 
 def entries(path: Path, name: str) -> int:
@@ -412,7 +413,7 @@ def test_a_fork_cannot_use_the_store_and_does_not_keep_it_locked(path: Path, sta
 
 
 def _fork(path: str) -> None:
-    filelock.PATIENCE_S = 0.0  # type: ignore[misc] # so that the test does not take so long
+    openlock.PATIENCE_S = 0.0  # type: ignore[misc] # so that the test does not take so long
     svc = jobq.open(path, topics="memory")
     svc.enqueue("mail", 1)
     say(outcome_of(svc.stats))
@@ -469,7 +470,7 @@ def test_a_fork_of_a_process_that_shared_the_queue_keeps_nobody_out(
 
 
 def _share_and_fork(path: str) -> None:
-    filelock.PATIENCE_S = 0.0  # type: ignore[misc]
+    openlock.PATIENCE_S = 0.0  # type: ignore[misc]
     svc = jobq.open(path)
     svc.enqueue("mail")
     fork = _Fork(svc.stats)

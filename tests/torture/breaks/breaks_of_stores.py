@@ -242,9 +242,9 @@ COMMITS: Final = {
     "a queue with its topics in memory is open to other processes": Break(
         (
             Cut(
-                "repo/lmdb/filelock.py",
-                "fcntl.LOCK_EX if alone else fcntl.LOCK_SH",
-                "fcntl.LOCK_SH",
+                "repo/lmdb/openlock.py",
+                "TRY if alone else _TOGETHER",
+                "_TOGETHER",
             ),
         ),
         ("repo/lmdb/test_mixed.py::test_the_command_line_says_who_has_the_queue",),

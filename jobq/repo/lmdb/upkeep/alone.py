@@ -11,13 +11,9 @@ from typing import Final
 from jobq.errors import OutcomeUnknown, StoreLocked
 from jobq.repo.lmdb import files, steps
 from jobq.repo.lmdb.faults import translating
-from jobq.repo.lmdb.filelock import (
-    PATIENCE_S,
-    FileLock,
-    MakingLock,
-    OpenLock,
-    flock_holders,
-)
+from jobq.repo.lmdb.filelock import FileLock
+from jobq.repo.lmdb.flocks import flock_holders
+from jobq.repo.lmdb.openlock import PATIENCE_S, MakingLock, OpenLock
 
 WRITE_LOCK_S: Final = 10.0
 """Who is about to open the queue may have its directory or the write lock, and lets go at once."""

@@ -18,7 +18,8 @@ from jobq.repo.base import Diagnosis, Salvaged
 from jobq.repo.lmdb import files
 from jobq.repo.lmdb.access import Access
 from jobq.repo.lmdb.faults import of_system, translating
-from jobq.repo.lmdb.filelock import FileLock, flock_holders
+from jobq.repo.lmdb.filelock import FileLock
+from jobq.repo.lmdb.flocks import flock_holders
 from jobq.repo.lmdb.index import is_elsewhere
 from jobq.repo.lmdb.records import FORMAT
 from jobq.repo.lmdb.room import BALLAST

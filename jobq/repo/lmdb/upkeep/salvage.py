@@ -38,8 +38,9 @@ from jobq.job import JobCopy
 from jobq.repo.base import Exported, Salvaged
 from jobq.repo.lmdb import files, keys
 from jobq.repo.lmdb.faults import translating
-from jobq.repo.lmdb.filelock import OpenLock, flock_holders
+from jobq.repo.lmdb.flocks import flock_holders
 from jobq.repo.lmdb.holders import Holders
+from jobq.repo.lmdb.openlock import OpenLock
 from jobq.repo.lmdb.records import decode_note
 from jobq.repo.lmdb.upkeep.finding import DAMAGE, Finding, Foreign
 from jobq.repo.lmdb.upkeep.others import agenda_of
