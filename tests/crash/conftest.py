@@ -32,7 +32,7 @@ _ROOM = 100 * 2**20
 
 
 @pytest.fixture
-def quick_path(tmp_path: Path) -> Iterator[Path]:
+def quick_path(tmp_path: Path, start: Start) -> Iterator[Path]:
     """A directory of files in memory, if this machine has room for them; else on its disk.
 
     What a killed process has written is there on both alike. Only who makes thousands of queues to
@@ -41,6 +41,7 @@ def quick_path(tmp_path: Path) -> Iterator[Path]:
     if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM:
         with tempfile.TemporaryDirectory(prefix="jobq-", dir=_MEMORY) as directory:
             yield Path(directory)
+            start.discard_all()  # nobody may write there while it is cleared away
     else:
         yield tmp_path
 

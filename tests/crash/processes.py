@@ -151,8 +151,8 @@ class Start:
 
     def discard_all(self) -> None:
         """Kill and reap what is left."""
-        for child in self._children:
-            child.discard()
+        while self._children:
+            self._children.pop().discard()
 
 
 def die_with_parent() -> None:

@@ -26,6 +26,7 @@ from tests.crash.conftest import Say
 from tests.crash.flow import flow_in
 from tests.crash.flow_verbs import FLOW, FLOW_MIXED
 from tests.crash.processes import Notebook, Pipe, Start
+from tests.crash.repairs import REPAIRS
 from tests.crash.verbs import (
     CASES,
     MIXED,
@@ -39,7 +40,7 @@ from tests.crash.verbs import (
     without_steps,
 )
 
-ALL: Final = {**CASES, **MIXED, **FLOW, **FLOW_MIXED}
+ALL: Final = {**CASES, **MIXED, **FLOW, **FLOW_MIXED, **REPAIRS}
 IN_CALL: Final = {name: case for name, case in ALL.items() if not case.victim and not case.opens}
 """The verbs of a process that has the queue open."""
 
@@ -229,10 +230,13 @@ class Once:
         self._reached: list[str] = []
         svc = jobq.open(path, topics=case.topics)
         held = case.hold(svc)
-        before = _picture(svc)
+        look = _damage if case.mends else _picture
+        before = look(svc)
         self._act(lambda: case.act(svc, held))
         if not svc.stopped:
-            self._judge(before, _picture(svc))
+            self._judge(before, look(svc))
+            if case.mends and not svc.check(repair=True).ok:
+                self._note("it cannot be repaired any more")
             self._go_on(svc)
         if self.hangs:
             return
@@ -261,9 +265,9 @@ class Once:
             self.interrupted = True
             signal.raise_signal(signal.SIGINT)
 
-    def _judge(self, before: "Picture", after: "Picture") -> None:
+    def _judge(self, before: "Picture | Damage", after: "Picture | Damage") -> None:
         committed = "committed" in self._reached
-        if self._name in RESERVING:
+        if isinstance(before, Picture) and isinstance(after, Picture) and self._name in RESERVING:
             if self.interrupted and after.reserved - before.reserved:
                 self._note("jobs stay reserved that nobody got")
         elif not committed and after != before:
@@ -281,7 +285,7 @@ class Once:
             went_on.set()
 
         threading.Thread(target=go_on, daemon=True).start()
-        if not went_on.wait(5):
+        if not went_on.wait(DEADLINE_S):
             self._note("another thread hangs")
             self.hangs = True
             return
@@ -294,6 +298,14 @@ class Once:
 
     def _note(self, word: str) -> None:
         self.wrong.append(f"after {self._reached}: {word}")
+
+
+Damage = tuple[str, ...]
+"""What is wrong with a queue."""
+
+
+def _damage(svc: JobService) -> Damage:
+    return tuple(sorted(svc.check().problems))
 
 
 class Picture(NamedTuple):
