@@ -183,7 +183,8 @@ def open_queue(ctx: click.Context) -> JobService:
 
 def queue_path(ctx: click.Context, path: str | None = None) -> str:
     """Where the queue is: *path*, or what `--db` or `JOBQ_DB` say."""
-    path = path or ctx.find_root().obj
+    if path is None:
+        path = ctx.find_root().obj
     if not path:
         raise click.UsageError("which queue? Give --db PATH before the verb, or set JOBQ_DB", ctx)
     if path == factory.MEMORY:

@@ -64,7 +64,9 @@ _ARGUMENT: Final = {"error": "with_error"}
 _SEVERAL: Final = {"status": _STATUS, "tag": None, "reason": _REASON}
 """Filters that may be given several times, and what they may be."""
 
-NAMES: Final = "--topic, --status, --name, --tag, --group, --reason, --dead, --older-than or --all"
+NAMES: Final = (
+    ", ".join(f"--{_ARGUMENT.get(name, name).replace('_', '-')}" for name in _OPTIONS) + " or --all"
+)
 """Filters as a person is told of them who has given none."""
 
 

@@ -211,6 +211,14 @@ def test_init_does_not_take_what_is_no_queue_for_one(tmp_path: Path) -> None:
     assert call("init", env={"JOBQ_DB": ""}).exit_code == 2
 
 
+def test_init_takes_an_empty_name_for_no_other_queue(tmp_path: Path) -> None:
+    result = call("--db", tmp_path / "queue", "init", "")
+
+    assert result.exit_code == 2
+    assert "which queue?" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_topics_are_listed_with_how_much_they_have(queue: Path) -> None:
     lines = call("--db", queue, "topics").stdout.splitlines()
     told = [

@@ -520,7 +520,7 @@ def test_on_a_terminal_it_asks(queue: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["cancel"], "which jobs?"),
+        (["cancel"], "--group, --unique, --reason, --dead, --with-error, --older-than or --all"),
         (["delete", "--yes"], "which jobs?"),
         (["cancel", "12", "--topic", "mail"], "not both"),
         (["cancel", "12", "--all"], "not both"),
