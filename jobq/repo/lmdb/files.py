@@ -80,7 +80,8 @@ def prepare(
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         steps.reached("directory made")
     with MakingLock(path, path / DATA, patience):  # of several makers, one makes it
-        left = list(path.glob(f"{_NEW}*"))  # of a maker that was killed; we have the lock
+        # Of a maker that was killed; we have the lock.
+        left = [path / name for name in os.listdir(path) if name.startswith(_NEW)]
         if left and (path / DATA).exists():
             _sync_names(path)  # it may have come no further than to the moving
         for directory_left in left:
@@ -358,6 +359,10 @@ class Mount(NamedTuple):
     kind: str
 
 
+_ESCAPED: Final = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
+"""What stands for some characters in the names of mounts."""
+
+
 def mounts(text: str) -> list[Mount]:
     r"""The mounts in the text of a mountinfo file.
 
@@ -370,8 +375,9 @@ def mounts(text: str) -> list[Mount]:
         fields = left.split()
         if separator and len(fields) > 4 and right.split():
             point = fields[4]
-            for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-                point = point.replace(code, char)
+            if "\\" in point:  # hardly ever; and there may be hundreds of mounts
+                for code, char in _ESCAPED:
+                    point = point.replace(code, char)
             found.append(Mount(point, right.split()[0]))
     return found
 
