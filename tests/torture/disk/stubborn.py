@@ -7,6 +7,8 @@ was not known it has, until somebody has looked.
 
 import os
 import random
+from collections.abc import Hashable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -169,13 +171,17 @@ def _insist(
 def _is_there(store: Told, model: Model) -> bool:
     """Whether the queue is not as it was before the verb."""
     try:
-        return bool(content(store, len(store._ids)) != content(model, len(store._ids)))
+        return bool(content(store) != content(model))
     except KeyError:
         return True  # a job that was not there
 
 
 class StubbornOracle(StoryOracle):
     """Judges a story of which verbs were called again: each call makes jobs with ids of its own."""
+
+    def moment(self, cut: Cut) -> Hashable:
+        """Also which verb's jobs have ids of their own."""
+        return super().moment(cut), cut.began.get(0), cut.acked.get(0)
 
     def open(self, path: Path, cut: Cut) -> Store:
         """The queue after the machine has booted again."""
@@ -191,12 +197,18 @@ class StubbornOracle(StoryOracle):
 
     def _enqueued(self, number: int) -> int:
         """How many jobs there ever were after so many verbs."""
+        return self._made[max(0, number - 1)]
+
+    @cached_property
+    def _made(self) -> list[int]:
         clock = ManualClock()
         model = Model(clock, RETENTION)
-        for step in self._steps[: number - 1]:
+        made = [model.enqueued]
+        for step in self._steps:
             clock.advance(step.wait_s)
             getattr(model, step.verb)(*step.arguments)
-        return model.enqueued
+            made.append(model.enqueued)
+        return made
 
 
 def by_chance(seed: int, n: int) -> list[Fault]:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import lmdb
 
@@ -85,25 +85,32 @@ class BackupOracle(StoryOracle):
         """Whether there has to be a queue by now."""
         return self._plot.durability != "unsafe" and super().nothing_may_be_lost(cut)
 
-    def judge(self, cut: Cut) -> Verdict:
+    def look(self) -> Any:
+        """All that the queue has; and after how many verbs it was as in each backup."""
+        queue = None if self._plot.durability == "unsafe" else super().look()
+        paths = (self._directory / BACKUPS).iterdir()
+        return queue, {int(path.name): self._look_once_into(path) for path in paths}
+
+    def judge(self, cut: Cut, seen: Any) -> Verdict:
         """Whether all is there that has to be, and is what it has to be."""
+        queue, backups = seen
         verdict = Verdict(Kind.SOUND)
         if self._plot.durability != "unsafe":
-            verdict = super().judge(cut)
-        there = {int(path.name) for path in (self._directory / BACKUPS).iterdir()}
-        if missing := set(range(1, cut.acked.get(STRAND, 0) + 1)) - there:
+            verdict = super().judge(cut, queue)
+        if missing := set(range(1, cut.acked.get(STRAND, 0) + 1)) - backups.keys():
             return Verdict(Kind.LOST, f"there is no backup {min(missing)}, which was acknowledged")
-        for number in sorted(there):
+        for number, found in sorted(backups.items()):
             if verdict.kind is Kind.SOUND:
-                verdict = self._judge_backup(number, cut) or verdict
+                verdict = self._judge_backup(number, found, cut) or verdict
         return verdict
 
-    def _judge_backup(self, number: int, cut: Cut) -> Verdict | None:
-        path = self._directory / BACKUPS / str(number)
-        digest = hashlib.blake2b(path.read_bytes()).digest()
+    def _look_once_into(self, backup: Path) -> range | Verdict:
+        digest = hashlib.blake2b(backup.read_bytes()).digest()
         if digest not in self._whole:
-            self._whole[digest] = self._look_into(path)
-        found = self._whole[digest]
+            self._whole[digest] = self._look_into(backup)
+        return self._whole[digest]
+
+    def _judge_backup(self, number: int, found: range | Verdict, cut: Cut) -> Verdict | None:
         if isinstance(found, Verdict):
             return found
         first, last = self._first[number], self._last.get(number, cut.began[0])
@@ -125,7 +132,7 @@ class BackupOracle(StoryOracle):
             told = Told(kind_of(self._plot), path, clock, RETENTION)
             told._learn(self._ids)
             with JobService(told.store) as svc:
-                found = content(told, len(self._ids))
+                found = content(told)
                 if problems := svc.check().problems:
                     return Verdict(Kind.UNSOUND, f"{backup.name}, restored: {problems[0]}")
                 if verdict := go_on(svc):

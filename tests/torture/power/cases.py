@@ -6,13 +6,16 @@ is what a disk may hold; once the verb has returned, only what the last of them 
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import lmdb
+
 import jobq
 from jobq.clock import ManualClock, SystemClock
+from jobq.errors import JobqError
 from jobq.repo.base import Store
 from jobq.service import JobService
 from tests.crash.flow_verbs import FLOW, FLOW_MIXED
@@ -110,12 +113,19 @@ class CaseOracle:
         """Whether there has to be a queue by now."""
         return not ALL[self._name].new or bool(cut.acked)
 
-    def judge(self, cut: Cut) -> Verdict:
+    def moment(self, cut: Cut) -> Hashable:  # noqa: ARG002 - an oracle's signature
+        """Time stands still."""
+        return None
+
+    def look(self) -> Any:
+        """All that the queue has."""
+        return seen_in(self._svc, ALL[self._name])
+
+    def judge(self, cut: Cut, seen: Any) -> Verdict:
         """Whether the verb has happened, up to one of its commits; all of it if it has returned."""
-        found = seen_in(self._svc, ALL[self._name])
-        if found == self._stages[-1] or (not cut.acked and found in self._stages):
+        if seen == self._stages[-1] or (not cut.acked and seen in self._stages):
             return Verdict(Kind.SOUND)
-        if found in self._stages:
+        if seen in self._stages:
             return Verdict(Kind.LOST, f"{self._name!r} has returned, and has not happened")
         return Verdict(Kind.WRONG, f"neither as before {self._name!r} nor as after")
 
@@ -164,15 +174,26 @@ class RepairOracle(CaseOracle):
         assert len(self._stages) == 2, "a repair is one commit"
         self._mended = (after[-1], other)
 
-    def judge(self, cut: Cut) -> Verdict:
+    def look(self) -> Any:
+        """All that the queue has; and then what a repair makes of it, and what is wrong with that.
+
+        That may be an error: it counts where the verb has happened, or not, as it should.
+        """
+        seen = super().look()
+        try:
+            return seen, self._end(self._svc)
+        except (JobqError, lmdb.Error, OSError) as error:
+            return seen, ([None], {}, [f"repaired once more: {type(error).__name__}: {error}"])
+
+    def judge(self, cut: Cut, seen: Any) -> Verdict:
         """Whether the verb has happened, and whether it can be done again, and the jobs be done."""
-        verdict = super().judge(cut)
+        found, (mended, order, wrong) = seen
+        verdict = super().judge(cut, found)
         if verdict.kind is not Kind.SOUND:
             return verdict
-        seen, order, wrong = self._end(self._svc)
         if wrong:
             return Verdict(Kind.UNSOUND, wrong[0])
-        if (seen[-1], order) != self._mended:
+        if (mended[-1], order) != self._mended:
             return Verdict(Kind.WRONG, "repaired once more, it is not what a repair makes of it")
         return verdict
 

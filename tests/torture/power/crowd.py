@@ -2,8 +2,9 @@
 
 import os
 import threading
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from jobq.clock import ManualClock
 from jobq.repo.base import Store
@@ -41,12 +42,22 @@ class CrowdOracle:
         """Whether there has to be a queue by now."""
         return MAKER in cut.acked
 
-    def judge(self, cut: Cut) -> Verdict:
-        """Whether each topic has the first so many jobs of its thread, and enough of them."""
+    def moment(self, cut: Cut) -> Hashable:  # noqa: ARG002 - an oracle's signature
+        """Time stands still."""
+        return None
+
+    def look(self) -> Any:
+        """The payloads of each thread."""
         svc = JobService(self._store)
+        return {
+            thread: [job.payload for job in svc.find(topic=f"thread {thread}", limit=1000)]
+            for thread in range(1, THREADS + 1)
+        }
+
+    def judge(self, cut: Cut, seen: Any) -> Verdict:
+        """Whether each topic has the first so many jobs of its thread, and enough of them."""
         promised = cut.settled if self._durability == "relaxed" else cut.acked
-        for thread in range(1, THREADS + 1):
-            found = [job.payload for job in svc.find(topic=f"thread {thread}", limit=1000)]
+        for thread, found in seen.items():
             if found != list(range(1, len(found) + 1)) or len(found) > cut.began.get(thread, 0):
                 return Verdict(Kind.WRONG, f"jobs {found} of thread {thread}")
             if len(found) < promised.get(thread, 0):

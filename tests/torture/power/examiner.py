@@ -2,15 +2,20 @@
 
 It works in a process of its own, since a broken file may kill whoever maps it (SIGBUS, SIGABRT):
 before each state it notes which one it is.
+
+Many disks are the same at several cuts: what a sync was about to make last is what has lasted when
+the next begins. Such a disk is opened once, and what was found in it is judged at each of them.
 """
 
+import gc
 import hashlib
 import os
 import random
 import shutil
 import time
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import lmdb
 
@@ -26,6 +31,13 @@ QUEUE: Final = "queue"
 LAST: Final = "last of all"
 AT_ONCE: Final = 20
 """So many states at most are told of together."""
+
+REMEMBERED: Final = 4
+"""What was found at so many cuts is remembered: the same disks are left at cuts that follow one
+another."""
+
+GARBAGE: Final = 20_000
+"""So many new objects before Python looks for garbage: what opening a queue leaves is little."""
 
 
 class Oracle(Protocol):
@@ -43,8 +55,16 @@ class Oracle(Protocol):
         """Whether there has to be a queue by now."""
         ...
 
-    def judge(self, cut: Cut) -> Verdict:
-        """Whether what was opened holds what it may hold."""
+    def moment(self, cut: Cut) -> Hashable:
+        """What is found depends on this beside the disk: when the machine boots, above all."""
+        ...
+
+    def look(self) -> Any:
+        """All that what was opened holds, as far as it is judged."""
+        ...
+
+    def judge(self, cut: Cut, seen: Any) -> Verdict:
+        """Whether this is what it may hold."""
         ...
 
 
@@ -62,36 +82,78 @@ class Sift(NamedTuple):
     seed: int
 
 
+class Found(NamedTuple):
+    """What came of opening a disk, whatever it was to hold.
+
+    Attributes:
+        seen: What it holds; None if that cannot be known.
+        shut: Why it cannot; None if it can.
+        wrong: What `check` found, or what did not work afterwards.
+    """
+
+    seen: Any
+    shut: Verdict | None = None
+    wrong: Verdict | None = None
+
+
 class Examiner:
-    """Judges states, one after the other, in one directory."""
+    """Judges states, one after the other, in one directory.
+
+    Attributes:
+        opened: How many disks were opened.
+    """
 
     def __init__(self, oracle: Oracle, directory: Path) -> None:
         self._oracle = oracle
         self._path = directory / QUEUE
         self._backups = directory / BACKUPS
+        self._backups.mkdir(exist_ok=True)
+        self._known: list[dict[tuple[bytes, Hashable], Found]] = []
+        self.opened = 0
 
-    def examine(self, state: State, cut: Cut, chance: random.Random) -> Verdict:
-        """Put it there, open it, compare it, check it, go on with it."""
+    def begin(self) -> None:
+        """Another cut comes."""
+        self._known = [{}, *self._known[: REMEMBERED - 1]]
+
+    def examine(self, state: State, image: bytes, cut: Cut, chance: random.Random) -> Verdict:
+        """Put it there, open it, compare it, check it, go on with it.
+
+        What was found in the same disk at the same time, by its digest *image*, is not looked for
+        again.
+        """
         if state.data is None and self._oracle.nothing_may_be_lost(cut):
             return Verdict(Kind.LOST, "the queue is gone")
-        self._put(state, chance)
+        key = image, self._oracle.moment(cut)
+        found = next((known[key] for known in self._known if key in known), None)
+        if found is None:
+            self.opened += 1
+            self._put(state, chance)
+            self._known[0][key] = found = self._find(cut)
+        if found.shut is not None:
+            return found.shut
+        verdict = self._oracle.judge(cut, found.seen)
+        return found.wrong or verdict if verdict.kind is Kind.SOUND else verdict
+
+    def _find(self, cut: Cut) -> Found:
         try:
             store = self._oracle.open(self._path, cut)
         except (JobqError, lmdb.Error, OSError) as error:
-            return Verdict(Kind.SHUT, f"{type(error).__name__}: {error}")
+            return Found(None, Verdict(Kind.SHUT, f"{type(error).__name__}: {error}"))
         with JobService(store) as svc:
             try:
-                verdict = self._oracle.judge(cut)
-                if verdict.kind is Kind.SOUND and (problems := svc.check().problems):
-                    return Verdict(Kind.UNSOUND, problems[0])
+                seen = self._oracle.look()
+                problems = svc.check().problems
+            except KeyError as error:
+                return Found(None, Verdict(Kind.WRONG, f"a job that nobody enqueued: {error}"))
             except (JobqError, lmdb.Error, OSError) as error:
-                return Verdict(Kind.SHUT, f"read: {type(error).__name__}: {error}")
-            if verdict.kind is not Kind.SOUND:
-                return verdict
+                return Found(None, Verdict(Kind.SHUT, f"read: {type(error).__name__}: {error}"))
+            if problems:
+                return Found(seen, wrong=Verdict(Kind.UNSOUND, problems[0]))
             try:
-                return go_on(svc) or verdict
+                return Found(seen, wrong=go_on(svc))
             except (JobqError, lmdb.Error, OSError) as error:
-                return Verdict(Kind.STUCK, f"{type(error).__name__}: {error}")
+                stuck = Verdict(Kind.STUCK, f"{type(error).__name__}: {error}")
+                return Found(seen, wrong=stuck)
 
     def _put(self, state: State, chance: random.Random) -> None:
         path = self._path
@@ -103,8 +165,8 @@ class Examiner:
         if state.left is not None:
             (path / ".new-left").mkdir()
             (path / ".new-left" / "data.mdb").write_bytes(state.left)
-        shutil.rmtree(self._backups, ignore_errors=True)
-        self._backups.mkdir()
+        for old in self._backups.iterdir():
+            old.unlink()
         for name, data in state.backups:
             (self._backups / name).write_bytes(data)
         _litter(path, chance)
@@ -149,6 +211,8 @@ def examine(
     Says tallies, and at last None.
     """
     part, parts = share
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
     oracle.prepare(record, directory)
     examiner = Examiner(oracle, directory)
     at = os.open(directory / "at", os.O_RDWR | os.O_CREAT, 0o600)
@@ -158,6 +222,7 @@ def examine(
             continue
         tally = Tally()
         seen: set[bytes] = set()
+        examiner.begin()
         since = time.process_time()
         chance = random.Random(f"{sift.seed} {cut.position}")
         for state in states(cut, sift.grain, sift.most, chance):
@@ -174,7 +239,9 @@ def examine(
             tally.cuts += not seen
             seen.add(image.digest())
             os.pwrite(at, number.to_bytes(8), 0)
-            verdict = examiner.examine(state, cut, random.Random(number))
+            before = examiner.opened
+            verdict = examiner.examine(state, image.digest(), cut, random.Random(number))
+            tally.opened += examiner.opened - before
             tally.add(verdict, f"event {cut.position}, state {number}")
             if tally.states >= AT_ONCE:  # the next state may be the last of this process
                 since = _say(pipe, tally, since)

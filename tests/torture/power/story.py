@@ -5,8 +5,9 @@ after the first so many verbs, when the machine has booted anew, is what a disk 
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -121,17 +122,21 @@ class StoryOracle:
         """Whether there has to be a queue by now."""
         return cut.acked.get(0, 0) > 0
 
-    def judge(self, cut: Cut) -> Verdict:
+    def moment(self, cut: Cut) -> Hashable:
+        """The time at which the machine boots again."""
+        return self._waited_s[max(0, cut.began.get(0, 0) - 1)]
+
+    def look(self) -> Any:
+        """All that the queue has."""
+        return content(self._told)
+
+    def judge(self, cut: Cut, seen: Any) -> Verdict:
         """Whether it is as it was after the last verb that had returned, or the one after."""
         began, acked = cut.began.get(0, 0), cut.acked.get(0, 0)
         least = {"full": acked, "relaxed": max(cut.settled.get(0, 0), min(acked, 1))}
         promised = least.get(self._plot.durability, 0)
-        try:
-            found = content(self._told, len(self._ids))
-        except KeyError as error:
-            return Verdict(Fate.WRONG, f"a job that nobody enqueued: {error}")
         for number in range(began, -1, -1):
-            if found == self._expected(number, began):
+            if seen == self._expected(number, began):
                 missing = max(0, cut.commits[acked] - cut.commits.get(number, 10**9))
                 if number >= promised:
                     return Verdict(Fate.SOUND, missing=missing)
@@ -155,30 +160,28 @@ class StoryOracle:
         for step in self._steps[max(0, number - 1) : max(0, began - 1)]:
             clock.advance(step.wait_s)
         model.reopen()
-        return content(model, len(self._ids))
+        return content(model)
 
     def _clock(self, began: int) -> ManualClock:
         clock = ManualClock()
-        for step in self._steps[: max(0, began - 1)]:
-            clock.advance(step.wait_s)
+        clock.advance(self._waited_s[max(0, began - 1)])
         return clock
 
+    @cached_property
+    def _waited_s(self) -> list[float]:
+        """How much time has passed after the first so many verbs."""
+        return [0.0, *accumulate(step.wait_s for step in self._steps)]
 
-def content(queue: Told | Model, jobs: int) -> Any:
+
+def content(queue: Told | Model) -> Any:
     """All that a queue has, in the model's numbers."""
-    there = [job.id for job in queue.find(Selector(), None, ALL)]
     topics = queue.topics()
     return (
-        there,
-        [job for job in queue.get(range(min(jobs, _known(queue)))) if job is not None],
+        queue.find(Selector(), None, ALL),
         topics,
         [queue.settings(name) for name in topics],
         queue.stats(),
     )
-
-
-def _known(queue: Told | Model) -> int:
-    return queue.enqueued if isinstance(queue, Model) else ALL
 
 
 # The verbs.

@@ -116,13 +116,13 @@ def test_a_verb_cut_off_by_the_power_is_whole_or_absent(
 ) -> None:
     """Some by chance, a repair, and all that put a file in place; the long form has all."""
     total, chance = Tally(), random.Random(seed)
-    some = {*chance.sample(sorted(CASES), 5), chance.choice(sorted(REPAIRS))}
-    for name in {"create", *UPKEEP, *some}:
+    some = [*chance.sample(sorted(CASES), 3), chance.choice(sorted(REPAIRS))]
+    for name in ("create", *UPKEEP, *some):
         recorded = record_case(start, name, quick_path / f"{name}, recorded")
         total += look(start, recorded, Sift(PAGE, 8, seed), quick_path / name)
     say(f"verbs by themselves: {total}")
 
-    assert total.states > 100
+    assert total.states > 75
 
 
 def test_a_backup_is_whole_or_absent_and_lasts_once_it_is_acknowledged(
@@ -197,7 +197,7 @@ def test_long_stories(
 ) -> None:
     plot = Plot(seed + number, LONG, topics, durability)
     recorded = record_story(start, plot, quick_path / "recorded")
-    sift = Sift(grain, 96 if durability == "full" else 48, seed)
+    sift = Sift(grain, 68 if durability == "full" else 34, seed)
     tally = look(start, recorded, sift, quick_path / "judged", WORKERS)
     say(f"story, {durability}, topics in {topics}, pieces of {grain}: {tally}")
 
@@ -236,7 +236,7 @@ def test_backups_in_long_stories(
     total = Tally()
     for grain in (PAGE, SECTOR):
         path = quick_path / f"judged {grain}"
-        total += look(start, recorded, Sift(grain, 10, seed), path, WORKERS)
+        total += look(start, recorded, Sift(grain, 6, seed), path, WORKERS)
     say(f"backups, {way}, in a story, {durability}, topics in {topics}: {total}")
 
 
@@ -250,7 +250,7 @@ def test_every_verb(
     names = sorted(CASES)[part::4]
     for name in names:
         recorded = record_case(start, name, quick_path / f"{name}, recorded")
-        total += look(start, recorded, Sift(grain, 128, seed), quick_path / name, WORKERS)
+        total += look(start, recorded, Sift(grain, 112, seed), quick_path / name, WORKERS)
     say(f"{len(names)} verbs by themselves, pieces of {grain}: {total}")
 
 
@@ -265,7 +265,7 @@ def test_every_moment_of_making_a_queue(
             start, Plot(7, 2, depth=depth), quick_path / f"{event}", event
         )
         path = quick_path / f"judged {event}"
-        total += look(start, recorded, Sift(PAGE, 40, seed), path, WORKERS)
+        total += look(start, recorded, Sift(PAGE, 24, seed), path, WORKERS)
     say(f"makers killed at every event, {depth} directories deep: {total}")
 
 

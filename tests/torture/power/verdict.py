@@ -38,8 +38,10 @@ class Tally:
     """Many states judged.
 
     Attributes:
-        states: How many disks were opened; no two of one cut were the same.
-        repeated: How many were the same as one before, and not opened again.
+        states: How many disks were judged; no two of one cut were the same.
+        opened: How many of them were opened; others were the same as one of a cut shortly before,
+            and what had been found in that was judged again.
+        repeated: How many were the same as one of the same cut, and not judged again.
         missing: How many sound states lacked so many commits of verbs that had returned.
         samples: What was wrong with the first few of each kind.
         seconds: How long a core was at it.
@@ -47,6 +49,7 @@ class Tally:
 
     cuts: int = 0
     states: int = 0
+    opened: int = 0
     repeated: int = 0
     kinds: Counter[Kind] = field(default_factory=Counter)
     missing: Counter[int] = field(default_factory=Counter)
@@ -65,6 +68,7 @@ class Tally:
     def __iadd__(self, other: "Tally") -> Self:
         self.cuts += other.cuts
         self.states += other.states
+        self.opened += other.opened
         self.repeated += other.repeated
         self.kinds += other.kinds
         self.missing += other.missing
@@ -83,7 +87,7 @@ class Tally:
         missing = f" ({lacking} without up to {max(self.missing)} commits)" if lacking else ""
         rate = self.states / self.seconds if self.seconds else 0.0
         return (
-            f"{self.states} states at {self.cuts} cuts: {kinds or 'none'}"
+            f"{self.states} states ({self.opened} opened) at {self.cuts} cuts: {kinds or 'none'}"
             + missing
             + f"; {rate:.0f} a second and core"
         )
