@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
 import jobq
-from jobq import Job, JobService, NewJob, ReservationLost, ids
+from jobq import Job, JobService, NewJob, ReservationLost, StoreUnavailable, ids
 from jobq.options import OptionArgs
 from jobq.states import Event
 from tests.torture.kills.ledger import NOBODY, Kind, Ledger
@@ -127,8 +127,12 @@ class Hand:
             self._svc.reserve(EMPTY, timeout=NAP_S)
         else:
             gone = (jobq.JobNotFound,) if self._scene.keep_s is not None else ()
-            with suppress(TimeoutError, *gone):
-                self._svc.wait(jid, timeout=NAP_S)
+            try:
+                with suppress(TimeoutError, *gone):
+                    self._svc.wait(jid, timeout=NAP_S)
+            except StoreUnavailable:
+                if not self._svc.stopped:  # then it is the end of who waits, as it was asked for
+                    raise
 
     async def turn(self) -> None:
         """Produce and consume as a coroutine does."""

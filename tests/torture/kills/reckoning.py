@@ -70,6 +70,10 @@ class Reckoning:
         lease_s: For how many seconds a job is held from the last time that this was said.
         kept: Whether jobs that are done are there until the end, all but those that are forgotten
             at once. If not, only what is not known to be done is remembered here, too.
+
+    Attributes:
+        amid: Kills so far of processes of which a thread was just adding or settling jobs.
+        killed: When each dead process was killed, by its pid.
     """
 
     def __init__(self, lease_s: float, *, kept: bool = True) -> None:
@@ -82,9 +86,8 @@ class Reckoning:
         self._problems: list[str] = []
         self._killed_ns: dict[int, int] = {}
         self._counts: Counter[Kind] = Counter()
-        self._amid = 0
+        self.amid = 0
         self.killed: dict[int, int] = {}
-        """When each dead process was killed, by its pid."""
 
     @property
     def kills(self) -> int:
@@ -111,7 +114,7 @@ class Reckoning:
     def _take_kill(self, note: Note) -> None:
         self.killed[note.number] = self._killed_ns[note.process] = note.at_ns
         last = self._last.pop(note.process, {}).values()
-        self._amid += any(kind in INTENTS or kind is Kind.WILL_ADD for kind in last)
+        self.amid += any(kind in INTENTS or kind is Kind.WILL_ADD for kind in last)
 
     def _take(self, note: Note, story: Story) -> None:
         """A note of one job, or of none yet."""
@@ -160,7 +163,7 @@ class Reckoning:
         counts = self._counts
         settled = sum(counts[kind] for kind in SETTLED)
         return self._problems, Figures(
-            counts[Kind.ADDED], settled, counts[Kind.LOST], self._amid, redelivered
+            counts[Kind.ADDED], settled, counts[Kind.LOST], self.amid, redelivered
         )
 
     def _close_stories(self) -> None:

@@ -38,10 +38,14 @@ needs_diverted_calls = pytest.mark.skipif(why_not() is not None, reason=str(why_
 @pytest.mark.parametrize(
     "storm",
     [
-        pytest.param(Storm(Gale(6, 0.008), 120), id="short"),
+        pytest.param(Storm(Gale(6, 0.008), 120, insists=True), id="short"),
         *(
-            pytest.param(Storm(Gale(6, 0.012), 1_250), id=f"long {part}", marks=pytest.mark.storm)
-            for part in range(16)
+            pytest.param(
+                Storm(Gale(6, 0.012), 1_250, insists=True),
+                id=f"long {part}",
+                marks=pytest.mark.storm,
+            )
+            for part in range(10)
         ),
     ],
 )

@@ -21,7 +21,7 @@ from jobq import JobService, StoreLocked
 from tests.conftest import eventually
 from tests.crash.conftest import Say
 from tests.crash.processes import Child, Start
-from tests.torture.kills.lives import EMPTY, Scene
+from tests.torture.kills.lives import EMPTY, Hand, Scene
 from tests.torture.kills.sea import Sea
 from tests.torture.kills.soaking import (
     FIRST_NUMBER,
@@ -35,7 +35,7 @@ from tests.torture.kills.soaking import (
 )
 from tests.torture.kills.zygote import Gale
 
-SHORT_S: Final = 3.0
+SHORT_S: Final = 2.0
 LONG_S: Final = float(os.environ.get("JOBQ_SOAK_S", "60"))
 LEASE_S: Final = 7200.0
 KEEP_S: Final = 5.0
@@ -52,7 +52,7 @@ def test_nothing_grows_and_nothing_is_lost_in_a_long_time_of_mixed_work(
 ) -> None:
     faulthandler.dump_traceback_later(for_s + AFTERWARDS_S, exit=True, file=2)
     soak = Soak(start, tmp_path, seed, for_s)
-    while time.monotonic() < soak.ends:
+    while time.monotonic() < soak.ends or not soak.sea.kills or not soak.backups:
         soak.look()
     soak.end()
     say(soak.told())
@@ -73,6 +73,15 @@ def test_what_grows_is_noticed_and_so_is_what_is_too_much(name: str) -> None:
     assert growing(steady) == []
     assert growing(grows)[0].startswith(f"{name} grows")
     assert growing(too_much)[0].startswith(f"{name} came to")
+
+
+def test_who_is_asked_to_end_while_it_waits_for_a_job_ends(tmp_path: Path, seed: int) -> None:
+    scene = Scene(str(tmp_path / "queue"), tmp_path / "notes", tmp_path / "enough", LEASE_S, KEEP_S)
+    with scene.open() as svc:
+        jid = svc.enqueue(EMPTY)
+        svc.stop()
+        for number in range(20):  # half of them wait for another one
+            Hand(scene, svc, 1, 0, seed + number).wait(jid)
 
 
 class Soak:
