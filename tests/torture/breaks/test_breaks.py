@@ -54,7 +54,7 @@ QUICK: Final = [
 ]
 """Those that no process has to be started for, and no random story be told."""
 
-SOME: Final = 4
+SOME: Final = 2
 """Breaks that the short form tries."""
 
 

@@ -104,14 +104,14 @@ def count_outcomes(
 
 
 def test_no_damaged_file_is_read_wrong(start: Start, tmp_path: Path, seed: int, say: Say) -> None:
-    outcomes, wrong = count_outcomes(start, tmp_path, 300, seed, say)
+    outcomes, wrong = count_outcomes(start, tmp_path, 126, seed, say)
 
     assert not wrong, "\n".join(wrong)
-    assert outcomes.total() == 300
-    assert sum(times for (_, outcome), times in outcomes.items() if "corrupt" in outcome) > 100
+    assert outcomes.total() == 126
+    assert sum(times for (_, outcome), times in outcomes.items() if "corrupt" in outcome) > 40
 
 
-@pytest.mark.parametrize("count", [90, pytest.param(2500, marks=pytest.mark.storm)])
+@pytest.mark.parametrize("count", [45, pytest.param(900, marks=pytest.mark.storm)])
 def test_a_file_that_gets_damaged_while_it_is_open_is_not_read_wrong(
     count: int, start: Start, tmp_path: Path, seed: int, say: Say
 ) -> None:
@@ -198,7 +198,7 @@ def test_a_file_that_is_wrong_about_the_size_of_its_pages_is_refused_or_read_rig
 
 
 def _try_lengths(path: str) -> None:
-    """Cut a queue at every page, and once inside each, and say what came of it."""
+    """Cut a queue at every page, at its beginning or inside it, and say what came of it."""
     original = make(Path(path, "original"), random.Random(1))
     with jobq.open(Path(path, "original"), durability="unsafe") as svc:
         # Too large for any gap: its pages are the last of the file.
@@ -208,11 +208,11 @@ def _try_lengths(path: str) -> None:
     mutant = Path(path, "mutant")
     mutant.mkdir()
     for page in range(len(data) // PAGE):
-        for length in (page * PAGE, page * PAGE + 1 + 41 * page % (PAGE - 1)):
-            for left in mutant.iterdir():
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            (mutant / "data.mdb").write_bytes(data[:length])
-            processes.say([length, outcome_of(lambda: look_through(mutant, original))])
+        length = page * PAGE + page % 2 * (1 + 41 * page % (PAGE - 1))
+        for left in mutant.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        (mutant / "data.mdb").write_bytes(data[:length])
+        processes.say([length, outcome_of(lambda: look_through(mutant, original))])
     processes.say([len(data), None])
 
 
@@ -233,7 +233,7 @@ def test_a_file_that_was_cut_short_is_noticed_at_open_wherever_it_was_cut(
     }
     refused = [length for length, outcome in outcomes.items() if outcome == "corrupt, refused"]
     assert wrong == {}, f"of {answer[0]} bytes"
-    assert len(outcomes) >= 2 * 60
+    assert len(outcomes) >= 60
     assert len(refused) >= 0.7 * len(outcomes)
 
 
@@ -250,8 +250,8 @@ def bits_to_flip(
     name: str, in_key: int, in_value: int, dice: random.Random
 ) -> list[tuple[bool, int]]:
     """Some bits of a record of so many: whether in the key, and which."""
-    bits = [(True, bit) for bit in dice.sample(range(in_key), 6)]
-    bits += [(False, bit) for bit in dice.sample(range(in_value), 6)]
+    bits = [(True, bit) for bit in dice.sample(range(in_key), 3)]
+    bits += [(False, bit) for bit in dice.sample(range(in_value), 3)]
     if name in {"topics", "queue"}:  # the last bits of a topic's number: they make it another's
         bits += [(name == "queue", bit) for bit in (24, 25)]
     return bits
@@ -298,4 +298,4 @@ def test_no_damaged_record_is_read_wrong(tmp_path: Path, seed: int) -> None:
             what = f"bit {bit} of the {'key' if in_key else 'value'} of {key!r} in {name}"
             assert outcome in {"corrupt", "corrupt, refused"}, f"{what}: {outcome}"
 
-    assert outcomes.total() > 300
+    assert outcomes.total() > 150

@@ -71,7 +71,7 @@ def _write(path: str) -> None:
     with jobq.open(path, durability="unsafe") as svc:
         processes.say(os.getpid())
         number = 0
-        while not (Path(path).parent / "stop").exists():
+        while number <= 10 or not (Path(path).parent / "stop").exists():
             svc.enqueue_many("mail", [bytes(300)] * 20)
             for job in svc.reserve("mail", 20, timeout=0):
                 job.done()
@@ -93,10 +93,10 @@ def test_it_takes_no_writer_for_damage(start: Start, tmp_path: Path) -> None:
     make_queue(path)
     writer = start(_write, str(path))
     pid = writer.said()
-    found = [jobq.doctor(path, deep=True) for _ in range(3)]
+    found = [jobq.doctor(path, deep=True) for _ in range(2)]
     (tmp_path / "stop").touch()
 
-    assert [one.problems for one in found] == [()] * 3
+    assert [one.problems for one in found] == [()] * 2
     assert all(f"process {pid} (" in one.facts["open_in"][0] for one in found)
     assert writer.said() > 10
 
@@ -249,8 +249,8 @@ def test_what_anybody_meets_in_a_damaged_file_the_doctor_knows(
 def test_what_anybody_meets_in_a_damaged_file_the_doctor_knows_of_many(
     start: Start, tmp_path: Path, seed: int, say: Say
 ) -> None:
-    known = count_known(start, tmp_path, 540, seed, say)
-    assert sum(times for (_, what), times in known.items() if what == "known") > 300
+    known = count_known(start, tmp_path, 180, seed, say)
+    assert sum(times for (_, what), times in known.items() if what == "known") > 100
 
 
 # Around the file.

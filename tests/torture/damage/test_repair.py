@@ -410,7 +410,7 @@ def _try_mutants(path: str, seed: int, count: int) -> None:
     processes.say(None)
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(5000, marks=pytest.mark.storm)])
+@pytest.mark.parametrize("count", [72, pytest.param(1800, marks=pytest.mark.storm)])
 def test_no_damaged_file_is_made_worse_by_a_repair(
     start: Start, tmp_path: Path, seed: int, say: Say, count: int
 ) -> None:

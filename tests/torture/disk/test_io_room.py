@@ -122,7 +122,7 @@ def test_a_map_grows_under_busy_processes(start: Start, path: str, seed: int, sa
 
 
 @pytest.mark.storm
-@pytest.mark.parametrize("mib", [100] * 5 + [250])
+@pytest.mark.parametrize("mib", [100] * 2 + [250])
 def test_a_map_grows_by_far_under_many_busy_processes(
     mib: int, start: Start, path: str, seed: int, say: Say
 ) -> None:

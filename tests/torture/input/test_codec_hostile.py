@@ -55,8 +55,8 @@ def test_hostile_bytes_are_read_soundly_or_told_as_damage(seed: int) -> None:
 
 @pytest.mark.storm
 @pytest.mark.parametrize("part", range(PARTS))
-def test_a_million_hostile_payloads_and_as_many_records(part: int, seed: int, say: Say) -> None:
-    found = tried(seed + part, 1_000_000 // PARTS, 40_000 // PARTS)
+def test_a_million_hostile_payloads_and_many_records(part: int, seed: int, say: Say) -> None:
+    found = tried(seed + part, 1_000_000 // PARTS, 10_000 // PARTS)
 
     for name, one in found.items():
         rate = one["tried"] / one["cpu_s"]
@@ -76,7 +76,7 @@ def peak_of(data: bytes) -> int:
     return tracemalloc.get_traced_memory()[1] - before
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(200, marks=pytest.mark.storm)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(60, marks=pytest.mark.storm)])
 def test_no_payload_takes_more_memory_than_a_multiple_of_itself(
     rounds: int, seed: int, say: Say
 ) -> None:
