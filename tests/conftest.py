@@ -23,6 +23,7 @@ from jobq.repo.base import Capabilities, Store
 from jobq.repo.lmdb import LmdbStore
 from jobq.repo.memory import MemoryStore
 from jobq.repo.mixed import MixedStore
+from jobq.repo.operations import passing
 from jobq.service import patience
 from jobq.service.aio import ends, lines
 
@@ -68,9 +69,12 @@ def sleep_soundly(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """Have all who wait in this process look by themselves each `LONG_S`, instead of each second.
 
     So a call that was missed is told apart from a busy machine. Children of a test call it
-    themselves; a test has the fixture `sound_sleep`.
+    themselves; a test has the fixture `sound_sleep`. (The loops of `JobService.reserve` and `wait`
+    sleep for a second at most, as ever: where a call is to be told from that, tests wait by the
+    store.)
     """
-    put(watch, "LONGEST_SLEEP", LONG_S)
+    for module in (watch, passing):  # the latter has a copy
+        put(module, "LONGEST_SLEEP", LONG_S)
     for module in (patience, ends, lines):
         put(module, "LONGEST_SLEEP_S", LONG_S)
 
@@ -216,11 +220,11 @@ class Crew:
         thread.start()
         return thread
 
-    def join(self) -> None:
-        """Wait for all of them."""
+    def join(self, timeout: float = DEADLINE_S) -> None:
+        """Wait for all of them; *timeout* is for each, or `SOON_S` where none may miss a call."""
         for thread in self._threads:
-            thread.join(DEADLINE_S)
-            assert not thread.is_alive(), "a thread does not end"
+            thread.join(timeout)
+            assert not thread.is_alive(), f"a thread does not end in {timeout:g} s"
         for error in self._errors:
             raise error
 

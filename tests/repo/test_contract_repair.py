@@ -1,5 +1,6 @@
 """The contract of `check`: what is wrong with an index is found, and mended out of the jobs."""
 
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from jobq.repo.repositories import IDLE_US, NOBODY, Agenda, Held, Note, Transact
 from jobq.repo.transactional import TIMELESS
 from jobq.selector import ALL_JOBS
 from jobq.states import Event, Outcome, Status
-from tests.conftest import Opener
+from tests.conftest import LONG_S, SOON_S, Opener
 from tests.repo.conftest import Queue
 
 
@@ -262,12 +263,16 @@ def test_places_given_after_a_repair_are_new(queue: Queue) -> None:
     assert queue.order() == [*ids, last]
 
 
+@pytest.mark.usefixtures("sound_sleep")
 def test_a_waiter_learns_of_the_jobs_that_a_repair_brings_back(queue: Queue, crew: Any) -> None:
     queue.add()
     damage(queue.store, everything_is_gone)
+    start = time.monotonic()
     crew.start(lambda: queue.store.check(repair=True))
     while not queue.take():
-        queue.store.wait("mail", 5.0)
+        queue.store.wait("mail", LONG_S)
+
+    assert time.monotonic() - start < SOON_S
 
 
 def test_a_repair_in_a_closed_store_is_refused(opener: Opener) -> None:

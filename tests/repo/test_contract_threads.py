@@ -6,6 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from jobq.errors import StoreUnavailable
 from jobq.repo.base import ReserveRequest, Store
 from jobq.selector import ALL_JOBS
 from jobq.states import Outcome, Status
-from tests.conftest import DEADLINE_S, Crew, Opener, eventually
+from tests.conftest import DEADLINE_S, LONG_S, SOON_S, Crew, Opener, eventually
 from tests.repo.conftest import Queue, done, spec
 
 THREADS = 8
+
+pytestmark = pytest.mark.usefixtures("sound_sleep")
 
 
 def test_jobs_of_one_producer_come_in_its_order_and_none_comes_twice(
@@ -155,14 +158,14 @@ def live(opener: Opener) -> Store:
     return opener(clock=SystemClock())
 
 
-def wait_for_job(store: Store, topic: str, reached: threading.Event) -> float:
-    """Wait as services do, until there is a job; how long that took in seconds."""
+def wait_for_job(store: Store, topic: str, reached: threading.Event | None = None) -> None:
+    """Wait as services do, until there is a job."""
     start = time.monotonic()
     while not store.reserve(ReserveRequest(topic, 1)):
-        reached.set()
-        store.wait(topic, 1.0)
+        if reached is not None:
+            reached.set()
+        store.wait(topic, LONG_S)
         assert time.monotonic() - start < DEADLINE_S
-    return time.monotonic() - start
 
 
 def asleep(thread: threading.Thread) -> bool:
@@ -176,18 +179,24 @@ def asleep(thread: threading.Thread) -> bool:
     return True
 
 
-def woken_after(store: Store, crew: Crew, topic: str, wakes: Callable[[], object]) -> float:
-    """Seconds from a call until a waiter that slept has its job.
+def asleep_or_gone(thread: threading.Thread) -> bool:
+    """Whether the thread sleeps, or has ended, which it may at any moment."""
+    try:
+        return asleep(thread)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
-    To be judged by the best of some rounds, as this machine may be busy: a waiter that is not
-    woken looks again after a second, in every round.
-    """
-    waiter = crew.start(wait_for_job, store, topic, threading.Event())
+
+def woken_after(store: Store, crew: Crew, topic: str, wakes: Callable[[], object]) -> float:
+    """Seconds from a call until a waiter that slept has its job; fewer than if it was missed."""
+    waiter = crew.start(wait_for_job, store, topic)
     eventually(lambda: asleep(waiter))
     start = time.monotonic()
     wakes()
     waiter.join(DEADLINE_S)
-    return time.monotonic() - start
+    took = time.monotonic() - start
+    assert took < SOON_S
+    return took
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -207,7 +216,7 @@ def test_a_waiter_returns_when_a_job_of_its_topic_is_enqueued(
     live.enqueue([spec("other")])
     assert not ended.is_set()
     live.enqueue([spec("mail")])
-    assert ended.wait(DEADLINE_S)
+    assert ended.wait(SOON_S)
 
 
 Readying = Callable[[Queue], Callable[[], object]]
@@ -266,45 +275,43 @@ def test_whatever_makes_a_job_ready_wakes_a_waiter_at_once(
     live: Store, crew: Crew, readying: Readying
 ) -> None:
     queue = Queue(live, ManualClock())  # which nothing here moves
-    took = [woken_after(live, crew, "mail", readying(queue)) for _ in range(3)]
+    for _ in range(2):  # at first the topic may be new
+        woken_after(live, crew, "mail", readying(queue))
 
-    assert min(took) < 0.5
-    assert live.stats().totals.reserved == 3
+    assert live.stats().totals.reserved == 2
 
 
 def test_a_waiter_returns_at_once_when_there_is_a_job_already(live: Store) -> None:
     live.enqueue([spec()])
     start = time.monotonic()
-    for _ in range(20):
-        live.wait("mail", 1.0)
+    live.wait("mail", LONG_S)
 
-    assert time.monotonic() - start < 10  # 20 s if it slept
+    assert time.monotonic() - start < SOON_S
 
 
 def test_a_waiter_wakes_for_the_next_due_time(live: Store) -> None:
+    start = time.monotonic()
     live.enqueue([spec(delay=0.15)])
-    took = wait_for_job(live, "mail", threading.Event())
+    wait_for_job(live, "mail")
 
-    assert 0.1 < took < DEADLINE_S
+    assert 0.14 < time.monotonic() - start < SOON_S
 
 
 def test_a_waiter_notices_an_earlier_due_time_that_comes_while_it_sleeps(
     live: Store, crew: Crew
 ) -> None:
     live.enqueue([spec(delay=3600)])
-    took = [
-        woken_after(live, crew, "mail", lambda: live.enqueue([spec(delay=0.05)])) for _ in range(3)
-    ]
+    took = woken_after(live, crew, "mail", lambda: live.enqueue([spec(delay=0.05)]))
 
-    assert 0.04 < min(took) < 0.5
-    assert live.stats().totals.reserved == 3
+    assert took > 0.04
+    assert live.stats().totals.reserved == 1
 
 
 def test_a_waiter_gets_a_job_whose_lease_ends(live: Store, crew: Crew) -> None:
     live.enqueue([spec(lease=0.15)])
     live.reserve(ReserveRequest("mail", 1))
-    crew.start(wait_for_job, live, "mail", threading.Event())
-    crew.join()
+    crew.start(wait_for_job, live, "mail")
+    crew.join(SOON_S)
 
     (record,) = live.find(ALL_JOBS, None, 1)
     assert (record.attempt, record.crashes) == (2, 1)
@@ -318,7 +325,7 @@ def test_each_of_several_waiters_gets_one_of_several_jobs(live: Store, crew: Cre
         assert event.wait(DEADLINE_S)
     live.enqueue([spec()] * 3)
     live.enqueue([spec()] * 2)
-    crew.join()
+    crew.join(SOON_S)
 
     assert live.stats().totals.reserved == 5
 
@@ -330,19 +337,20 @@ def test_a_job_of_a_new_topic_wakes_its_waiter_whatever_others_wait_for(
 
     def wait_in_vain(topic: str) -> None:
         while not stop.is_set():
-            live.wait(topic, 1.0)
+            live.wait(topic, LONG_S)
 
-    for number in range(3):
-        other = crew.start(wait_in_vain, f"never {number}")
-        eventually(lambda other=other: asleep(other))  # type: ignore[misc]
-    took = [
-        woken_after(live, crew, topic, lambda topic=topic: live.enqueue([spec(topic)]))  # type: ignore[misc]
-        for topic in ("new", "newer", "newest")
-    ]
+    others = [crew.start(wait_in_vain, f"never {number}") for number in range(3)]
+    for other in others:
+        eventually(partial(asleep, other))
+    for topic in ("new", "newer", "newest"):
+        woken_after(live, crew, topic, partial(live.enqueue, [spec(topic)]))
     stop.set()
-    live.wake()
 
-    assert min(took) < 0.5
+    def are_home() -> bool:
+        live.wake()  # one that was about to sleep has not heard the last one
+        return not any(other.is_alive() for other in others)
+
+    eventually(are_home, SOON_S)
 
 
 def test_waiting_sleeps_no_longer_than_it_was_told_to(live: Store) -> None:
@@ -350,7 +358,7 @@ def test_waiting_sleeps_no_longer_than_it_was_told_to(live: Store) -> None:
     live.wait("mail", 0.05)
     live.wait("mail", 0)
 
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < SOON_S
 
 
 # The end.
@@ -396,17 +404,11 @@ def test_a_store_closes_at_the_end_of_its_block(opener: Opener) -> None:
 
 
 def test_closing_wakes_who_waits(live: Store, crew: Crew) -> None:
-    waiting, ended = threading.Event(), threading.Event()
-
     def wait() -> None:
-        waiting.set()
-        try:
-            while True:
-                live.wait("mail", 1.0)
-        except StoreUnavailable:
-            ended.set()
+        while True:
+            live.wait("mail", LONG_S)
 
-    crew.start(wait)
-    assert waiting.wait(DEADLINE_S)
+    waiter = crew.start(pytest.raises, StoreUnavailable, wait)
+    eventually(lambda: asleep(waiter))
     live.close()
-    eventually(ended.is_set)
+    crew.join(SOON_S)

@@ -15,8 +15,9 @@ from jobq.repo.flow import Key
 from jobq.repo.memory import MemoryStore
 from jobq.repo.operations.transfer import LATER_PLACES, MOST_PLACES
 from jobq.states import Outcome, Reason, Status
-from tests.conftest import Opener
+from tests.conftest import Crew, Opener
 from tests.repo.conftest import Queue, spec
+from tests.repo.test_contract_threads import woken_after
 
 PAGE = 3
 
@@ -215,15 +216,14 @@ def test_pages_go_by_id_and_each_job_is_on_one(queue: Queue, limit: int) -> None
     assert found == ids
 
 
+@pytest.mark.usefixtures("sound_sleep")
 def test_an_imported_job_wakes_who_waits_for_its_topic(
-    queue: Queue, opener: Opener, clock: ManualClock
+    queue: Queue, opener: Opener, crew: Crew
 ) -> None:
     queue.store.enqueue([spec("mail")])
-    there = Queue(opener("there"), clock)
-    move(queue.store, there.store)
-    there.store.wait("mail", 20.0)
+    there = opener("there")
 
-    assert there.take_one().payload == b""
+    woken_after(there, crew, "mail", lambda: move(queue.store, there))
 
 
 def test_a_record_says_nothing_of_where_it_was(queue: Queue) -> None:

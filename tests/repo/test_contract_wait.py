@@ -1,6 +1,5 @@
 """The contract of every store: waiting for the end of jobs."""
 
-import threading
 import time
 from collections.abc import Callable
 
@@ -10,11 +9,13 @@ from jobq.clock import ManualClock, SystemClock
 from jobq.errors import StoreUnavailable
 from jobq.repo.base import ReserveRequest, Retention, Store
 from jobq.states import Outcome, Status
-from tests.conftest import DEADLINE_S, Crew, Opener, eventually
+from tests.conftest import LONG_S, SOON_S, Crew, Opener, eventually
 from tests.repo.conftest import Queue, done, release, retry, spec
 from tests.repo.test_contract_threads import asleep
 
 Seen = dict[bytes, int | None]
+
+pytestmark = pytest.mark.usefixtures("sound_sleep")
 
 
 @pytest.fixture
@@ -31,15 +32,15 @@ def noted(store: Store, *job_ids: bytes) -> Seen:
 
 
 def wait_for_end(store: Store, job_id: bytes) -> Status | None:
-    """Wait as services do; the job's status then, None if it is gone."""
+    """Wait as services do, soundly asleep; the job's status then, None if it is gone."""
     seen: Seen = {job_id: None}
-    end = time.monotonic() + DEADLINE_S
     while True:
         (status,) = store.status([job_id])
         if status in {None, Status.DONE, Status.CANCELED}:
             return status
-        assert time.monotonic() < end
-        store.wait_ended(seen, 1.0)
+        start = time.monotonic()
+        store.wait_ended(seen, LONG_S)
+        assert time.monotonic() - start < SOON_S, "a call was lost"
 
 
 # What is returned.
@@ -49,9 +50,9 @@ def test_jobs_that_were_not_asked_for_before_are_returned_at_once(live: Store) -
     ids = live.enqueue([spec()] * 3)
     seen: Seen = dict.fromkeys([*ids, bytes(16)])
     start = time.monotonic()
-    assert live.wait_ended(seen, 1.0) == [*ids, bytes(16)]
+    assert live.wait_ended(seen, LONG_S) == [*ids, bytes(16)]
 
-    assert time.monotonic() - start < 0.9
+    assert time.monotonic() - start < SOON_S
     assert None not in seen.values()
     assert list(seen) == [*ids, bytes(16)]
 
@@ -64,7 +65,7 @@ def test_nothing_is_returned_when_nothing_ends(live: Store) -> None:
         assert live.wait_ended(seen, 0.05) == []
         assert live.wait_ended(seen, 0) == []
         assert live.wait_ended(seen, -1.0) == []
-        assert 0.04 < time.monotonic() - start < 0.9
+        assert 0.04 < time.monotonic() - start < SOON_S
 
 
 def _take_and_cancel(queue: Queue, job_id: bytes) -> Outcome:
@@ -103,20 +104,20 @@ def test_a_job_that_ends_wakes_who_sleeps(
     how: str, together_with: int, live: Store, crew: Crew
 ) -> None:
     queue = Queue(live, ManualClock())
-    took = []
-    for _ in range(3):  # the best of some rounds: the machine may be busy
-        job_id = queue.add()
-        seen = noted(live, *queue.add_many(together_with, "other"), job_id)
-        came: list[bytes] = []
-        sleeper = crew.start(lambda came=came, seen=seen: came.extend(live.wait_ended(seen, 1.0)))
-        eventually(lambda sleeper=sleeper: asleep(sleeper))  # type: ignore[misc]
-        start = time.monotonic()
-        assert ENDS[how](queue, job_id) is Outcome.OK
-        sleeper.join(DEADLINE_S)
-        took.append(time.monotonic() - start)
-        assert not came or job_id in came  # it may have slept through its second before
+    job_id = queue.add()
+    seen = noted(live, *queue.add_many(together_with, "other"), job_id)
+    came: list[bytes] = []
 
-    assert min(took) < 0.5
+    def wait() -> None:
+        while not came:
+            came.extend(live.wait_ended(seen, LONG_S))
+
+    sleeper = crew.start(wait)
+    eventually(lambda: asleep(sleeper))
+    assert ENDS[how](queue, job_id) is Outcome.OK
+    crew.join(SOON_S)
+
+    assert job_id in came
 
 
 def test_a_poisoned_job_ends(queue: Queue) -> None:
@@ -266,7 +267,7 @@ def test_who_only_waits_promotes_what_is_due(live: Store) -> None:
     seen = noted(live, waited_for)
 
     def is_ready() -> bool:
-        live.wait_ended(seen, 1.0)
+        live.wait_ended(seen, 0.2)  # which may move time as it begins
         return live.status([job_id]) == [Status.READY]
 
     eventually(is_ready)
@@ -275,32 +276,20 @@ def test_who_only_waits_promotes_what_is_due(live: Store) -> None:
 @pytest.mark.parametrize("several", [0, 1, 2])
 def test_wake_ends_a_wait(several: int, live: Store, crew: Crew) -> None:
     seen = noted(live, *live.enqueue([spec()] * several))
-    took = []
-    for _ in range(3):
-        live.wait_ended(seen, 0)
-        sleeper = crew.start(live.wait_ended, seen, 1.0)
-        eventually(lambda sleeper=sleeper: asleep(sleeper))  # type: ignore[misc]
-        start = time.monotonic()
-        live.wake()
-        sleeper.join(DEADLINE_S)
-        took.append(time.monotonic() - start)
-
-    assert min(took) < 0.5
+    sleeper = crew.start(live.wait_ended, seen, LONG_S)
+    eventually(lambda: asleep(sleeper))
+    live.wake()
+    crew.join(SOON_S)
 
 
 def test_closing_ends_a_wait(live: Store, crew: Crew) -> None:
     seen = noted(live, *live.enqueue([spec()]))
-    waiting, ended = threading.Event(), threading.Event()
 
     def wait() -> None:
-        waiting.set()
-        try:
-            while True:
-                live.wait_ended(seen, 1.0)
-        except StoreUnavailable:
-            ended.set()
+        while True:
+            live.wait_ended(seen, LONG_S)
 
-    crew.start(wait)
-    assert waiting.wait(DEADLINE_S)
+    sleeper = crew.start(pytest.raises, StoreUnavailable, wait)
+    eventually(lambda: asleep(sleeper))
     live.close()
-    eventually(ended.is_set)
+    crew.join(SOON_S)

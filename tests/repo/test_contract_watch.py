@@ -1,6 +1,6 @@
 """The contract of every store: who waits gets what falls due, and one looks for all of them.
 
-Who waits looks by itself only every twenty seconds here: if nobody looks in time, it shows.
+Who waits sleeps soundly here: if nobody looks in time, it shows.
 """
 
 import contextlib
@@ -13,25 +13,21 @@ import pytest
 
 from jobq import Pattern
 from jobq.clock import SystemClock
-from jobq.repo import watch
 from jobq.repo.base import ReserveRequest, Store
 from jobq.repo.watch import Left, Watch
 from jobq.shares import Topics, mix_of
-from tests.conftest import DEADLINE_S, Crew, Opener, eventually
+from tests.conftest import LONG_S, SOON_S, Crew, Opener, eventually
 from tests.crash.conftest import say, seed
 from tests.repo.conftest import done, spec
-from tests.repo.test_contract_threads import asleep
+from tests.repo.test_contract_threads import asleep_or_gone
 
 __all__ = ["say", "seed"]
 
-LONG_S: Final = 20.0
 TOPICS: Final = ("a", "b")
 WAITED_FOR: Final[tuple[Topics, ...]] = ("a", ["b", "a"], Pattern("[ab]"), {"a": 3, "b": 1})
 
 
-@pytest.fixture(autouse=True)
-def _sound_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "LONGEST_SLEEP", LONG_S)
+pytestmark = pytest.mark.usefixtures("sound_sleep")
 
 
 @pytest.fixture
@@ -40,13 +36,6 @@ def live(opener: Opener) -> Store:
     store = opener(clock=SystemClock())
     store.delete(store.enqueue([spec(topic) for topic in TOPICS]))
     return store
-
-
-def sleeps_or_has_left(thread: threading.Thread) -> bool:
-    try:
-        return asleep(thread)
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 class Crowd:
@@ -74,7 +63,7 @@ class Crowd:
         """
         fresh = [self._crew.start(self._work, topics, jobs, patience) for _ in range(count)]
         self._threads += fresh
-        eventually(lambda: all(map(sleeps_or_has_left, fresh)))
+        eventually(lambda: all(map(asleep_or_gone, fresh)))
 
     def _work(self, topics: Topics, jobs: int, patience: float) -> None:
         mix, end = mix_of(topics), time.monotonic() + patience
@@ -92,7 +81,7 @@ class Crowd:
 
     def has(self, count: int) -> None:
         """So many jobs have come, long before anybody looks by itself."""
-        eventually(lambda: len(self.came) >= count, LONG_S / 2)
+        eventually(lambda: len(self.came) >= count, SOON_S)
 
     def send_home(self) -> None:
         """Nobody waits any more."""
@@ -194,7 +183,7 @@ def test_who_is_interrupted_when_it_gets_up_has_another_one_look(
     add(live, 0.1)
     monkeypatch.setattr(Watch, "end", strike)
     victim = crew.start(wait)
-    eventually(lambda: sleeps_or_has_left(victim))
+    eventually(lambda: asleep_or_gone(victim))
     crowd.start("a")
     add(live, 0.3)
     crowd.has(2)
@@ -236,7 +225,7 @@ def run_rounds(live: Store, crowd: Crowd, seed: int, rounds: int) -> None:
         delays = [chance.choice((0.0, 0.02, 0.05, 0.1)) for _ in range(jobs)]
         for delay in delays:
             add(live, delay, chance.choice(TOPICS))
-        eventually(lambda: live.stats().totals.unfinished == 0, LONG_S / 2)
+        eventually(lambda: live.stats().totals.unfinished == 0, SOON_S)
 
 
 def test_no_job_is_late_whoever_leaves(live: Store, crowd: Crowd, seed: int) -> None:
@@ -255,4 +244,4 @@ def test_all_who_wait_can_be_stopped_at_once(live: Store, crowd: Crowd) -> None:
     began = time.monotonic()
     crowd.send_home()
 
-    assert time.monotonic() - began < DEADLINE_S / 2
+    assert time.monotonic() - began < SOON_S
