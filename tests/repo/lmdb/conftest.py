@@ -9,9 +9,9 @@ import pytest
 from jobq.repo.lmdb.bell import Bell
 from tests.crash.conftest import say, seed
 from tests.repo.lmdb.disks import may_mount
-from tests.repo.lmdb.processes import CANNOT, LONG_S, Child
+from tests.repo.lmdb.processes import CANNOT, Child
 
-__all__ = ["bell", "bell_path", "on_a_disk", "say", "seed", "sound_sleep", "start"]
+__all__ = ["bell", "bell_path", "on_a_disk", "say", "seed", "start"]
 
 Start = Callable[..., Child]
 
@@ -40,12 +40,6 @@ def bell_path(tmp_path: Path) -> Path:
 def bell(bell_path: Path) -> Bell:
     """A bell."""
     return Bell(bell_path)
-
-
-@pytest.fixture
-def sound_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits looks round every twenty seconds instead of every second: a lost call shows."""
-    monkeypatch.setattr("jobq.repo.watch.LONGEST_SLEEP", LONG_S)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@
     child.kill()
 
 They are those of the crash tests; here the pipe is not handed to the function, so that the
-functions which it calls can speak as well. A child dies by itself after `DEADLINE_S`: so nothing
+functions which it calls can speak as well. A child dies by itself after `LIFE_S`: so nothing
 here can hang for ever.
 """
 
@@ -28,10 +28,8 @@ from tests.conftest import eventually
 from tests.crash import processes
 from tests.crash.processes import Pipe
 
-DEADLINE_S = 60
+LIFE_S = 120
 """After so many seconds a child is taken for hanging, and dies of SIGALRM."""
-LONG_S = 20.0
-"""Far more than anything takes here, unless a wake-up is lost or a lock is stuck."""
 CANNOT = 77
 """The exit status of a child that met something which the machine cannot do."""
 
@@ -48,7 +46,7 @@ class Child(processes.Child):
         self,
         work: Callable[..., object],
         *args: Any,
-        deadline_s: int = DEADLINE_S,
+        deadline_s: int = LIFE_S,
         **how: Any,
     ) -> None:
         super().__init__(_speaking, work, deadline_s, args, **how)
@@ -87,6 +85,11 @@ def hear() -> Any:
         sys.exit(0)  # the test is over
 
 
+def heard() -> bool:
+    """In a child: whether the test has told something more, or is over."""
+    return _pipes[-1].poll()
+
+
 def put(module: object, name: str, value: object) -> None:
     """In a child: replace a constant or a function of a module, for good."""
     setattr(module, name, value)
@@ -114,7 +117,7 @@ def drop_privileges() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
-def outcome_of(work: Callable[[], object], seconds: int = 10) -> str:
+def outcome_of(work: Callable[[], object], seconds: int = LIFE_S // 2) -> str:
     """In a child without threads: what became of *work*, done in a fork of this process.
 
     What it returned, as text; the name of the exception that it raised; or that of the signal

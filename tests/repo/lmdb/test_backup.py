@@ -22,7 +22,7 @@ from jobq.repo.base import CopyProgress
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.upkeep import child, copying
 from jobq.repo.lmdb.upkeep.copying import NewFile
-from tests.conftest import eventually
+from tests.conftest import SOON_S, eventually
 from tests.crash.processes import state_of
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import hear, outcome_of, put, say, striking_at
@@ -269,7 +269,7 @@ def test_other_threads_go_on_while_a_backup_is_made(tmp_path: Path) -> None:
                 target=lambda: seen.append(len(svc.enqueue("new", step.total)))
             )
             thread.start()
-            thread.join(10)
+            thread.join(SOON_S)
 
         svc.backup(tmp_path / "backup", lambda step: work(step) if step.step == "pages" else None)
 

@@ -1,7 +1,7 @@
 """Sleeping at the counters of several topics at once: a job calls one, and whoever was called for
 more than it takes calls another one.
 
-The safety net is twenty seconds long here: a lost call shows.
+Who waits sleeps soundly here: a lost call shows.
 """
 
 import random
@@ -20,9 +20,8 @@ from jobq.repo.base import ReserveRequest
 from jobq.repo.lmdb import LmdbStore, futex
 from jobq.repo.lmdb.bell import COUNTERS, PAGE, Bell
 from jobq.shares import Mix, Topics, mix_of
-from tests.conftest import DEADLINE_S, Crew, eventually
+from tests.conftest import DEADLINE_S, LONG_S, SOON_S, Crew, eventually
 from tests.crash.processes import waits
-from tests.repo.lmdb.processes import LONG_S
 
 TOPICS: Final = ("a", "b", "c")
 
@@ -104,7 +103,7 @@ class Waiters:
 
     def took_soon(self, count: int) -> None:
         """So many have a job, long before anybody looks by itself."""
-        eventually(lambda: len(self.took) >= count, LONG_S / 2)
+        eventually(lambda: len(self.took) >= count, SOON_S)
 
 
 @pytest.fixture
@@ -162,7 +161,7 @@ def test_a_name_that_comes_back_under_another_number_is_waited_for(
     monkeypatch.setattr("jobq.repo.operations.topics.IDLE_US", -1)
     store.prune()
     assert svc.topics() == []
-    eventually(lambda: store.woken != [])
+    eventually(lambda: store.woken != [], SOON_S)
     (thread,) = waiters.threads
     eventually(lambda: waits(thread.native_id or 0))
     svc.enqueue("b")
@@ -191,7 +190,7 @@ def test_stop_calls_all_waiters_of_this_store_and_no_other(
         waiters.start(["a", "b"], 3)
         svc.stop()
         for thread in waiters.threads:
-            thread.join(LONG_S / 2)
+            thread.join(SOON_S)
         assert not any(thread.is_alive() for thread in waiters.threads)
         assert other.woken == []
 
@@ -330,7 +329,7 @@ def run_rounds(svc: JobService, waiters: Waiters, crew: Crew, seed: int, rounds:
         for _ in range(jobs):
             svc.enqueue(chance.choice(TOPICS), number)
         for _ in range(jobs):
-            assert busy.acquire(timeout=LONG_S / 2), f"a job is left in round {number}"
+            assert busy.acquire(timeout=SOON_S), f"a job is left in round {number}"
         for _ in range(jobs):
             over.release()
     svc.stop()
@@ -360,7 +359,7 @@ def test_who_has_seen_another_value_does_not_sleep(moved: str, bell: Bell) -> No
     began = time.monotonic()
 
     assert bell.wait_for_any([1, 2], page, (word, seen), began + LONG_S) == []
-    assert time.monotonic() - began < LONG_S / 2
+    assert time.monotonic() - began < SOON_S
 
 
 def test_who_is_woken_late_for_what_it_has_seen_already_knows_for_which_topic(
@@ -375,7 +374,7 @@ def test_who_is_woken_late_for_what_it_has_seen_already_knows_for_which_topic(
     sleeper = crew.start(sleep)
     eventually(lambda: waits(sleeper.native_id or 0))
     bell.wake(2, 1)
-    sleeper.join(LONG_S / 2)
+    sleeper.join(SOON_S)
 
     assert called == [[2]]
 
@@ -401,7 +400,7 @@ def test_one_can_sleep_at_as_many_counters_as_the_kernel_takes(bell: Bell, crew:
     eventually(lambda: waits(sleeper.native_id or 0))
     bell.raise_counter(topics[-1])
     bell.wake(topics[-1], 1)
-    sleeper.join(LONG_S / 2)
+    sleeper.join(SOON_S)
 
     assert called == [[topics[-1]]]
 

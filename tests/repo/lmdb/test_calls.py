@@ -15,8 +15,8 @@ from jobq.repo.lmdb import LmdbStore, futex
 from jobq.repo.lmdb.bell import EVERYBODY, Bell
 from jobq.shares import mix_of
 from jobq.states import Status
+from tests.conftest import LONG_S, SOON_S
 from tests.repo.conftest import Queue, spec
-from tests.repo.lmdb.processes import LONG_S
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_what_comes_before_any_line_of_a_wait_ends_it(
             wait.call(LONG_S)
 
         assert len(passed) >= at
-        assert time.monotonic() - began < LONG_S / 2, f"it was missed before line {line}"
+        assert time.monotonic() - began < SOON_S, f"it was missed before line {line}"
         for held in queue.take(n=9):
             queue.done(held)
 

@@ -15,7 +15,7 @@ from jobq.clock import ManualClock
 from jobq.errors import JobqError
 from jobq.repo.lmdb import LmdbStore, steps
 from jobq.repo.lmdb.holders import Holders
-from tests.conftest import eventually
+from tests.conftest import DEADLINE_S, eventually
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import drop_privileges, hear, say
 
@@ -277,7 +277,7 @@ def test_a_killed_holders_file_stays_until_its_jobs_are_back(tmp_path: Path, sta
         child.kill()
         assert file.exists()
 
-        jobs = svc.reserve("a", 3, timeout=20)
+        jobs = svc.reserve("a", 3, timeout=DEADLINE_S)
 
         assert [(job.payload, job.crashes) for job in jobs] == [(1, 1), (2, 1), (3, 1)]
         # The one who waits next sweeps it away.
@@ -314,7 +314,7 @@ def test_after_a_reboot_all_holders_are_dead(tmp_path: Path) -> None:
 def _reserves_and_starts_a_program(path: str) -> None:
     svc = jobq.open(path, durability="unsafe")
     svc.reserve("a", timeout=0)
-    program = subprocess.Popen(["sleep", "60"], close_fds=False)
+    program = subprocess.Popen(["sleep", "600"], close_fds=False)
     say(program.pid)
     hear()
 
@@ -351,7 +351,7 @@ def test_what_a_killed_worker_has_started_does_not_keep_its_jobs(
             worker.kill()
             os.kill(started, 0)  # it lives
 
-            [job] = svc.reserve("a", timeout=20)
+            [job] = svc.reserve("a", timeout=DEADLINE_S)
             assert job.payload == 1
         finally:
             os.kill(started, signal.SIGKILL)

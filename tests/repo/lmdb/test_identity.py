@@ -272,7 +272,7 @@ def test_two_processes_never_write_side_by_side_after_a_file_was_removed(
         for number in range(100):
             svc.enqueue("b", number)
         acknowledged = first.said()
-        there = [record.payload for record in svc.find(topic="a", limit=10_000)]
+        there = [record.payload for record in svc.select(topic="a")]
         assert len(svc.find(topic="b", limit=10_000)) == 100
         assert svc.check().problems == ()
 

@@ -13,9 +13,8 @@ from jobq.ids import to_raw
 from jobq.repo.base import ReserveRequest
 from jobq.repo.lmdb import LmdbStore, futex, topic_records
 from jobq.repo.lmdb.bell import Bell
-from tests.conftest import Crew, eventually
+from tests.conftest import LONG_S, SOON_S, Crew, eventually
 from tests.crash.processes import waits
-from tests.repo.lmdb.processes import LONG_S
 
 HOUR_S = 3600.0
 
@@ -97,9 +96,9 @@ def test_who_waits_for_a_topic_that_is_cleared_away_gets_its_next_job(
     assert slept[-1] in (1, [1])
     svc.prune()
     unknown = topic_records.UNKNOWN
-    eventually(lambda: slept[-1] in (unknown, [unknown]) and waits(thread.native_id or 0))
+    eventually(lambda: slept[-1] in (unknown, [unknown]) and waits(thread.native_id or 0), SOON_S)
     job_id = svc.enqueue("mail")
-    crew.join()
+    crew.join(SOON_S)
 
     assert got == [to_raw(job_id)]
     assert store_of(svc)._numbers in ({}, {"mail": 2})

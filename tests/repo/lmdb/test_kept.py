@@ -10,6 +10,7 @@ import pytest
 
 import jobq
 from jobq import JobService, Outcome, Status
+from tests.conftest import DEADLINE_S
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import hear, say
 
@@ -80,7 +81,7 @@ def test_a_delay_that_another_process_set_ends_in_time(
     late = svc.enqueue("late", "late", delay=3600)  # so when the first is due is known
     assert svc.reserve("late", timeout=0) == []
     other("enqueue", "late", "soon", delay=0.2)
-    jobs = svc.reserve("late", timeout=20)
+    jobs = svc.reserve("late", timeout=DEADLINE_S)
     assert [job.payload for job in jobs] == ["soon"]
     assert svc.status(late) is Status.DELAYED
 
@@ -91,7 +92,7 @@ def test_a_lease_of_another_process_ends_in_time(
     held = svc.reserve("mail", timeout=0)  # for ten minutes: so when the first ends is known
     other("enqueue", "short", "job", lease=0.2)
     assert other("reserve", "short", timeout=0) == 1
-    jobs = svc.reserve("short", timeout=20)
+    jobs = svc.reserve("short", timeout=DEADLINE_S)
     assert [job.crashes for job in jobs] == [1]
     assert svc.done_many(held) == [Outcome.OK]
 

@@ -15,10 +15,10 @@ from jobq.errors import StoreBusy
 from jobq.repo.lmdb import filelock
 from jobq.repo.lmdb.bell import Bell
 from jobq.repo.lmdb.filelock import FileLock
-from tests.conftest import Crew, eventually
+from tests.conftest import LONG_S, Crew, eventually
 from tests.crash.processes import state_of
 from tests.repo.lmdb.conftest import Start
-from tests.repo.lmdb.processes import LONG_S, hear, put, say
+from tests.repo.lmdb.processes import hear, put, say
 
 NAP_S = 600.0
 

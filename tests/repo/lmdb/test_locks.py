@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from statistics import median
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
@@ -22,17 +23,17 @@ import pytest
 import jobq
 from jobq import Job, JobService
 from jobq.errors import InvalidValue, StoreBusy, StoreUnavailable
-from jobq.repo import forking, watch
+from jobq.repo import forking
 from jobq.repo.entry import Mark
 from jobq.repo.lmdb import LmdbStore, filelock, group, registry, steps
 from jobq.repo.lmdb import gate as gate_module
 from jobq.repo.lmdb.bell import COUNTERS, Bell
 from jobq.repo.lmdb.filelock import FileLock
 from jobq.repo.lmdb.gate import Gate
-from tests.conftest import Crew, eventually
+from tests.conftest import LONG_S, SOON_S, Crew, eventually, sleep_soundly
 from tests.crash.processes import state_of
 from tests.repo.lmdb.conftest import Start
-from tests.repo.lmdb.processes import LONG_S, Child, asleep, hear, put, say
+from tests.repo.lmdb.processes import Child, asleep, hear, heard, put, say
 
 # The gate: one thread of a process at a time inside LMDB.
 
@@ -119,15 +120,17 @@ def test_a_writer_gets_its_turns_beside_threads_that_read_all_the_time(
         for _ in range(3):
             crew.start(read)
         eventually(lambda: reads > 10)
-        before = reads
+        meanwhile: list[int] = []
         for number in range(writes):
+            before = reads
             svc.enqueue("a", number)
-        meanwhile = reads - before
+            meanwhile.append(reads - before)
         ended.set()
         crew.join()
 
-    # A write goes through the gate once, and lets each of the three readers pass before it.
-    assert meanwhile < 20 * writes
+    # A write goes through the gate once, and lets each of the three readers pass before it. (Some
+    # wait for a processor as well, which is not the gate's to say.)
+    assert median(meanwhile) < 20
 
 
 class Interrupts:
@@ -195,10 +198,10 @@ def _interrupts_in_the_gate(hits: int, contended: bool) -> None:
             pass
         passing = threading.Thread(target=pass_through, daemon=True)
         passing.start()
-        passing.join(5)
+        passing.join(SOON_S)
         assert not passing.is_alive(), f"the gate is stuck after {hit + 1} interrupts"
     ended.set()
-    other.join(5)
+    other.join(SOON_S)
     assert not other.is_alive(), "a thread was left waiting at the gate"
     say("fine")
 
@@ -243,7 +246,7 @@ def _interrupts_in_the_store(path: str, hits: int, is_exception: bool) -> None:
             refused += 1
         passing = threading.Thread(target=svc.topics, daemon=True)
         passing.start()
-        passing.join(5)
+        passing.join(SOON_S)
         assert not passing.is_alive(), f"the store is stuck after {hit + 1} interrupts"
     there = svc.stats().totals.ready
     assert acknowledged <= there <= tried - refused, (acknowledged, there, tried, refused)
@@ -496,13 +499,14 @@ def _is_locked(path: Path) -> bool:
         return False
 
 
-def _writes_for(path: str, number: int) -> None:
-    """Write until a moment that the test names; how often."""
+def _writes_until_told(path: str, number: int) -> None:
+    """Write, from when the test says so until it says more; how often."""
     with jobq.open(path) as svc:
         say("ready")
-        end, times = float(hear()), 0
-        while time.monotonic() < end:
-            svc.enqueue("a", number)
+        hear()
+        times = 0
+        while not heard():
+            svc.enqueue(f"writer {number}")
             times += 1
         say(times)
         hear()
@@ -510,17 +514,24 @@ def _writes_for(path: str, number: int) -> None:
 
 def test_four_writing_processes_all_get_their_share(tmp_path: Path, start: Start) -> None:
     path = tmp_path / "queue"
-    children = [start(_writes_for, str(path), number) for number in range(4)]
+    children = [start(_writes_until_told, str(path), number) for number in range(4)]
     for child in children:
         assert child.said() == "ready"
-    end = time.monotonic() + 1.5
-    for child in children:
-        child.tell(end)
-    shares = [child.said() for child in children]
-    print(f"writes of each: {shares}")
-
-    assert min(shares) > 0.05 * sum(shares)
     with jobq.open(path) as svc:
+
+        def all_have_theirs() -> bool:
+            """One that does not get to the lock has none for as long as the others write."""
+            shares = [topic.ready for topic in svc.stats().topics]
+            return len(shares) == 4 and sum(shares) > 500 and min(shares) > 0.05 * sum(shares)
+
+        for child in children:
+            child.tell("go")
+        eventually(all_have_theirs)
+        for child in children:
+            child.tell("end")
+        shares = [child.said() for child in children]
+        print(f"writes of each: {shares}")
+
         assert svc.stats().totals.ready == sum(shares)
         assert svc.check().problems == ()
 
@@ -551,7 +562,7 @@ def test_a_waiter_in_another_process_is_woken(bell: Bell, tmp_path: Path, start:
 
     ring(bell, 7)
 
-    assert child.said() < LONG_S / 2
+    assert child.said() < SOON_S
 
 
 def test_all_waiters_are_woken_unless_so_many_are_named(
@@ -564,7 +575,7 @@ def test_all_waiters_are_woken_unless_so_many_are_named(
     ring(bell, 7)
 
     for child in children:
-        assert child.said() < LONG_S / 2
+        assert child.said() < SOON_S
 
 
 def test_who_waits_for_another_topic_sleeps_on(bell: Bell, tmp_path: Path, start: Start) -> None:
@@ -574,7 +585,7 @@ def test_who_waits_for_another_topic_sleeps_on(bell: Bell, tmp_path: Path, start
     assert [ring(bell, topic) for topic in (0, 1, 6, 8, 700)] == [0] * 5
     assert state_of(child.pid) == "S"
     assert ring(bell, 7) == 1
-    assert child.said() < LONG_S / 2
+    assert child.said() < SOON_S
 
 
 def test_who_comes_after_the_ring_does_not_sleep(bell: Bell) -> None:
@@ -584,7 +595,7 @@ def test_who_comes_after_the_ring_does_not_sleep(bell: Bell) -> None:
 
     bell.wait(7, seen, LONG_S)
 
-    assert time.monotonic() - began < LONG_S / 2
+    assert time.monotonic() - began < SOON_S
 
 
 def test_a_wait_ends_by_itself(bell: Bell) -> None:
@@ -592,7 +603,7 @@ def test_a_wait_ends_by_itself(bell: Bell) -> None:
 
     bell.wait(7, bell.read(7), 0.05)
 
-    assert 0.04 <= time.monotonic() - began < LONG_S / 2
+    assert 0.04 <= time.monotonic() - began < SOON_S
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, 1e-9])
@@ -601,7 +612,7 @@ def test_no_time_is_no_wait(bell: Bell, timeout: float) -> None:
 
     bell.wait(7, bell.read(7), timeout)
 
-    assert time.monotonic() - began < LONG_S / 2
+    assert time.monotonic() - began < SOON_S
 
 
 def _waits_and_has_a_handler(path: str) -> None:
@@ -616,7 +627,7 @@ def test_a_signal_ends_a_wait(tmp_path: Path, start: Start) -> None:
 
     child.signal(signal.SIGUSR1)
 
-    assert child.said() < LONG_S / 2
+    assert child.said() < SOON_S
 
 
 def test_a_killed_waiter_does_not_take_the_wake_up_of_another(
@@ -629,7 +640,7 @@ def test_a_killed_waiter_does_not_take_the_wake_up_of_another(
 
     ring(bell, 7, waiters=1)
 
-    assert other.said() < LONG_S / 2
+    assert other.said() < SOON_S
 
 
 def test_a_counter_that_is_at_its_end_goes_on(tmp_path: Path, start: Start) -> None:
@@ -640,7 +651,7 @@ def test_a_counter_that_is_at_its_end_goes_on(tmp_path: Path, start: Start) -> N
 
     ring(bell, 7)
 
-    assert child.said() < LONG_S / 2
+    assert child.said() < SOON_S
     assert bell.read(7) == 0
 
 
@@ -662,7 +673,7 @@ def test_where_there_is_no_futex_waiters_look_often(
     crew.join()
     bell.wait(7, bell.read(7), 0.01)
 
-    assert took[0] < LONG_S / 2
+    assert took[0] < SOON_S
 
 
 def _plays(bell_path: str, table_path: str, rounds: int) -> None:
@@ -681,7 +692,7 @@ def play(bell_path: Path, table_path: Path, rounds: int, me: int) -> None:
                     break
                 began = time.monotonic()
                 bell.wait(me, seen, LONG_S)
-                assert time.monotonic() - began < LONG_S / 2, f"a wake-up was lost in {number}"
+                assert time.monotonic() - began < SOON_S, f"a wake-up was lost in {number}"
             table[:8] = (number + 1).to_bytes(8, "little")
             ring(bell, 1 - me, waiters=1)
 
@@ -701,12 +712,12 @@ def take(svc: JobService, topic: str) -> Job:
     while not (jobs := svc.reserve(topic, timeout=0)):
         began = time.monotonic()
         svc.store.wait(topic, LONG_S)
-        assert time.monotonic() - began < LONG_S / 2, "a wake-up was lost"
+        assert time.monotonic() - began < SOON_S, "a wake-up was lost"
     return jobs[0]
 
 
 def _answers(path: str, rounds: int) -> None:
-    put(watch, "LONGEST_SLEEP", LONG_S)
+    sleep_soundly()
     with jobq.open(path, durability="unsafe") as svc:
         for number in range(rounds):
             job = take(svc, "ping")
@@ -748,7 +759,7 @@ def test_a_job_that_comes_between_the_look_and_the_sleep_is_not_missed(
 
 
 def _takes_one(path: str, topic: str) -> None:
-    put(watch, "LONGEST_SLEEP", LONG_S)
+    sleep_soundly()
     with jobq.open(path, durability="unsafe") as svc:
         say("waiting")
         job = take(svc, topic)

@@ -32,11 +32,11 @@ from jobq.ids import to_raw
 from jobq.repo.base import Store
 from jobq.repo.lmdb import LmdbStore, openfile, openlock, outcome
 from jobq.repo.lmdb.filelock import FileLock
-from jobq.repo.lmdb.openlock import PATIENCE_S
 from jobq.repo.memory.topics import MemoryTopics
 from jobq.repo.memory.undo import Undo
 from jobq.repo.mixed import MixedStore
 from jobq.selector import ALL_JOBS
+from tests.conftest import DEADLINE_S, LONG_S, SOON_S
 from tests.crash.test_group import failing_commit
 from tests.repo.conftest import Queue
 from tests.repo.lmdb.conftest import Start
@@ -339,9 +339,12 @@ def test_in_one_process_a_queue_is_open_in_one_way_only(path: Path) -> None:
             assert svc.status(jid) == "ready"
 
 
-def test_who_comes_waits_a_moment_for_who_is_about_to_go(path: Path, start: Start) -> None:
+def test_who_comes_waits_a_moment_for_who_is_about_to_go(
+    path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     child = start(_open_and_wait, str(path), "lmdb")
     assert child.said() == "open"
+    monkeypatch.setattr(openlock, "PATIENCE_S", DEADLINE_S)
     child.tell()
 
     with jobq.open(path, topics="memory") as svc:
@@ -349,15 +352,16 @@ def test_who_comes_waits_a_moment_for_who_is_about_to_go(path: Path, start: Star
 
 
 def test_how_long_is_waited_for_others_is_bounded_by_the_time_for_locks(
-    path: Path, start: Start
+    path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(openlock, "PATIENCE_S", LONG_S)
     child = start(_open_and_wait, str(path), "lmdb")
     assert child.said() == "open"
     begun = time.monotonic()
     with pytest.raises(StoreLocked):
         MixedStore(path, lock_timeout=0)
 
-    assert time.monotonic() - begun < PATIENCE_S
+    assert time.monotonic() - begun < SOON_S
 
 
 @pytest.mark.usefixtures("impatient")
@@ -436,7 +440,7 @@ class _Fork:
         self._pid = os.fork()
         if not self._pid:
             try:
-                signal.alarm(20)
+                signal.alarm(int(DEADLINE_S))
                 os.write(mine, b".")
                 os.read(theirs, 1)
                 try:

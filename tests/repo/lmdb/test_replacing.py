@@ -15,6 +15,7 @@ from jobq.errors import InvalidValue, StoreCorrupt, StoreFull, StoreLocked, Stor
 from jobq.repo.base import CopyProgress
 from jobq.repo.lmdb import steps
 from jobq.repo.lmdb.upkeep import child
+from tests.conftest import SOON_S
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.processes import Child, hear, outcome_of, put, say, striking_at
 
@@ -311,7 +312,7 @@ def test_nobody_waits_for_the_end_of_a_long_compaction(start: Start, tmp_path: P
 
     for error, waited in said:
         assert f"compacted or restored by process {os.getpid()} " in error
-        assert 0.9 < waited < 3.0
+        assert 0.9 < waited < SOON_S
     assert len(said) == 2
 
 
