@@ -11,6 +11,7 @@ from jobq.repo.base import Store
 from jobq.repo.lmdb import LmdbStore
 from jobq.repo.memory import MemoryStore
 from tests.conftest import DEADLINE_S
+from tests.repo.test_contract_threads import asleep
 
 T = TypeVar("T")
 
@@ -50,6 +51,17 @@ async def cancel(task: asyncio.Task[Any]) -> None:
     """Cancel a task, and wait until it has ended."""
     task.cancel()
     await asyncio.wait([task])
+
+
+async def at_the_gate(svc: JobService) -> None:
+    """Wait until the thread that writes for coroutines has taken what was handed in so far.
+
+    While `NobodyWrites`, it waits with that in the store.
+    """
+    writer = svc._holding.bridges[os.getpid()]._writer
+    thread = writer._thread
+    assert thread is not None
+    await until(lambda: writer._queue.empty() and asleep(thread))
 
 
 class NobodyWrites:

@@ -5,7 +5,7 @@ import gc
 import logging
 import random
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from jobq import Job, JobService, NewJob, Status
 from jobq.clock import ManualClock, SystemClock
 from jobq.errors import StoreUnavailable
-from tests.conftest import Opener, eventually
+from tests.conftest import DEADLINE_S, Opener, eventually
 from tests.service.coroutines import (
     SHORT_S,
     NobodyWrites,
@@ -281,7 +281,12 @@ def test_a_loop_ends_when_no_job_came_for_its_timeout(live: JobService) -> None:
     async def main() -> list[int]:
         await live.aenqueue("mail", 1)
         await live.aenqueue("mail", 2, delay=0.05)
-        return [job.payload async for job in live.aconsume("mail", timeout=0.3)]
+        seen = []
+        async for job in live.aconsume("mail", timeout=DEADLINE_S):
+            seen.append(job.payload)
+            if len(seen) == 2:
+                break
+        return seen + [job.payload async for job in live.aconsume("mail", timeout=0.1)]
 
     assert run(main()) == [1, 2]
 
@@ -384,20 +389,20 @@ def test_an_on_lost_that_fails_ends_the_loop_and_strands_no_job(svc: JobService,
     eventually(lambda: counts(svc) == {"canceled": 1, "ready": 3})
 
 
-def test_leases_are_kept_while_the_loop_is_at_a_job(opener: Opener) -> None:
-    svc = JobService(opener(clock=SystemClock()), lease=0.4)
-
+def test_leases_are_kept_while_the_loop_is_at_a_job(
+    svc: JobService, pass_time: Callable[[JobService, float], None]
+) -> None:
     async def main() -> None:
         await svc.aenqueue_many("mail", range(2))
         async for job in svc.aconsume("mail", n=2, timeout=0):
             async with job:
                 if job.payload == 0:
-                    await asyncio.sleep(1.0)
+                    pass_time(svc, 1500)  # each lease is of ten minutes
+                    assert await svc.areserve("mail", timeout=0) == []
             assert (job.attempt, job.crashes) == (1, 0)
 
     run(main())
     assert counts(svc) == {"done": 2}
-    svc.close()
 
 
 def test_a_lease_that_ended_in_the_block_is_a_lost_reservation(

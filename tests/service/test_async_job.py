@@ -9,7 +9,7 @@ import pytest
 from jobq import Job, JobService, Status
 from jobq.clock import ManualClock
 from jobq.errors import ReservationLost
-from tests.service.coroutines import SHORT_S, NobodyWrites, cancel, counts, run, ticks, until
+from tests.service.coroutines import NobodyWrites, at_the_gate, cancel, counts, run, ticks, until
 
 
 class Mine(BaseException):
@@ -167,7 +167,8 @@ def test_cancelled_again_while_it_gives_the_job_back_it_gives_it_back(
     async def main() -> None:
         with NobodyWrites(svc.store) as gate:
             first = asyncio.ensure_future(svc.aenqueue("busy"))  # so that the thread waits
-            await asyncio.sleep(20 * SHORT_S)
+            await ticks()
+            await at_the_gate(svc)
             task = asyncio.ensure_future(work())
             await ticks()
             task.cancel()
@@ -194,7 +195,8 @@ def test_cancelled_while_the_outcome_of_its_block_is_written_the_outcome_stands(
     async def main() -> None:
         with NobodyWrites(svc.store) as gate:
             first = asyncio.ensure_future(svc.aenqueue("busy"))
-            await asyncio.sleep(20 * SHORT_S)
+            await ticks()
+            await at_the_gate(svc)
             task = asyncio.ensure_future(work())
             await ticks()
             await cancel(task)

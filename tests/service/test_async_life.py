@@ -258,7 +258,7 @@ def test_a_child_of_a_fork_has_threads_of_its_own(tmp_path: Path) -> None:
 async def live(topic, n):
     async def one(number):
         await svc.aenqueue(topic, number)
-        (job,) = await svc.areserve(topic, timeout=10)
+        (job,) = await svc.areserve(topic, timeout=60)
         async with job:
             pass
     await asyncio.gather(*[one(number) for number in range(n)])
@@ -301,7 +301,7 @@ import warnings
 warnings.simplefilter("ignore", DeprecationWarning)
 async def one(number):
     await svc.aenqueue("mail", number)
-    (job,) = await svc.areserve("mail", timeout=10)
+    (job,) = await svc.areserve("mail", timeout=60)
     async with job:
         pass
 async def main():

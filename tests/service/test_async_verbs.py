@@ -22,7 +22,7 @@ from jobq.errors import (
 )
 from jobq.job import JobSpec
 from jobq.repo.memory import MemoryStore
-from tests.conftest import Opener
+from tests.conftest import DEADLINE_S, Opener
 from tests.service.coroutines import NobodyWrites, commits, counts, not_blocked, run
 
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
@@ -445,7 +445,7 @@ def test_loops_of_several_threads_share_a_service(svc: JobService) -> None:
     async def main(mine: list[int]) -> None:
         async def live(number: int) -> None:
             await svc.aenqueue("mail", number)
-            (job,) = await svc.areserve("mail", timeout=10)
+            (job,) = await svc.areserve("mail", timeout=DEADLINE_S)
             async with job:
                 mine.append(job.payload)
 

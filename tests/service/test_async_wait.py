@@ -2,13 +2,12 @@
 
 import asyncio
 import threading
-import time
 
 import pytest
 
 from jobq import JobService, Status
 from jobq.errors import InvalidValue, JobNotFound, StoreUnavailable
-from tests.conftest import DEADLINE_S
+from tests.conftest import SOON_S
 from tests.service.coroutines import SHORT_S, cancel, run, ticks, until
 
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
@@ -55,9 +54,9 @@ def test_the_end_of_a_job_wakes_all_who_wait_for_it(svc: JobService) -> None:
     run(main())
 
 
+@pytest.mark.usefixtures("sound_sleep")
 def test_who_comes_while_others_wait_is_told_without_delay(svc: JobService) -> None:
     """The thread sleeps on behalf of the first when the second comes: it has to hear of it."""
-    took_s: list[float] = []
 
     async def main() -> None:
         forever = asyncio.ensure_future(svc.await_job(await svc.aenqueue("other")))
@@ -67,14 +66,12 @@ def test_who_comes_while_others_wait_is_told_without_delay(svc: JobService) -> N
             (job,) = await svc.areserve("mail")
             waiting = asyncio.ensure_future(svc.await_job(job_id))
             await asyncio.sleep(2 * SHORT_S)
-            start = time.monotonic()
             await job.adone()
-            await waiting
-            took_s.append(time.monotonic() - start)
+            async with asyncio.timeout(SOON_S):  # much longer, if it slept on
+                await waiting
         await cancel(forever)
 
     run(main())
-    assert sorted(took_s)[10] < 0.3  # a second and more, if it slept on
 
 
 def test_time_that_is_over_says_how_the_job_is(svc: JobService) -> None:
@@ -135,10 +132,7 @@ def test_cancelled_at_any_step_it_leaves_nothing_behind(svc: JobService) -> None
             await ticks(k)
             await cancel(task)
             assert task.cancelled()
-        end = time.monotonic() + DEADLINE_S
-        while threads():
-            assert time.monotonic() < end
-            await asyncio.sleep(0.05)
+        await until(lambda: threads() == 0)
 
     run(main())
 

@@ -9,7 +9,7 @@ import jobq
 from jobq import JobOptions, JobService, Outcome, Status
 from jobq.clock import ManualClock
 from jobq.repo.base import Store
-from tests.conftest import Crew, Opener
+from tests.conftest import DEADLINE_S, Crew, Opener
 
 
 def test_what_is_given_changes_and_the_rest_stays(svc: JobService) -> None:
@@ -94,9 +94,11 @@ def test_who_waits_is_woken_by_a_job_that_an_edit_makes_ready(
     with JobService(opener()) as svc:
         job_id = svc.enqueue("old", "x", delay=0 if "topic" in change else 500)
         got: list[str] = []
-        waiter = crew.start(lambda: got.extend(job.id for job in svc.reserve(topic, timeout=20)))
+        waiter = crew.start(
+            lambda: got.extend(job.id for job in svc.reserve(topic, timeout=DEADLINE_S))
+        )
         svc.edit(job_id, **change)
-        waiter.join(15)
+        waiter.join(DEADLINE_S)
 
         assert got == [job_id]
         assert svc.status(job_id) is Status.RESERVED

@@ -22,7 +22,7 @@ from jobq import (
 from jobq.clock import ManualClock, SystemClock, utc
 from jobq.errors import InvalidValue, JobNotFound, QueueFull, ReservationLost, UniqueConflict
 from jobq.repo.memory import MemoryStore
-from tests.conftest import Crew, Opener, eventually
+from tests.conftest import DEADLINE_S, Crew, Opener, eventually
 from tests.repo.test_contract_threads import asleep
 from tests.service.coroutines import run
 
@@ -79,7 +79,7 @@ def test_resuming_wakes_who_waits_for_jobs(opener: Opener, crew: Crew, topic: st
         waiter = crew.start(lambda: got.extend(svc.reserve("mail")))
         eventually(lambda: asleep(waiter))
         svc.resume(topic)
-        waiter.join()
+        waiter.join(DEADLINE_S)
 
     assert len(got) == 1
 

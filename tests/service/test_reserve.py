@@ -18,10 +18,10 @@ def live(opener: Opener) -> JobService:
 
 def test_timeout_0_never_waits(svc: JobService) -> None:
     start = time.monotonic()
-    for _ in range(20):
+    for _ in range(40):
         assert svc.reserve("mail", timeout=0) == []
 
-    assert time.monotonic() - start < 10  # 20 s if each of them slept a second
+    assert time.monotonic() - start < 20  # 40 s if each of them slept a second
 
 
 def test_a_job_that_is_there_is_taken_whatever_the_timeout(svc: JobService) -> None:
@@ -103,8 +103,8 @@ def test_a_stopped_service_reserves_no_more_but_settles_and_enqueues(svc: JobSer
 
 
 def test_a_delayed_job_ends_the_waiting_when_it_is_due(live: JobService) -> None:
-    live.enqueue("mail", delay=0.2)
     start = time.monotonic()
+    live.enqueue("mail", delay=0.2)
     (job,) = live.reserve("mail", timeout=DEADLINE_S)
 
     assert time.monotonic() - start > 0.15

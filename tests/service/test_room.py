@@ -14,14 +14,9 @@ from jobq import JobService, NewJob, QueueFull, Status
 from jobq.clock import utc
 from jobq.errors import StoreUnavailable
 from jobq.job import JobSpec
-from tests.conftest import DEADLINE_S, Crew, eventually
-from tests.repo.test_contract_threads import asleep
+from tests.conftest import DEADLINE_S, SOON_S, Crew, eventually
+from tests.repo.test_contract_threads import asleep, asleep_or_gone
 from tests.service.coroutines import cancel, run, ticks, until
-
-SOON_S: Final = 0.7
-"""Who is not called looks again after a second; a busy machine must not fail the best of rounds."""
-
-ROUNDS: Final = 3
 
 HOUR: Final = 3600.0
 
@@ -42,21 +37,12 @@ class Waiter:
 
         self.thread = crew.start(wait)
         if sleeps:
-            eventually(lambda: not self.thread.is_alive() or asleep(self.thread))
+            eventually(lambda: asleep_or_gone(self.thread))
 
     def end(self) -> object:
         self.thread.join(DEADLINE_S)
         assert not self.thread.is_alive()
         return self.outcome
-
-
-def best(rounds: Callable[[], tuple[Waiter, float]]) -> float:
-    """The least time that a call took to be woken; in every round it would be late if it polled."""
-    took = []
-    for _ in range(ROUNDS):
-        waiter, since = rounds()
-        took.append(waiter.came_at - since)
-    return min(took)
 
 
 # Room.
@@ -97,23 +83,20 @@ ROOM: dict[str, Callable[[JobService, str], object]] = {
 }
 
 
+@pytest.mark.usefixtures("sound_sleep")
 @pytest.mark.parametrize("how", ROOM)
 def test_a_producer_that_waits_for_room_is_called_when_there_is_some(
     live: JobService, crew: Crew, how: str
 ) -> None:
-    def once() -> tuple[Waiter, float]:
-        live.purge("mail")
-        live.configure("mail", max_jobs=1, when_full=None)
-        job_id = live.enqueue("mail")
-        waiter = Waiter(crew, lambda: live.enqueue("mail", "late", timeout=None))
-        since = time.monotonic()
-        ROOM[how](live, job_id)
-        late = waiter.end()
-        assert isinstance(late, str)
-        assert live.get(late).payload == "late"
-        return waiter, since
-
-    assert best(once) < SOON_S
+    live.configure("mail", max_jobs=1)
+    job_id = live.enqueue("mail")
+    waiter = Waiter(crew, lambda: live.enqueue("mail", "late", timeout=None))
+    since = time.monotonic()
+    ROOM[how](live, job_id)
+    late = waiter.end()
+    assert waiter.came_at - since < SOON_S
+    assert isinstance(late, str)
+    assert live.get(late).payload == "late"
 
 
 def test_room_in_bytes_counts_too(live: JobService, crew: Crew) -> None:
@@ -376,21 +359,20 @@ LAST: dict[str, Callable[[JobService, str], object]] = {
 @pytest.mark.parametrize("keep", [None, 0])
 @pytest.mark.parametrize("how", LAST)
 def test_draining_waits_for_the_end_of_the_last_job_whatever_it_is(
-    live: JobService, crew: Crew, how: str, keep: float | None
+    live: JobService,
+    crew: Crew,
+    how: str,
+    keep: float | None,
+    request: pytest.FixtureRequest,
 ) -> None:
-    def once() -> tuple[Waiter, float]:
-        live.resume("mail")
-        job_id = live.enqueue("mail", retention=keep, max_retries=0)
-        waiter = Waiter(crew, lambda: live.drain("mail"))
-        since = time.monotonic()
-        LAST[how](live, job_id)
-        assert waiter.end() is True
-        return waiter, since
-
-    if how == "expired":  # by the clock: that is looked at often enough
-        once()
-    else:
-        assert best(once) < SOON_S
+    if how != "expired":  # by the clock: nobody calls, who waits looks at it often enough
+        request.getfixturevalue("sound_sleep")
+    job_id = live.enqueue("mail", retention=keep, max_retries=0)
+    waiter = Waiter(crew, lambda: live.drain("mail"))
+    since = time.monotonic()
+    LAST[how](live, job_id)
+    assert waiter.end() is True
+    assert waiter.came_at - since < SOON_S
 
 
 def test_the_whole_store_is_drained_when_its_last_job_has_ended(

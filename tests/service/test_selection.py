@@ -19,7 +19,7 @@ from jobq.repo.memory import MemoryStore
 from jobq.selector import ALL_JOBS, Selector
 from jobq.service.bulk import CHANGED, LOOKED_AT, How, Pause, Run
 from jobq.service.latch import Latch
-from tests.conftest import Crew, Opener
+from tests.conftest import DEADLINE_S, LONG_S, SOON_S, Crew, Opener
 from tests.service.coroutines import counts, run
 
 
@@ -425,7 +425,7 @@ def test_stopping_the_service_ends_the_waiting_for_a_rate(memory: JobService, cr
         results.append(selection.reset(rate=0.001, progress=lambda _: begun.set()))
 
     crew.start(work)
-    assert begun.wait(20)
+    assert begun.wait(DEADLINE_S)
     memory.stop()
     crew.join()
     (result,) = results
@@ -444,7 +444,7 @@ def test_a_signal_handler_may_stop_the_service_whose_verb_waits(
     begun = threading.Event()
 
     def interrupt() -> None:
-        assert begun.wait(20)
+        assert begun.wait(DEADLINE_S)
         os.kill(os.getpid(), signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, lambda *_: memory.stop())
@@ -472,12 +472,12 @@ def test_a_latch_wakes_every_sleeper(crew: Crew) -> None:
     woken: list[bool] = []
     begin = time.monotonic()
     for _ in range(3):
-        crew.start(lambda: woken.append(latch.wait(60)))
+        crew.start(lambda: woken.append(latch.wait(LONG_S)))
     latch.open()
     crew.join()
 
     assert woken == [True] * 3
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < SOON_S
 
 
 # For coroutines.

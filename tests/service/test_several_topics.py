@@ -10,7 +10,7 @@ import pytest
 
 from jobq import Job, JobService, NewJob, Pattern
 from jobq.errors import InvalidValue
-from tests.conftest import Crew
+from tests.conftest import DEADLINE_S, Crew
 from tests.service.coroutines import counts, run, until
 
 
@@ -89,12 +89,12 @@ def test_a_job_of_the_second_topic_ends_the_waiting(live: JobService, crew: Crew
 
     def wait() -> None:
         asked.set()
-        got.extend(live.reserve(["first", Pattern("second.*")], timeout=20))
+        got.extend(live.reserve(["first", Pattern("second.*")], timeout=DEADLINE_S))
 
     thread = crew.start(wait)
     asked.wait()
     live.enqueue("second.a")
-    thread.join(20)
+    thread.join(DEADLINE_S)
 
     assert [job.topic for job in got] == ["second.a"]
 
