@@ -16,7 +16,7 @@ def test_the_demo_survives_the_kill_and_says_so() -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     rows = dict(re.findall(r"^(\w[\w ]*?) +(\d+)$", ended.stdout, re.MULTILINE))

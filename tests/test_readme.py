@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in {".py", ".sh"})
-TIME_LIMIT_S = 60
+TIME_LIMIT_S = 120
 
 
 def run(script: Path, where: Path) -> str:

@@ -20,7 +20,8 @@ __all__ = ["empty", "queue", "say", "seed"]
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = (sys.executable, "-W", "error", "-m", "jobq")
 MARK = b"a payload that is easy to find in a file"
-TIME_LIMIT_S = 60
+TIME_LIMIT_S = 120
+"""What takes longer hangs, on the slowest machine."""
 
 
 @pytest.fixture

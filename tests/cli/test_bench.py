@@ -48,9 +48,25 @@ def test_people_get_two_tables_and_a_sentence(tmp_path: Path) -> None:
     assert lines[-1].count(" ms") == 3
 
 
+STRETCHED = """
+from jobq.cli import main, measuring
+
+def measure(*args, real=measuring.{stage}):
+    return real(*args[:-1], 600.0)
+
+measuring.{stage} = measure
+main(prog_name="jobq")
+"""
+"""The command, which does not get past one of its measurements before it is told to end."""
+
+
+def stretched(stage: str) -> tuple[str, ...]:
+    return (sys.executable, "-W", "error", "-c", STRETCHED.format(stage=stage))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_and_it_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    with start("bench", tmp_path, "--seconds", "3.5") as process:
+    with start("bench", tmp_path, "--seconds", "0.7", words=stretched("lives")) as process:
         eventually(lambda: list(tmp_path.glob(".jobq-bench-*/lives-1/data.mdb")))
         process.send_signal(number)
         out, error = process.communicate(timeout=TIME_LIMIT_S)
@@ -86,7 +102,7 @@ def test_a_signal_strikes_nowhere_in_the_middle_of_what_is_done(tmp_path: Path) 
 
 
 def test_an_interrupt_while_the_other_process_waits_ends_that_too(tmp_path: Path) -> None:
-    with start("bench", tmp_path, "--seconds", "1.4") as process:
+    with start("bench", tmp_path, "--seconds", "0.7", words=stretched("wake_up")) as process:
         eventually(lambda: list(tmp_path.glob(".jobq-bench-*/wake-up/bell")))
         process.terminate()
         out, error = process.communicate(timeout=TIME_LIMIT_S)  # the other one holds it no longer

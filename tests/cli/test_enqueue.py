@@ -15,7 +15,16 @@ from jobq.cli.payloads import WrongPayload, from_json
 from jobq.job import JobRecord
 from jobq.options import DEFAULTS, JobOptions, OptionArgs
 from jobq.topic import SettingArgs
-from tests.cli.conftest import COMMAND, ROOT, call, environment, hung_up_on, run, words
+from tests.cli.conftest import (
+    COMMAND,
+    ROOT,
+    TIME_LIMIT_S,
+    call,
+    environment,
+    hung_up_on,
+    run,
+    words,
+)
 from tests.conftest import eventually
 
 
@@ -376,7 +385,7 @@ def test_it_waits_for_room(empty: Path) -> None:
             command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
         )
         (held,) = svc.reserve("mail", timeout=0)
-        printed, _ = waiter.communicate(timeout=30)
+        printed, _ = waiter.communicate(timeout=TIME_LIMIT_S)
 
         assert waiter.returncode == 0
         assert svc.get(printed.strip()).payload == 2

@@ -12,7 +12,7 @@ import pytest
 
 import jobq
 from jobq.job import JobRecord
-from tests.cli.conftest import ROOT, all_verbs, environment, run
+from tests.cli.conftest import ROOT, TIME_LIMIT_S, all_verbs, environment, run
 from tests.crash.conftest import Say
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -47,7 +47,7 @@ def busy_queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for process in crowd:
         assert process.poll() is None, "one of the crowd has ended early"
         process.terminate()
-    rounds = [int(process.communicate(timeout=30)[0]) for process in crowd]
+    rounds = [int(process.communicate(timeout=TIME_LIMIT_S)[0]) for process in crowd]
     assert [process.returncode for process in crowd] == [0, 0, 0]
     assert min(rounds) > 0
     with jobq.open(path) as svc:

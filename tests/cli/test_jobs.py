@@ -20,6 +20,7 @@ from jobq.cli.plain import plain
 from jobq.repo.lmdb import LmdbStore
 from jobq.states import Status
 from tests.cli.conftest import COMMAND, ROOT, call, environment, hung_up_on, run, words
+from tests.conftest import DEADLINE_S
 
 ODD = {
     1: (b"\xff", Decimal("1.1")),
@@ -635,7 +636,7 @@ def test_jobs_that_expired_or_were_dropped_say_so(empty: Path) -> None:
         dropped = svc.enqueue("mail")
         svc.enqueue("mail")
         expired = svc.enqueue("other", ttl=0.001)
-        assert svc.wait(expired, 30).reason == "expired"
+        assert svc.wait(expired, DEADLINE_S).reason == "expired"
     lines = words(call("--db", empty, "jobs", "list", "--status", "canceled"))
 
     assert [line.split()[-1] for line in lines[1:]] == ["dropped", "expired"]

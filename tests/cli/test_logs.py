@@ -10,7 +10,7 @@ import pytest
 import jobq
 from jobq.cli import record
 from jobq.job import Progress
-from tests.cli.conftest import call, run, start, words
+from tests.cli.conftest import TIME_LIMIT_S, call, run, start, words
 from tests.cli.test_jobs import ids_of, records
 from tests.conftest import eventually
 
@@ -63,7 +63,7 @@ def test_who_waits_is_told_how_each_job_has_ended(empty: Path) -> None:
             assert process.poll() is None
             one.cancel("rejected")
             assert process.stdout.read().decode() == f"{first} canceled (rejected)\n"
-            assert process.wait(10) == 1
+            assert process.wait(TIME_LIMIT_S) == 1
 
     (told,) = records(call("--db", empty, "jobs", "wait", second, "--json").stdout)
     assert (told["status"], told["result"]) == ("done", {"sent": 2})
@@ -76,7 +76,7 @@ def test_waiting_has_an_end(empty: Path) -> None:
         with start("--db", empty, "jobs", "wait", forgotten) as process:
             (job,) = svc.reserve("other")
             job.done()
-            status = process.wait(10)
+            status = process.wait(TIME_LIMIT_S)
     late = call("--db", empty, "jobs", "wait", kept, "--timeout", "50ms")
 
     assert late.exit_code == 1
@@ -110,7 +110,7 @@ def test_a_log_whose_job_is_deleted_ends(empty: Path) -> None:
         with start("--db", empty, "jobs", "logs", job_id, "--follow") as process:
             eventually(lambda: svc.find(limit=1) and process.poll() is None)
             svc.delete(job_id)
-            assert process.wait(30) == 3
+            assert process.wait(TIME_LIMIT_S) == 3
 
 
 def test_lines_that_were_dropped_are_counted(empty: Path) -> None:

@@ -12,7 +12,7 @@ import jobq
 from jobq.cli import options
 from jobq.topic import SettingArgs, TopicSettings
 from tests.cli.conftest import call, words
-from tests.conftest import eventually
+from tests.conftest import DEADLINE_S, eventually
 
 EVERY_SETTING = {
     "keep_done": ("1h", 3600.0),
@@ -196,7 +196,7 @@ def test_drain_ends_when_nothing_is_unfinished_and_the_topic_stays_closed(queue:
         eventually(lambda: settings(queue, "手紙") == {"draining": True})
         assert ended == []
         held.done()
-        waiter.join(timeout=30)
+        waiter.join(DEADLINE_S)
 
     assert words(ended[0]) == ["手紙 drained"]
     refused = call("--db", queue, "jobs", "enqueue", "手紙")

@@ -38,7 +38,7 @@ def test_pyright_knows_the_type_of_every_public_name() -> None:
         env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     symbols = json.loads(ended.stdout)["typeCompleteness"]["symbols"]
