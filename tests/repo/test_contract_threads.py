@@ -172,6 +172,8 @@ def asleep(thread: threading.Thread) -> bool:
     """Whether the kernel shows the thread sleeping, some looks in a row."""
     if sys.platform != "linux":
         return True
+    if thread.native_id is None:  # it is about to begin
+        return False
     for _ in range(5):
         time.sleep(0.001)
         if Path(f"/proc/self/task/{thread.native_id}/stat").read_text().split()[2] != "S":
