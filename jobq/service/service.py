@@ -13,6 +13,7 @@ from jobq.errors import InvalidValue, StoreUnavailable, UniqueConflict, shown
 from jobq.job import KEEP, Change, JobRecord, JobSpec, Settlement
 from jobq.options import JobOptions, OptionArgs, flag, integer, seconds, several, text
 from jobq.repo.base import ReserveRequest, Store
+from jobq.service import patience
 from jobq.service.asynchronous import AsyncVerbs
 from jobq.service.batch import Batch
 from jobq.service.consumer import Consumer, OnLost
@@ -316,11 +317,11 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
         end = None if limit is None else time.monotonic() + limit
         seen: dict[bytes, int | None] = {ids.to_raw(job_id): None}
         while True:
-            left = 1.0 if end is None else end - time.monotonic()
+            left = patience.LONGEST_SLEEP_S if end is None else end - time.monotonic()
             record = self._ended(job_id, limit if left <= 0 else None)
             if record is not None:
                 return record
-            self.store.wait_ended(seen, min(left, 1.0))
+            self.store.wait_ended(seen, min(left, patience.LONGEST_SLEEP_S))
 
     def find(
         self, *, after: str | None = None, limit: int = 100, **filters: Unpack[Filters]
@@ -632,10 +633,10 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
                 jobs = self._holding.reserve(request)
                 if jobs:
                     return jobs
-                left = 1.0 if end is None else end - time.monotonic()
+                left = patience.LONGEST_SLEEP_S if end is None else end - time.monotonic()
                 if left <= 0 or self._holding.stopped:
                     break
-                self.store.wait(request.topic, min(left, 1.0))
+                self.store.wait(request.topic, min(left, patience.LONGEST_SLEEP_S))
             except StoreUnavailable:
                 if self.closed:  # by another thread, meanwhile
                     break

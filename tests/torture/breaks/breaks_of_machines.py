@@ -158,12 +158,12 @@ CLOCKS: Final = {
                 "LONGEST_SLEEP_S: Final = 600.0",
             ),
         ),
-        (f"{_SPUN}[20]",),
+        (f"{_SPUN}[8]",),
         LMDB,
     ),
     "who waits looks all the time": Break(
         (Cut("repo/watch.py", "LONGEST_SLEEP: Final = 1.0", "LONGEST_SLEEP: Final = 0.001"),),
-        (f"{_SPUN}[20]",),
+        (f"{_SPUN}[8]",),
         LMDB,
     ),
 }

@@ -69,7 +69,8 @@ class Leaping(Counting, SameStory):
     leap_soon = leap_again = leap  # as often as three other rules
 
     def drain(self) -> None:
-        self.clock.step_wall(2 * HOUR_S)  # it may stand before 1970
+        before_1970_s = (EARLIEST_US - self.clock.wall_us()) / 1e6  # by a day, if it was stepped
+        self.clock.step_wall(max(0.0, before_1970_s) + 2 * HOUR_S)
         super().drain()
 
 

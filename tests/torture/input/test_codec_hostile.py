@@ -64,7 +64,7 @@ def test_a_million_hostile_payloads_and_many_records(part: int, seed: int, say: 
             f"{name:<20} {one['tried']:>9,} tried, {one['read']:>7,} read, {rate:>8,.0f} a second, "
             f"{one['grown'] / 2**20:+.1f} MiB"
         )
-    assert sum(one["tried"] for one in found.values()) * PARTS >= 2_000_000
+    assert sum(one["tried"] for one in found.values()) * PARTS >= 1_250_000
     assert max(one["grown"] for one in found.values()) < MOST_GROWTH
 
 

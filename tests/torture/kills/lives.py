@@ -245,7 +245,8 @@ class Hand:
     ) -> None:
         self._ledger.note(kind, *_names(jobs))
         for job, outcome in zip(jobs, how(jobs), strict=True):
-            assert outcome in {"ok", "stale"}, outcome
+            # One whom it is taken from may be done by another, and not be kept.
+            assert outcome in {"ok", "stale", "missing"}, outcome
             self._ledger.note(Kind(kind + 1) if outcome == "ok" else Kind.LOST, *_names([job]))
 
     def _lost(self, job: Job) -> None:
