@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from click import Group
+from click import Context, Group
 from click.testing import CliRunner, Result
 
 import jobq
@@ -49,7 +49,9 @@ def empty(tmp_path: Path) -> Path:
 def all_verbs() -> list[str]:
     """Every verb that there is, those of groups with their group's name: `jobs list`."""
     found = []
-    for name, command in cli.main.commands.items():
+    ctx = Context(cli.main)
+    for name in cli.main.list_commands(ctx):
+        command = cli.main.get_command(ctx, name)
         inside = command.commands if isinstance(command, Group) else {}
         found += [f"{name} {verb}" for verb in inside] or [name]
     return found
