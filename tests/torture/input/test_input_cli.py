@@ -89,9 +89,7 @@ def places() -> list[Place]:
     """Every argument and every option of every verb that takes a value."""
     found = []
     for verb in all_verbs():
-        command: Any = cli.main
-        for word in verb.split():
-            command = command.commands[word]
+        command = _command(verb)
         for one in command.params:
             if (verb, one.name) in APART or getattr(one, "is_flag", False):
                 continue
@@ -228,7 +226,7 @@ def test_nothing_in_a_queue_steers_the_terminal_that_shows_it(verb: str, nasty_q
 def _command(verb: str) -> Any:
     command: Any = cli.main
     for word in verb.split():
-        command = command.commands[word]
+        command = command.get_command(click.Context(command), word)
     return command
 
 

@@ -43,6 +43,9 @@ ALLOWED = Counter(
     {
         # Only the version that is installed.
         ("cli/bench.py", "from importlib.metadata"): 1,
+        # The module of a verb, out of a table of jobq's own.
+        ("cli/__init__.py", "from importlib"): 1,
+        ("cli/__init__.py", "from importlib import import_module"): 1,
         # The futex of the bell: a call of the C library that the process has already.
         ("repo/lmdb/bell.py", "import ctypes"): 1,
         ("repo/lmdb/futex.py", "import ctypes"): 1,
