@@ -69,8 +69,8 @@ class Leaping(Counting, SameStory):
     leap_soon = leap_again = leap  # as often as three other rules
 
     def drain(self) -> None:
-        before_1970_s = (EARLIEST_US - self.clock.wall_us()) / 1e6  # by a day, if it was stepped
-        self.clock.step_wall(max(0.0, before_1970_s) + 2 * HOUR_S)
+        while self.clock.wall_us() <= EARLIEST_US:  # before 1970, by days if it was stepped there
+            self.clock.step_wall(2 * HOUR_S)
         super().drain()
 
 

@@ -45,7 +45,7 @@ needs_diverted_calls = pytest.mark.skipif(why_not() is not None, reason=str(why_
                 id=f"long {part}",
                 marks=pytest.mark.storm,
             )
-            for part in range(10)
+            for part in range(16)
         ),
     ],
 )
