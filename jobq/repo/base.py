@@ -41,6 +41,7 @@ from jobq.job import (
     Settlement,
     UniqueKey,
 )
+from jobq.options import UNSET, JobOptions
 from jobq.selector import Selector
 from jobq.shares import Mix
 from jobq.states import Outcome, Status
@@ -430,20 +431,15 @@ class Store(ABC):
 
     @abstractmethod
     def reset(
-        self,
-        ids: Sequence[bytes],
-        where: Selector | None = None,
-        *,
-        deadline: datetime | None = None,
-        ttl: float | None = None,
+        self, ids: Sequence[bytes], where: Selector | None = None, ends: JobOptions = UNSET
     ) -> list[Outcome]:
         """Make finished jobs ready again, at the back of their weight, with fresh counts.
 
         Retries and crashes start at 0, the result and the error are cleared; attempt and token
         go on counting. A deadline, and a time to live, are those that are given, or none: what the
-        job had was of then. The earliest holds: *deadline*, *ttl* seconds from now, or so many as
-        the settings of its topic allow, as for a job that is enqueued now. Outcomes: `OK`,
-        `MISSING`, `INVALID` (not finished), `CONFLICT` (another job has its unique key).
+        job had was of then. The earliest holds: the deadline of *ends*, its ttl from now, or that
+        of the settings of its topic, as for a job that is enqueued now. Outcomes: `OK`, `MISSING`,
+        `INVALID` (not finished), `CONFLICT` (another job has its unique key).
 
         Raises:
             StoreFull: There is no room for the new deadlines; nothing was changed.

@@ -13,7 +13,6 @@ the others.
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -228,15 +227,8 @@ class TransactionalStore(Store):
         return self._write(lambda tx: cancel(tx, ids, error, self._retention, where), DRAINS)
 
     def reset(
-        self,
-        ids: Sequence[bytes],
-        where: Selector | None = None,
-        *,
-        deadline: datetime | None = None,
-        ttl: float | None = None,
+        self, ids: Sequence[bytes], where: Selector | None = None, ends: JobOptions = UNSET
     ) -> list[Outcome]:
-        given = deadline is not None or ttl is not None
-        ends = JobOptions(deadline=deadline, ttl=ttl) if given else UNSET
         return self._write(
             lambda tx: reset(tx, ids, where, ends), Kind(adds=size_of_reset(ids, ends))
         )

@@ -23,7 +23,7 @@ from jobq.options import OptionArgs, flag, several
 from jobq.repo.base import CheckReport
 from jobq.service.batch import Gathering, NewJob
 from jobq.service.filters import Filters
-from jobq.service.specs import Delay, ends_of
+from jobq.service.specs import Delay
 from jobq.shares import Topics
 from jobq.states import Outcome, Reason, Status
 
@@ -315,8 +315,10 @@ class AsyncVerbs(Twins):
         ttl: float | None = None,
     ) -> list[Outcome] | None:
         """`reset` for coroutines: one id raises, several give outcomes."""
-        given, ends = _given(job_ids), ends_of(deadline, ttl)
-        return await self._bridge.call(lambda: self._service.reset(given, **ends))
+        given = _given(job_ids)
+        return await self._bridge.call(
+            lambda: self._service.reset(given, deadline=deadline, ttl=ttl)
+        )
 
     @overload
     async def adelete(self, job_ids: str) -> None: ...  # type: ignore[overload-overlap] # a str is one id

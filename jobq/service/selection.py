@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, cast
 from jobq import ids
 from jobq.errors import InvalidValue
 from jobq.job import KEEP, Change, JobRecord
-from jobq.options import OptionArgs, integer
+from jobq.options import JobOptions, OptionArgs, integer
 from jobq.repo.base import LookFrom
 from jobq.selector import EVERY_STATUS, Selector
 from jobq.service.asynchronous import bridge_of
@@ -23,7 +23,7 @@ from jobq.service.bulk import (
     checked,
 )
 from jobq.service.job import error_text
-from jobq.service.specs import Delay, Ends, ends_of
+from jobq.service.specs import Delay, ends_of
 from jobq.states import Event, Status, can_move
 from jobq.topic import check_name
 
@@ -362,9 +362,9 @@ class Selection(AsyncSelection):
         why = error_text(error)
         return Run(store, where, self._begin, lambda raw: store.cancel(raw, why, where), how)
 
-    def _resetting(self, ends: Ends, how: How) -> Run:
+    def _resetting(self, ends: JobOptions, how: How) -> Run:
         store, where = self._holding.store, self._where(Event.RESET)
-        return Run(store, where, self._begin, lambda raw: store.reset(raw, where, **ends), how)
+        return Run(store, where, self._begin, lambda raw: store.reset(raw, where, ends), how)
 
     def _deleting(self, how: How) -> Run:
         store, where = self._holding.store, self._where(Event.DELETE)

@@ -439,7 +439,7 @@ class JobService(TopicVerbs, UpkeepVerbs, AsyncTopicVerbs, AsyncVerbs):
             StoreFull: There is no room for the new deadlines; nothing changed.
         """
         ends = ends_of(deadline, ttl)
-        return self._on(job_ids, Event.RESET, lambda raw: self.store.reset(raw, **ends))
+        return self._on(job_ids, Event.RESET, lambda raw: self.store.reset(raw, ends=ends))
 
     @overload
     def delete(self, job_ids: str) -> None: ...  # type: ignore[overload-overlap] # a str is one id

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypedDict
+from typing import Any
 
 from jobq import codec
 from jobq.errors import InvalidValue
 from jobq.job import KEEP, LEAST_WEIGHT, MOST_WEIGHT, Change, JobSpec
-from jobq.options import JobOptions, integer, seconds, seconds_in
+from jobq.options import UNSET, JobOptions, integer, seconds, seconds_in
 from jobq.topic import check_name
 
 Delay = float | timedelta
@@ -40,21 +40,15 @@ def check_weight(weight: object) -> int:
     return integer("weight", weight, LEAST_WEIGHT, MOST_WEIGHT)
 
 
-class Ends(TypedDict):
-    """When jobs that are reset are canceled as expired, as `Store.reset` takes it."""
-
-    deadline: datetime | None
-    ttl: float | None
-
-
-def ends_of(deadline: datetime | None, ttl: float | None) -> Ends:
-    """The new ends of jobs that are reset; the service's defaults have no part in them.
+def ends_of(deadline: datetime | None, ttl: float | None) -> JobOptions:
+    """When jobs that are reset are canceled as expired; the service's defaults have no part in it.
 
     Raises:
         InvalidValue: One of them is wrong, as for `enqueue`.
     """
-    options = JobOptions.of({"deadline": deadline, "ttl": ttl})
-    return Ends(deadline=options.deadline, ttl=options.ttl)
+    if deadline is None and ttl is None:
+        return UNSET
+    return JobOptions.of({"deadline": deadline, "ttl": ttl})
 
 
 class SpecMaker:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from jobq.clock import ManualClock
 from jobq.errors import QueueFull, UniqueConflict
 from jobq.job import Change, JobSpec, Settlement
-from jobq.options import JobOptions
+from jobq.options import UNSET, JobOptions
 from jobq.repo.base import DAY_US, ReserveRequest, Retention
 from jobq.repo.transactional import TransactionalStore
 from jobq.states import Event, Outcome, Reason, Status
@@ -149,9 +149,9 @@ class Terms(RuleBasedStateMachine):
             self.move_time()
             number = self.pick(nth, Status.DONE, Status.CANCELED)
             expected = self.model.reset(number, ttl_us)
-            ttl = None if ttl_us is None else ttl_us / 1e6
+            ends = UNSET if ttl_us is None else JobOptions(ttl=ttl_us / 1e6)
             for store, ids in zip(self.stores, self.ids, strict=True):
-                assert store.reset([ids[number]], ttl=ttl) == [expected]
+                assert store.reset([ids[number]], ends=ends) == [expected]
             self.compare()
 
     def change_one(self, nth: int, verb: str, *statuses: Status) -> None:

@@ -7,7 +7,7 @@ import pytest
 from jobq.clock import ManualClock, to_us
 from jobq.ids import to_raw
 from jobq.job import Change, JobRecord, JobSpec, Reservation, Settlement
-from jobq.options import JobOptions
+from jobq.options import UNSET, JobOptions
 from jobq.repo.base import ReserveRequest, Store
 from jobq.selector import Selector
 from jobq.states import Event, Outcome, Reason, Status
@@ -82,7 +82,7 @@ class Queue:
         return outcome
 
     def reset(self, job_id: bytes, **ends: Any) -> Outcome:
-        (outcome,) = self.store.reset([job_id], **ends)
+        (outcome,) = self.store.reset([job_id], ends=JobOptions(**ends) if ends else UNSET)
         return outcome
 
     def delete(self, job_id: bytes) -> Outcome:

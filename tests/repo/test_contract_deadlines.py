@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jobq.clock import ManualClock, SystemClock, utc
+from jobq.options import JobOptions
 from jobq.repo.base import Store
 from jobq.repo.repositories import Agenda, Transaction
 from jobq.repo.transactional import STEP, TIMELESS
@@ -442,7 +443,7 @@ def test_jobs_that_are_reset_together_get_the_same_deadline_each_by_the_settings
     waiting = queue.add()
     nobody = bytes(16)
     asked = [ids[0], waiting, *ids[1:], nobody, ids[0]]
-    outcomes = queue.store.reset(asked, ttl=5.0)
+    outcomes = queue.store.reset(asked, ends=JobOptions(ttl=5.0))
 
     ok, invalid, missing = Outcome.OK, Outcome.INVALID, Outcome.MISSING
     assert outcomes == [ok, invalid, ok, ok, ok, missing, invalid]

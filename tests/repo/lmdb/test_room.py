@@ -25,7 +25,6 @@ from jobq.errors import StoreFull, StoreUnavailable
 from jobq.repo.lmdb import LmdbStore
 from jobq.repo.lmdb.jobs import LmdbJobs
 from jobq.repo.lmdb.room import BALLAST, Room
-from jobq.service.specs import ends_of
 from tests.repo.lmdb.conftest import Start
 from tests.repo.lmdb.disks import has_ballast, mount, stuff
 from tests.repo.lmdb.processes import hear, outcome_of, say
@@ -124,9 +123,9 @@ def test_a_full_queue_refuses_a_reset_that_gives_a_deadline_and_allows_any_other
         ids = sorted(fill(svc, random.Random(5)))
         svc.cancel(ids)
         before = svc.get(ids[0])
-        for ends in (ends_of(None, 60), ends_of(datetime(2100, 1, 1, tzinfo=UTC), None)):
+        for deadline, ttl in ((None, 60), (datetime(2100, 1, 1, tzinfo=UTC), None)):
             with pytest.raises(StoreFull):
-                svc.reset(ids, **ends)
+                svc.reset(ids, deadline=deadline, ttl=ttl)
         assert svc.get(ids[0]) == before
         assert svc.stats().totals.canceled == len(ids)
 
