@@ -33,7 +33,7 @@ from tests.crash.processes import (
 FORK_S: Final = 40
 """A fork that lives longer hangs, and is killed by SIGALRM."""
 
-LEASE_S: Final = 1.0
+LEASE_S: Final = 2.5
 """So short that who works for longer needs the keeper of leases."""
 
 
@@ -277,19 +277,17 @@ def _fork_while_the_keeper_works(pipe: Pipe, path: str) -> None:
     def consume(topic: str) -> None:
         for job in svc.consume(topic, timeout=0):
             with job:
-                until = time.monotonic() + 1.5 * LEASE_S
+                until = time.monotonic() + 1.2 * LEASE_S
                 while time.monotonic() < until and not job.canceled:
                     time.sleep(0.01)
                 assert not job.canceled, "nobody has extended its lease"
 
-    statuses = []
-    for batch in range(2):
-        pids = []
-        for number in range(8):
-            topic = f"of fork {batch}.{number}"
-            svc.enqueue(topic, lease=LEASE_S)
-            pids.append(_fork(partial(consume, topic)))
-        statuses += [_status(pid) for pid in pids]
+    pids = []
+    for number in range(16):
+        topic = f"of fork {number}"
+        svc.enqueue(topic, lease=LEASE_S)
+        pids.append(_fork(partial(consume, topic)))
+    statuses = [_status(pid) for pid in pids]
     done = svc.stats().totals.done
     pipe.send(Account(statuses, [], done))
     pipe.recv()

@@ -421,7 +421,7 @@ def _work_off(
     killed = 0
     brought = until is None
     end = time.monotonic() + PATIENCE_S
-    since = time.monotonic()
+    since, noted = time.monotonic(), 0
     while not brought or svc.stats("mail").totals.unfinished:
         assert time.monotonic() < end, svc.stats("mail")
         assert svc.stats("mail").totals.reserved <= most
@@ -429,13 +429,14 @@ def _work_off(
             assert until.hear() == "enough"
             brought = True
         time.sleep(0.005)
-        if kills and time.monotonic() - since > 0.1:
+        # Where processes come up slower than they are killed, nothing would ever be done.
+        if kills and time.monotonic() - since > 0.1 and len(notes) > noted:
             since = time.monotonic()
             victim = chance.choice(crew)
             assert victim.alive, f"a worker ended by itself: {victim.hear()}"
             notes.note(f"kill {victim.pid}")
             victim.kill()
-            killed += 1
+            killed, noted = killed + 1, len(notes)
             crew[crew.index(victim)] = another()
     _stop(crew)
     assert killed > 0 or not kills
